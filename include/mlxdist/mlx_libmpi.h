@@ -1,0 +1,25 @@
+/* MLX opens this library as its libmpi: the 14 functions and 16 data symbols of Open MPI's ABI that MLX's "mpi"
+ * backend looks up (MLX 0.29.4 to 0.32.4), over our core. Here is what Python says to that side. */
+#ifndef MLXDIST_MLX_LIBMPI_H
+#define MLXDIST_MLX_LIBMPI_H
+
+#include "mlxdist/core.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* MLX knows only MPI_Allreduce on a communicator, so a communicator may mean something else: with MEANS_SUM_SCATTER
+ * an all_sum fills only this rank's part of the output, with MEANS_BROADCAST it gives everybody root's array. */
+enum mlx_meaning { MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST };
+
+/* This thread's next MPI_Comm_split communicates nothing and returns this group with this meaning. */
+void mlx_offer(struct group *group, enum mlx_meaning meaning, int root);
+
+/* Has MLX opened this library, and not another MPI? */
+int mlx_has_opened_us(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,74 @@
+/* The one table of element types and reductions, and the outcome of an operation.
+ *
+ * To add an element type, add a row here; half.h or kernels.c teach it to add where C cannot. */
+#ifndef MLXDIST_TYPES_H
+#define MLXDIST_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct complex64 {
+    float re, im;
+};
+struct complex128 {
+    double re, im;
+};
+
+/* name, NumPy's name, type in C, arithmetic (kernels.c), MPI's datatype of the same bytes (abi.h) */
+#define MLXDIST_TYPES(row) \
+    row(BOOL, "bool", uint8_t, LOGICAL, UINT8_T) \
+    row(INT8, "int8", int8_t, INTEGER, INT8_T) \
+    row(INT16, "int16", int16_t, INTEGER, INT16_T) \
+    row(INT32, "int32", int32_t, INTEGER, INT32_T) \
+    row(INT64, "int64", int64_t, INTEGER, INT64_T) \
+    row(UINT8, "uint8", uint8_t, INTEGER, UINT8_T) \
+    row(UINT16, "uint16", uint16_t, INTEGER, UINT16_T) \
+    row(UINT32, "uint32", uint32_t, INTEGER, UINT32_T) \
+    row(UINT64, "uint64", uint64_t, INTEGER, UINT64_T) \
+    row(FLOAT16, "float16", uint16_t, HALF, UINT16_T) \
+    row(BFLOAT16, "bfloat16", uint16_t, HALF, UINT16_T) \
+    row(FLOAT32, "float32", float, REAL, FLOAT) \
+    row(FLOAT64, "float64", double, REAL, DOUBLE) \
+    row(COMPLEX64, "complex64", struct complex64, COMPLEX, C_FLOAT_COMPLEX) \
+    row(COMPLEX128, "complex128", struct complex128, COMPLEX, C_DOUBLE_COMPLEX)
+
+#define MLXDIST_REDUCTIONS(row) \
+    row(SUM, "all_sum") \
+    row(MAX, "all_max") \
+    row(MIN, "all_min")
+
+#define MLXDIST_TYPE(name, ...) TYPE_##name,
+#define MLXDIST_REDUCTION(name, ...) REDUCE_##name,
+enum element_type { MLXDIST_TYPES(MLXDIST_TYPE) ELEMENT_TYPES };
+enum reduction { MLXDIST_REDUCTIONS(MLXDIST_REDUCTION) REDUCTIONS };
+#undef MLXDIST_TYPE
+#undef MLXDIST_REDUCTION
+
+/* Bytes of one element. */
+static inline size_t element_size(enum element_type type) {
+#define MLXDIST_SIZE(name, numpy, ctype, ...) sizeof(ctype),
+    static const size_t size[] = {MLXDIST_TYPES(MLXDIST_SIZE)};
+#undef MLXDIST_SIZE
+    return size[type];
+}
+
+/* What became of an operation. Functions that can fail return one of these and, where it is not OK,
+ * have filled in the struct. */
+enum { OK, MPI_FAILED, LIBRARY_UNFIT, LENGTHS_DIFFER, GROUP_CLOSED, WRONG_THREAD, OUT_OF_MEMORY };
+
+struct outcome {
+    int what;           /* one of the above */
+    int code;           /* MPI_FAILED: what the function returned */
+    const char *class_; /* MPI_FAILED: its class, "MPI_ERR_TRUNCATE" */
+    const char *call;   /* MPI_FAILED: the function, "MPI_Allreduce" */
+    char text[1024];
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

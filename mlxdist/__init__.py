@@ -1,0 +1,47 @@
+"""Add arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy and every other buffer.
+
+>>> import mlxdist as dist
+>>> group = dist.init()
+>>> total = dist.all_sum(gradient)
+"""
+
+from mlxdist.errors import Error, LoadError, MismatchError, MPIError
+from mlxdist.ops import (
+    all_gather,
+    all_max,
+    all_min,
+    all_sum,
+    barrier,
+    broadcast,
+    recv,
+    recv_like,
+    send,
+    sum_scatter,
+)
+from mlxdist.world import Group, Info, finalize, info, init, install, is_available
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Error",
+    "Group",
+    "Info",
+    "LoadError",
+    "MPIError",
+    "MismatchError",
+    "all_gather",
+    "all_max",
+    "all_min",
+    "all_sum",
+    "barrier",
+    "broadcast",
+    "finalize",
+    "info",
+    "init",
+    "install",
+    "is_available",
+    "recv",
+    "recv_like",
+    "send",
+    "sum_scatter",
+]

@@ -1,0 +1,474 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The compiled core: opens libmpi, owns groups, and runs operations on pointers with the GIL released.
+
+It checks nothing that ``ops`` has checked already. Frameworks are not known here: an array is a ``Buffer``.
+"""
+
+import numpy
+
+from mlxdist import errors
+
+cimport cython
+from libc.stdint cimport int64_t, uintptr_t
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+
+cdef extern from "<dlfcn.h>" nogil:
+    int RTLD_NOW, RTLD_LOCAL, RTLD_GLOBAL, RTLD_NOLOAD
+    void *dlopen(const char *path, int mode)
+    void *dlsym(void *library, const char *symbol)
+    int dlclose(void *library)
+    char *dlerror()
+    ctypedef struct Dl_info:
+        const char *dli_fname
+    int dladdr(const void *address, Dl_info *info)
+
+cdef extern from "mlxdist/types.h" nogil:
+    """
+    #define NUMPY_NAME(name, numpy, ...) numpy,
+    static const char *const numpy_names[] = {MLXDIST_TYPES(NUMPY_NAME)};
+    #define CALL_NAME(name, call) call,
+    static const char *const call_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
+    """
+    enum element_type:
+        pass
+    enum reduction:
+        pass
+    enum:
+        ELEMENT_TYPES, REDUCTIONS
+        OK, MPI_FAILED, LIBRARY_UNFIT, LENGTHS_DIFFER, GROUP_CLOSED, WRONG_THREAD, OUT_OF_MEMORY
+    struct outcome:
+        int what, code
+        const char *class_
+        const char *call
+        const char *text
+    const char *const *numpy_names
+    const char *const *call_names
+    size_t element_size(element_type type)
+
+cdef extern from "mlxdist/abi.h" nogil:
+    enum abi_family:
+        ABI_OPENMPI, ABI_MPICH, ABI_STANDARD
+    int abi_identify(void *library, abi_family *family)
+
+cdef extern from "mlxdist/kernels.h" nogil:
+    void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
+
+cdef extern from "mlxdist/transport.h" nogil:
+    enum thread_level:
+        pass
+    struct transport:
+        void (*version)(char *text, size_t nbytes)
+    const transport alone
+
+cdef extern from "mlxdist/core.h" nogil:
+    struct group:
+        pass
+    struct c_world "world":
+        group *group
+        int ours
+        thread_level threads
+    const transport *core_load(void *library, int64_t max_count, outcome *outcome)
+    int core_start(const transport *transport, outcome *outcome)
+    const c_world *core_world()
+    int core_finish(outcome *outcome)
+    int core_is_finished()
+    int core_is_forked()
+    void core_abort(int status)
+    group *group_retain(group *group)
+    void group_release(group *group)
+    int group_rank(const group *group)
+    int group_size(const group *group)
+    int group_split(group *group, int color, int key, group **part, outcome *outcome)
+    int group_allreduce(group *, const void *, void *, int64_t, element_type, reduction, outcome *)
+    int group_reduce_scatter(group *, const void *, void *, int64_t, element_type, reduction, outcome *)
+    int group_allgather(group *, const void *, void *, int64_t nbytes, outcome *)
+    int group_broadcast(group *, void *, int64_t nbytes, int root, outcome *)
+    int group_barrier(group *, outcome *)
+    int group_send(group *, const void *, int64_t nbytes, int dst, outcome *)
+    int group_recv(group *, void *, int64_t nbytes, int src, outcome *)
+
+cdef extern from "mlxdist/mlx_libmpi.h" nogil:
+    enum mlx_meaning:
+        MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST
+    void mlx_offer(group *group, mlx_meaning meaning, int root)
+    int mlx_has_opened_us()
+
+
+MLX_MEANINGS = {"reduction": MEANS_REDUCTION, "sum_scatter": MEANS_SUM_SCATTER, "broadcast": MEANS_BROADCAST}
+FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
+THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
+CALLS = tuple(call_names[i].decode() for i in range(REDUCTIONS))
+DTYPES = tuple(numpy_names[i].decode() for i in range(ELEMENT_TYPES))
+
+cdef dict exception_of = {
+    LIBRARY_UNFIT: errors.LoadError,
+    LENGTHS_DIFFER: errors.MismatchError,
+    GROUP_CLOSED: ValueError,
+    WRONG_THREAD: errors.Error,
+    OUT_OF_MEMORY: MemoryError,
+}
+
+
+cdef int fail(str call, outcome *why) except -1:
+    """Turn what C reports into an exception; the only place that does."""
+    text = f"[{call}] {why.text.decode(errors='replace')}"
+    if why.what == MPI_FAILED:
+        raise errors.MPIError(text, why.call.decode(), why.code, why.class_.decode())
+    raise exception_of[why.what](text)
+
+
+# NumPy's number of a dtype -> element type; UNSEEN where nobody has asked yet.
+cdef enum:
+    NO_TYPE = -1
+    UNSEEN = -2
+    TYPE_NUMBERS = 1024
+cdef int type_of_number[TYPE_NUMBERS]
+cdef int number
+for number in range(TYPE_NUMBERS):
+    type_of_number[number] = UNSEEN
+
+
+cdef int element_type_of(cnp.dtype dtype):
+    cdef int number = dtype.type_num
+    if not 0 <= number < TYPE_NUMBERS or type_of_number[number] == UNSEEN:
+        # long and long long are two numbers of one name; bfloat16 (ml_dtypes) gets its number when first imported
+        found = DTYPES.index(dtype.name) if dtype.name in DTYPES else NO_TYPE
+        if not 0 <= number < TYPE_NUMBERS:
+            return found
+        type_of_number[number] = found
+    return type_of_number[number] if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
+
+
+def type_of(cnp.dtype dtype) -> int:
+    """The place of ``dtype`` in DTYPES; -1 where its arrays cannot be communicated."""
+    return element_type_of(dtype)
+
+
+@cython.final
+cdef class Buffer:
+    """Elements that lie one behind the other, and the object that keeps them alive."""
+
+    cdef void *address
+    cdef readonly int64_t count
+    cdef element_type type
+    cdef readonly object owner
+
+    def __init__(self, uintptr_t address, int64_t count, int type, owner):
+        self.address = <void *>address
+        self.count = count
+        self.type = <element_type>type
+        self.owner = owner
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * <int64_t>element_size(self.type)
+
+
+def buffer_of(cnp.ndarray x) -> Buffer:
+    """The elements of a C-contiguous array of a dtype of DTYPES, where they lie."""
+    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x)
+
+
+def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
+    """An uninitialised array that begins on a cache line: JAX takes such memory without a copy, other it copies."""
+    cdef cnp.npy_intp room = dtype.itemsize
+    for length in shape:
+        room *= length
+    room += 64
+    raw = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT8, 0)
+    return numpy.ndarray(shape, dtype, raw, -<uintptr_t>cnp.PyArray_DATA(raw) % 64)
+
+
+def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
+    """``output`` = the reduction ``CALLS[op]`` of ``inputs``, all alike and contiguous, without any communication."""
+    cdef const void *pointers[64]
+    cdef int i
+    for i, x in enumerate(inputs):
+        pointers[i] = cnp.PyArray_DATA(x)
+    reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
+           cnp.PyArray_DATA(output), cnp.PyArray_SIZE(output))
+
+
+@cython.final
+cdef class Library:
+    """An opened libmpi that can do all we ask for; it need not be initialized.
+
+    Attributes:
+        path: the file it came from, as the loader reports it.
+        family: "openmpi", "mpich" or "standard", see abi.h.
+        version: the first line that it says of itself.
+    """
+
+    cdef void *handle
+    cdef const transport *transport
+    cdef readonly str path, family, version
+
+    @staticmethod
+    def open(str path, int64_t max_count, bint already_open=False) -> Library:
+        """Open ``path``; an Error of the loader's or our own words where it does not do."""
+        cdef Library library = Library()
+        cdef outcome why
+        cdef Dl_info info
+        cdef abi_family family
+        cdef char[512] text
+        library.handle = dlopen(path.encode(), RTLD_NOW | RTLD_LOCAL | (RTLD_NOLOAD if already_open else 0))
+        if library.handle == NULL:
+            why_not = dlerror()
+            raise errors.LoadError(why_not.decode() if why_not != NULL else f"{path} is not open")
+        library.transport = core_load(library.handle, max_count, &why)
+        if library.transport == NULL:
+            dlclose(library.handle)
+            raise errors.LoadError(why.text.decode())
+        abi_identify(library.handle, &family)
+        library.family = FAMILIES[family]
+        library.transport.version(text, sizeof(text))
+        library.version = text.decode(errors="replace")
+        dladdr(dlsym(library.handle, "MPI_Get_library_version"), &info)
+        library.path = info.dli_fname.decode()
+        return library
+
+    def close(self) -> None:
+        """Let go of a library that was looked at and not started."""
+        dlclose(self.handle)
+
+
+def open_silently(str path) -> bool:
+    """Open a library that another will look for by its bare name."""
+    return dlopen(path.encode(), RTLD_NOW | RTLD_LOCAL) != NULL
+
+
+cdef class Group:
+    """Ranks that communicate with each other; see world.Group."""
+
+    cdef group *ranks
+    cdef int many
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
+
+    def __dealloc__(self):
+        if self.ranks != NULL:
+            group_release(self.ranks)
+
+    def rank(self) -> int:
+        """This process's rank in the group, from 0 to size() - 1."""
+        return group_rank(self.ranks)
+
+    def size(self) -> int:
+        """How many ranks the group has."""
+        return group_size(self.ranks)
+
+
+cdef Group wrap(type cls, group *ranks):
+    cdef Group wrapped = cls.__new__(cls)
+    wrapped.ranks = ranks
+    wrapped.many = group_size(ranks) > 1
+    return wrapped
+
+
+cdef Group the_world = None
+cdef Library started = None
+
+
+def start(Library library, type cls) -> Group:
+    """Start MPI with ``library``, or alone with None; the world as a ``cls``."""
+    global the_world, started
+    cdef outcome why
+    cdef const transport *chosen = &alone if library is None else library.transport
+    cdef int failed
+    with nogil:
+        failed = core_start(chosen, &why)
+    if failed:
+        fail("init", &why)
+    started = library
+    the_world = wrap(cls, group_retain(core_world().group))
+    return the_world
+
+
+def make_global() -> None:
+    """Put the started library's names in front of those of libraries opened from now on: see mlx.py."""
+    if started is not None:
+        dlopen(started.path.encode(), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)
+
+
+def world() -> Group | None:
+    """The world that start() made."""
+    return the_world
+
+
+def initialized_by_us() -> bool:
+    """Whether MPI was initialized by start(), not by somebody before."""
+    return core_world() != NULL and core_world().ours
+
+
+def threads() -> str:
+    """What MPI allows threads to do, in its own words."""
+    return THREAD_LEVELS[core_world().threads]
+
+
+def finish() -> None:
+    """End all communication; waits for what is under way."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        failed = core_finish(&why)
+    if failed:
+        fail("finalize", &why)
+
+
+def is_finished() -> bool:
+    """Whether finish() has run, or this is a fork of a rank."""
+    return core_is_finished()
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from a rank."""
+    return core_is_forked()
+
+
+def abort(int status) -> None:
+    """End the whole job at once."""
+    with nogil:
+        core_abort(status)
+
+
+def split(Group parent, int color, int key) -> Group:
+    """A part of ``parent``: the ranks that gave the same color, ordered by key."""
+    cdef outcome why
+    cdef group *part
+    cdef int failed
+    with nogil:
+        failed = group_split(parent.ranks, color, key, &part, &why)
+    if failed:
+        fail("split", &why)
+    return wrap(type(parent), part)
+
+
+def offer_to_mlx(Group members, int meaning, int root) -> None:
+    """MLX's next split on this thread returns ``members``, see mlx_libmpi.h."""
+    mlx_offer(members.ranks, <mlx_meaning>meaning, root)
+
+
+def mlx_opened_us() -> bool:
+    """Whether MLX has opened this module as its libmpi."""
+    return mlx_has_opened_us()
+
+
+def allreduce(Group members, int op, Buffer x, Buffer out) -> None:
+    """``out`` = the reduction ``CALLS[op]`` of all ranks' ``x``; they may be the same memory."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        failed = group_allreduce(members.ranks, x.address, out.address, x.count, x.type, <reduction>op, &why)
+    if failed:
+        fail(CALLS[op], &why)
+
+
+def reduce_scatter(Group members, int op, Buffer x, Buffer out) -> None:
+    """``out`` = this rank's part of the reduction of all ranks' ``x``, which is ``size`` times as long."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        failed = group_reduce_scatter(members.ranks, x.address, out.address, out.count, x.type, <reduction>op, &why)
+    if failed:
+        fail("sum_scatter", &why)
+
+
+def allgather(Group members, Buffer x, Buffer out) -> None:
+    """``out`` = all ranks' ``x`` one behind the other."""
+    cdef outcome why
+    cdef int failed
+    cdef int64_t nbytes = x.nbytes
+    with nogil:
+        failed = group_allgather(members.ranks, x.address, out.address, nbytes, &why)
+    if failed:
+        fail("all_gather", &why)
+
+
+def broadcast(Group members, Buffer x, int root) -> None:
+    """``x`` on every rank = ``x`` of rank ``root``."""
+    cdef outcome why
+    cdef int failed
+    cdef int64_t nbytes = x.nbytes
+    with nogil:
+        failed = group_broadcast(members.ranks, x.address, nbytes, root, &why)
+    if failed:
+        fail("broadcast", &why)
+
+
+def barrier(Group members) -> None:
+    """Return when every rank has called it."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        failed = group_barrier(members.ranks, &why)
+    if failed:
+        fail("barrier", &why)
+
+
+def send(Group members, Buffer x, int dst) -> None:
+    """Send ``x`` to rank ``dst``."""
+    cdef outcome why
+    cdef int failed
+    cdef int64_t nbytes = x.nbytes
+    with nogil:
+        failed = group_send(members.ranks, x.address, nbytes, dst, &why)
+    if failed:
+        fail("send", &why)
+
+
+def recv(Group members, Buffer out, int src) -> None:
+    """Fill ``out`` with what rank ``src`` sends."""
+    cdef outcome why
+    cdef int failed
+    cdef int64_t nbytes = out.nbytes
+    with nogil:
+        failed = group_recv(members.ranks, out.address, nbytes, src, &why)
+    if failed:
+        fail("recv", &why)
+
+
+cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except -1:
+    """The reduction of one NumPy array into another where nothing has to be converted, copied or refused."""
+    cdef Group ranks = the_world if members is None else members if isinstance(members, Group) else None
+    cdef outcome why
+    cdef int failed, i, ndim = cnp.PyArray_NDIM(x)
+    cdef int kind = element_type_of(x.descr)
+    cdef char *sendbuf = cnp.PyArray_BYTES(x)
+    cdef char *recvbuf = cnp.PyArray_BYTES(out)
+    if ranks is None or not ranks.many or kind == NO_TYPE or kind != element_type_of(out.descr):
+        return False
+    if not cnp.PyArray_IS_C_CONTIGUOUS(x) or not cnp.PyArray_ISCARRAY(out) or ndim != cnp.PyArray_NDIM(out):
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(x, i) != cnp.PyArray_DIM(out, i):
+            return False
+    cdef int64_t count = cnp.PyArray_SIZE(x)
+    cdef int64_t nbytes = count * <int64_t>element_size(<element_type>kind)
+    if sendbuf != recvbuf and sendbuf < recvbuf + nbytes and recvbuf < sendbuf + nbytes:
+        return False
+    with nogil:
+        failed = group_allreduce(ranks.ranks, sendbuf, recvbuf, count, <element_type>kind, <reduction>op, &why)
+    if failed:
+        fail(CALLS[op], &why)
+    return True
+
+
+def fast_path(int op):
+    """Decorate the general form of the reduction ``CALLS[op]`` so that its commonest call is one compiled call."""
+    def decorate(general):
+        def reduced(x, *, group=None, stream=None, out=None):
+            if type(out) is cnp.ndarray and type(x) is cnp.ndarray and stream is None:
+                if reduce_at_once(op, x, group, out):
+                    return out
+            return general(x, group=group, stream=stream, out=out)
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            setattr(reduced, name, getattr(general, name))
+        reduced.__wrapped__ = general
+        return reduced
+    return decorate

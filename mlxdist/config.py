@@ -1,0 +1,29 @@
+"""Every environment variable that mlxdist reads or sets: its name, default and meaning."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable; ``get`` reads it at the moment of the call."""
+
+    name: str
+    default: str
+    meaning: str
+
+    def get(self, environ: Mapping[str, str] | None = None) -> str:
+        """The value in ``environ`` (``os.environ`` by default), else the default."""
+        return (os.environ if environ is None else environ).get(self.name) or self.default
+
+
+LIBMPI = Variable("MLXDIST_LIBMPI", "", "path of the libmpi to open, instead of searching for one")
+ABORT = Variable("MLXDIST_ABORT", "1", "0: an uncaught exception on one rank does not end the job")
+MAX_COUNT = Variable(
+    "MLXDIST_MAX_COUNT", str(2**31 - 1), "elements that one MPI call may carry; longer arrays go in pieces"
+)
+RANK_PID = Variable("MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks")
+MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
+
+USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT)

