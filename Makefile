@@ -1,0 +1,40 @@
+# The two commands: `make demo` and `make test`. Needs python3 (3.10 or later), a C and C++ compiler, and PyPI.
+PYTHON ?= python3
+MPI ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+BUILT := build/.built
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx $(wildcard mlxdist/core/* include/mlxdist/*.h)
+PYTEST := $(PY) -m pytest --mpi=$(MPI)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo bench check coverage clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.made: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade 'pip>=25.1' 'numpy>=2.0'
+	$(PY) -m pip install --quiet --group test
+	$(PY) -m pip install --quiet 'mlx[cpu]' || echo 'MLX has no wheel here: its tests are left out'
+	touch $@
+
+$(BUILT): $(VENV)/.made $(SOURCES)
+	$(PY) setup.py --quiet build_ext --inplace --force
+	mkdir -p build && touch $@
+
+.mpi/.made: tests/mpis.py $(VENV)/.made
+	$(PY) tests/mpis.py install
+	touch $@
+
+build: $(BUILT) ## compile the extension in place
+
+test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: on one
+	$(PYTEST) tests
+
+test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks, test-4; MPI=mpich: on one MPI
+	$(PYTEST) tests/launch/test_sizes.py --size=$*
+
+clean: ## remove everything that was built or installed here
+	rm -rf $(VENV) .mpi .demo build dist *.egg-info mlxdist/_core.c mlxdist/*.so .coverage*

@@ -1,0 +1,25 @@
+"""tests/parallel on every MPI and at every number of ranks, and alone."""
+
+from __future__ import annotations
+
+import sys
+
+import mpis
+from conftest import run
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel"]
+TIMEOUT_S = 240
+
+
+def test_on_ranks(mpi: mpis.MPI, size: int) -> None:
+    environ = {"MLXDIST_TEST_SIZE": str(size), "MLXDIST_TEST_LIBMPI": str(mpi.library_path)}
+    finished = run(mpi.command(size, *PYTEST), timeout_s=TIMEOUT_S, **mpi.environment(), **environ)
+    print(finished.output)
+    assert finished.status == 0, finished.output
+    assert " passed" in finished and " failed" not in finished
+
+
+def test_alone() -> None:
+    finished = run(PYTEST, timeout_s=TIMEOUT_S, MLXDIST_TEST_SIZE="1")
+    assert finished.status == 0, finished.output
+    assert " passed" in finished

