@@ -22,6 +22,7 @@ $(VENV)/.made: pyproject.toml
 
 $(BUILT): $(VENV)/.made $(SOURCES)
 	$(PY) setup.py --quiet build_ext --inplace --force
+	$(PY) -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'mlxdist.pth').write_text('$(CURDIR)\n')"
 	mkdir -p build && touch $@
 
 .mpi/.made: tests/mpis.py $(VENV)/.made
@@ -35,6 +36,28 @@ test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: o
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks, test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*
+
+$(VENV)/.checkers: $(VENV)/.made
+	$(PY) -m pip install --quiet --group check
+	touch $@
+
+check: $(BUILT) $(VENV)/.checkers ## run the linters, the type checker and the stubs' test
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH pre-commit run --all-files --show-diff-on-failure
+
+COVERED := $(PY) -m coverage run -m pytest -q -p no:cacheprovider
+
+coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone and on 2 ranks of Open MPI
+	rm -f $(BUILT) .coverage*
+	MLXDIST_BUILD_TRACED=1 $(PY) setup.py --quiet build_ext --inplace --force
+	$(COVERED) tests/unit
+	$(COVERED) tests/parallel
+	$(PY) tests/mpis.py run openmpi-5 2 $(COVERED) tests/parallel
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+	rm -f mlxdist/_core.c mlxdist/_core.*.so
+
+bench: $(BUILT) .mpi/.made ## all_sum beside raw C and mpi4py, on every MPI; MPI=mpich: on one
+	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) benchmarks/all_sum.py || exit; done
 
 clean: ## remove everything that was built or installed here
 	rm -rf $(VENV) .mpi .demo build dist *.egg-info mlxdist/_core.c mlxdist/*.so .coverage*

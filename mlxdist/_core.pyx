@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
 """The compiled core: opens libmpi, owns groups, and runs operations on pointers with the GIL released.
 
 It checks nothing that ``ops`` has checked already. Frameworks are not known here: an array is a ``Buffer``.
@@ -248,7 +248,7 @@ cdef class Group:
     cdef int many
     cdef object __weakref__
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
 
     def __dealloc__(self):

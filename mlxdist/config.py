@@ -23,7 +23,9 @@ ABORT = Variable("MLXDIST_ABORT", "1", "0: an uncaught exception on one rank doe
 MAX_COUNT = Variable(
     "MLXDIST_MAX_COUNT", str(2**31 - 1), "elements that one MPI call may carry; longer arrays go in pieces"
 )
-RANK_PID = Variable("MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks")
+RANK_PID = Variable(
+    "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
+)
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 
 USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT)

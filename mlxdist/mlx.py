@@ -43,7 +43,9 @@ def install() -> Any:
     try:
         import mlx.core as mx
     except ImportError:
-        raise errors.Error("[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])") from None
+        raise errors.Error(
+            "[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])"
+        ) from None
     if tuple(int(part) for part in mx.__version__.split(".")[:3] if part.isdigit()) < OLDEST:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
     _core.make_global()

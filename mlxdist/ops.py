@@ -7,7 +7,7 @@ call.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,12 +49,9 @@ def _peers_exist(call: str, group: _core.Group) -> None:
 
 def _shape(call: str, shape: Any) -> tuple[int, ...]:
     try:
-        lengths = (operator.index(shape),)
+        lengths = tuple(map(operator.index, shape if isinstance(shape, Sequence) else (shape,)))
     except TypeError:
-        try:
-            lengths = tuple(operator.index(length) for length in shape)
-        except TypeError:
-            raise TypeError(f"[{call}] shape={shape!r}: give an int or a sequence of ints") from None
+        raise TypeError(f"[{call}] shape={shape!r}: give an int or a sequence of ints") from None
     if any(length < 0 for length in lengths):
         raise ValueError(f"[{call}] shape={lengths} has a negative length")
     return lengths

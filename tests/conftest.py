@@ -45,8 +45,10 @@ class Finished:
 LAUNCHERS_OWN = ("OMPI_", "PMI", "PMIX", "HYD", "I_MPI", "FI_", "OPAL_", "MLXDIST", "MLX_", "SLURM_")
 
 
-def run(command: list[str], *, timeout_s: float = 120, interrupt_after_s: float | None = None, **environ: str) -> Finished:
-    """Run ``command`` in a session of its own that is ended as a whole; after ``timeout_s`` every rank prints its stacks."""
+def run(
+    command: list[str], *, timeout_s: float = 120, interrupt_after_s: float | None = None, **environ: str
+) -> Finished:
+    """Run ``command`` in a session of its own that is ended as a whole; after ``timeout_s`` all print their stacks."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS_OWN)}
     clean |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(mpis.ROOT), "OMP_NUM_THREADS": "1", **environ}
     process = subprocess.Popen(
@@ -100,7 +102,13 @@ class Ranks:
         self.folder = folder
 
     def __call__(
-        self, mpi: mpis.MPI | None, size: int, program: str | Path, *arguments: str, timeout_s: float = 60, **environ: str
+        self,
+        mpi: mpis.MPI | None,
+        size: int,
+        program: str | Path,
+        *arguments: str,
+        timeout_s: float = 60,
+        **environ: str,
     ) -> Finished:
         """Run ``program`` on ``size`` ranks and return when all have ended; see ``run``."""
         if isinstance(program, str):

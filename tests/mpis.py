@@ -1,8 +1,8 @@
 """The MPIs that everything is tested on: where each comes from, and how it starts ranks.
 
-    python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/
-    python tests/mpis.py run NAME N CMD...   CMD on N ranks of the MPI called NAME
-    python tests/mpis.py list                the names of those that are here
+python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/
+python tests/mpis.py run NAME N CMD...   CMD on N ranks of the MPI called NAME
+python tests/mpis.py list [NAME]         the names of those that are here
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["install"]:
             install()
-        case ["list"]:
-            print("\n".join(mpi.name for mpi in MPIS if mpi.is_here()))
+        case ["list", *names] if len(names) <= 1:
+            print("\n".join(mpi.name for mpi in chosen("".join(names))))
         case ["run", name, size, *command] if command and chosen(name):
             mpi = chosen(name)[0]
             os.environ.update(mpi.environment())

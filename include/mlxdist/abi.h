@@ -11,6 +11,7 @@ enum abi_family { ABI_OPENMPI, ABI_MPICH, ABI_STANDARD };
 /* Which of the three an opened library speaks; it need not be initialized. -1: it is no MPI. */
 int abi_identify(void *library, enum abi_family *family);
 
+/* clang-format off */
 /*      name               Open MPI's symbol                MPICH       standard */
 #define MPI_HANDLES(row) \
     row(COMM_WORLD,        "ompi_mpi_comm_world",           0x44000000, 0x101) \
@@ -82,7 +83,8 @@ enum { STANDARD_LASTUSEDCODE = 506, DRAFT_LASTUSEDCODE = 507, DRAFT_ERRORS_RETUR
     row(Mrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Status *)) \
     row(Get_elements_x, (const MPI_Status *, MPI_Datatype, MPI_Count *))
 
-/*      class          Open MPI  MPICH  standard  meaning (own words: MPICH 5.0.2's libmpi_abi gives those of other classes) */
+/* In our own words: MPICH 5.0.2's libmpi_abi gives those of other classes. */
+/*      class          Open MPI  MPICH  standard  meaning */
 #define MPI_ERROR_CLASSES(row) \
     row(MPI_ERR_BUFFER,       1,     1,        1, "a buffer is not valid") \
     row(MPI_ERR_COUNT,        2,     2,        2, "a count is not valid") \
@@ -103,5 +105,6 @@ enum { STANDARD_LASTUSEDCODE = 506, DRAFT_LASTUSEDCODE = 507, DRAFT_ERRORS_RETUR
     row(MPI_ERR_UNSUPPORTED_OPERATION, 52, 44, 55, "the library does not support this") \
     row(MPI_ERR_PROC_ABORTED, 74,   76,       58, "a peer has aborted") \
     row(MPI_ERR_PROC_FAILED, 75,   101,       -1, "a peer has died")
+/* clang-format on */
 
 #endif

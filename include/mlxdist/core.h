@@ -47,8 +47,8 @@ int group_split(struct group *group, int color, int key, struct group **part, st
 /* See transport.h for the shapes of the buffers. */
 int group_allreduce(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                     enum reduction op, struct outcome *outcome);
-int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count,
-                         enum element_type type, enum reduction op, struct outcome *outcome);
+int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                         enum reduction op, struct outcome *outcome);
 int group_allgather(struct group *group, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
 int group_broadcast(struct group *group, void *buf, int64_t nbytes, int root, struct outcome *outcome);
 int group_barrier(struct group *group, struct outcome *outcome);

@@ -36,8 +36,8 @@ struct transport {
     int (*allreduce)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                      enum reduction op, struct outcome *outcome);
     /* sendbuf: size * count elements, recvbuf: count elements, apart from each other. */
-    int (*reduce_scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
-                          enum element_type type, enum reduction op, struct outcome *outcome);
+    int (*reduce_scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                          enum reduction op, struct outcome *outcome);
     /* sendbuf: nbytes, recvbuf: size * nbytes, apart from each other. */
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);

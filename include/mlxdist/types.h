@@ -18,6 +18,7 @@ struct complex128 {
     double re, im;
 };
 
+/* clang-format off */
 /* name, NumPy's name, type in C, arithmetic (kernels.c), MPI's datatype of the same bytes (abi.h) */
 #define MLXDIST_TYPES(row) \
     row(BOOL, "bool", uint8_t, LOGICAL, UINT8_T) \
@@ -40,6 +41,7 @@ struct complex128 {
     row(SUM, "all_sum") \
     row(MAX, "all_max") \
     row(MIN, "all_min")
+/* clang-format on */
 
 #define MLXDIST_TYPE(name, ...) TYPE_##name,
 #define MLXDIST_REDUCTION(name, ...) REDUCE_##name,

@@ -61,7 +61,9 @@ def check(call: str, x: np.ndarray) -> None:
             f"[{call}] x has dtype {x.dtype.str}, not in this machine's byte order: "
             "give x.astype(x.dtype.newbyteorder('='))"
         )
-    raise TypeError(f"[{call}] x has dtype {x.dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}")
+    raise TypeError(
+        f"[{call}] x has dtype {x.dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}"
+    )
 
 
 def pointer(x: np.ndarray) -> _core.Buffer:

@@ -201,8 +201,8 @@ int group_allreduce(struct group *group, const void *sendbuf, void *recvbuf, int
     RUN(1, allreduce, sendbuf, recvbuf, count, type, op, outcome);
 }
 
-int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count,
-                         enum element_type type, enum reduction op, struct outcome *outcome) {
+int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                         enum reduction op, struct outcome *outcome) {
     RUN(1, reduce_scatter, sendbuf, recvbuf, count, type, op, outcome);
 }
 

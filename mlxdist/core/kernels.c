@@ -47,9 +47,7 @@ ORDERED(double, float64, double_min, <, |)
 #define COMPLEX_OPS(T, part) \
     static inline struct T T##_SUM(struct T a, struct T b) { \
         return (struct T){a.re + b.re, a.im + b.im}; \
-    } \
-    COMPLEX_PICK(T, part, MAX, >, max) \
-    COMPLEX_PICK(T, part, MIN, <, min)
+    } COMPLEX_PICK(T, part, MAX, >, max) COMPLEX_PICK(T, part, MIN, <, min)
 #define COMPLEX_PICK(T, part, op, better, pick) \
     static inline struct T T##_##op(struct T a, struct T b) { \
         if (a.re != a.re || a.im != a.im || b.re != b.re || b.im != b.im) \

@@ -68,13 +68,9 @@ struct question {
     number pairs[5][2];
 };
 const question questions[] = {
-    {TYPE_BFLOAT16,
-     5,
-     {{0x3c00, 0x3c00}, {0x7c01, 0x4000}, {0x4000, 0x7c01}, {0xfc01, 0x4000}, {0x4000, 0xfc01}}},
+    {TYPE_BFLOAT16, 5, {{0x3c00, 0x3c00}, {0x7c01, 0x4000}, {0x4000, 0x7c01}, {0xfc01, 0x4000}, {0x4000, 0xfc01}}},
     {TYPE_FLOAT16, 3, {{0x3c00, 0x3c00}, {0x3c00, 0x4000}, {0x4000, 0x3c00}, {0, 0}, {0, 0}}},
-    {TYPE_COMPLEX64,
-     3,
-     {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
+    {TYPE_COMPLEX64, 3, {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
 };
 
 bool agrees(const operation &asked, element_type type, reduction op, const number (&pair)[2]) {

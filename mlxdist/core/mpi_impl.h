@@ -259,14 +259,13 @@ static int allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int6
     return OK;
 }
 
-static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
-                          enum element_type type, enum reduction op, struct outcome *outcome) {
+static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                          enum reduction op, struct outcome *outcome) {
     const char *from = sendbuf;
     char *to = recvbuf;
     int64_t size = (int64_t)element_size(type);
     if (count * comm->size <= max_count)
-        return CALL(Reduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type], ops[type][op],
-                    comm_of(comm));
+        return CALL(Reduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type], ops[type][op], comm_of(comm));
     for (int root = 0; root < comm->size; root++)
         for (int64_t done = 0; done < count; done += piece(count - done))
             if (CALL(Reduce, from + (root * count + done) * size, to + done * size, (int)piece(count - done),
@@ -296,8 +295,8 @@ static int make_span(int64_t nbytes, struct span *span, struct outcome *outcome)
     }
     if (CALL(Type_contiguous, (int)max_count, mpi.BYTE, &block) ||
         CALL(Type_contiguous, (int)(nbytes / max_count), block, &parts[0]) ||
-        CALL(Type_create_struct, 2, counts, offsets, parts, &span->datatype) ||
-        CALL(Type_commit, &span->datatype) || CALL(Type_free, &block) || CALL(Type_free, &parts[0]))
+        CALL(Type_create_struct, 2, counts, offsets, parts, &span->datatype) || CALL(Type_commit, &span->datatype) ||
+        CALL(Type_free, &block) || CALL(Type_free, &parts[0]))
         return outcome->what;
     span->count = span->made = 1;
     return OK;
@@ -315,9 +314,9 @@ static int allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int6
     struct span span;
     if (make_span(nbytes, &span, outcome))
         return outcome->what;
-    return free_span(CALL(Allgather, sendbuf, span.count, span.datatype, recvbuf, span.count, span.datatype,
-                          comm_of(comm)),
-                     &span, outcome);
+    return free_span(
+        CALL(Allgather, sendbuf, span.count, span.datatype, recvbuf, span.count, span.datatype, comm_of(comm)), &span,
+        outcome);
 }
 
 static int broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
@@ -352,8 +351,7 @@ static int recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, struc
     MPI_Message message;
     MPI_Status status;
     MPI_Count arrived = 0;
-    if (CALL(Mprobe, src, TAG, comm_of(comm), &message, &status) ||
-        CALL(Get_elements_x, &status, mpi.BYTE, &arrived))
+    if (CALL(Mprobe, src, TAG, comm_of(comm), &message, &status) || CALL(Get_elements_x, &status, mpi.BYTE, &arrived))
         return outcome->what;
     if (arrived == nbytes)
         return take(recvbuf, nbytes, &message, outcome);
