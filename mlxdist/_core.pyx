@@ -303,7 +303,7 @@ def world() -> Group | None:
 
 def initialized_by_us() -> bool:
     """Whether MPI was initialized by start(), not by somebody before."""
-    return core_world() != NULL and core_world().ours
+    return core_world() != NULL and <bint>core_world().ours
 
 
 def threads() -> str:
@@ -323,12 +323,12 @@ def finish() -> None:
 
 def is_finished() -> bool:
     """Whether finish() has run, or this is a fork of a rank."""
-    return core_is_finished()
+    return <bint>core_is_finished()
 
 
 def is_forked() -> bool:
     """Whether this process was forked from a rank."""
-    return core_is_forked()
+    return <bint>core_is_forked()
 
 
 def abort(int status) -> None:
@@ -356,7 +356,7 @@ def offer_to_mlx(Group members, int meaning, int root) -> None:
 
 def mlx_opened_us() -> bool:
     """Whether MLX has opened this module as its libmpi."""
-    return mlx_has_opened_us()
+    return <bint>mlx_has_opened_us()
 
 
 def allreduce(Group members, int op, Buffer x, Buffer out) -> None:

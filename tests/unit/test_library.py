@@ -1,0 +1,168 @@
+"""Libraries built on the fly: what is told of one by looking, and what a started one is asked for.
+
+They are started in a child, since a process starts MPI once.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mpis
+import pytest
+
+from mlxdist import _core, errors
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler to build a fake libmpi with")
+
+ABI = (mpis.ROOT / "include/mlxdist/abi.h").read_text()
+FUNCTIONS = re.findall(r"row\((\w+), \(.*\)\)", ABI)
+SYMBOLS = re.findall(r'"(ompi_\w+)"', ABI)
+LIMIT = 2**31 - 1
+
+# What the stub does that a constant zero does not. THREADS is what it provides, KEY the attribute it knows.
+SPOKEN = r"""
+#include <stdio.h>
+#include <string.h>
+int MPI_Get_library_version(char *text, int *length) {
+    memset(text, 'x', 8191);
+    memcpy(text, VERSION "\nmore", sizeof VERSION + 5);
+    text[sizeof VERSION + 4] = 'y';
+    text[8191] = 0;
+    *length = 8191;
+    return 0;
+}
+int MPI_Init_thread(int *c, char ***v, int wanted, int *provided) {
+    printf("wanted %d\n", wanted);
+    *provided = THREADS;
+    return 0;
+}
+int MPI_Comm_size(HANDLE comm, int *size) { *size = 3; return 0; }
+int MPI_Comm_rank(HANDLE comm, int *rank) { *rank = 2; return 0; }
+int MPI_Comm_get_attr(HANDLE comm, int key, void *value, int *found) {
+    static int last = 1 << 20, small = 3;
+    *(int **)value = key == KEY ? &last : &small;
+    *found = 1;
+    return 0;
+}
+int MPI_Comm_set_errhandler(HANDLE comm, HANDLE handler) { printf("handler %#lx\n", (long)handler); return 0; }
+int MPI_Barrier(HANDLE comm) { return 77; }
+int MPI_Error_class(int code, int *class) { *class = code - 62; return 0; }
+int MPI_Error_string(int code, char *text, int *length) { strcpy(text, "because"); *length = 7; return 0; }
+"""
+
+
+def build(folder: Path, *, handle: str, extra: str = "", without: str = "", **defines: str | int) -> Path:
+    """A libmpi with every function of abi.h, and with what ``extra`` adds."""
+    own = set(re.findall(r"int MPI_(\w+)\(", SPOKEN))
+    plain = [f"int MPI_{name}(void) {{ return 0; }}" for name in FUNCTIONS if name not in own]
+    source = "\n".join([SPOKEN, *plain, extra])
+    source = "\n".join(line for line in source.splitlines() if not without or without not in line)
+    path = folder / "libmpi.so"
+    options = {"VERSION": '"Fake MPI 1.2"', "THREADS": 3, "KEY": 506, "HANDLE": handle} | defines
+    flags = [f"-D{name}={value}" for name, value in options.items()]
+    assert COMPILER is not None
+    command = [COMPILER, "-w", "-shared", "-fPIC", *flags, "-x", "c", "-", "-o", str(path)]
+    subprocess.run(command, input=source, text=True, check=True)
+    return path
+
+
+OPENMPI = "\n".join(f"char {symbol}[64];" for symbol in sorted(set(SYMBOLS)))
+STANDARD = "int MPI_Abi_get_version(int *major, int *minor) { *major = 1; *minor = 0; return 0; }"
+CLASSIC = "int MPI_Abi_get_version(int *major, int *minor) { *major = -1; *minor = -1; return 0; }"
+
+FAMILIES = {
+    "openmpi": ("openmpi", {"handle": "void *", "extra": OPENMPI}),
+    "mpich": ("mpich", {"handle": "int"}),
+    "mpich-5-classic": ("mpich", {"handle": "int", "extra": CLASSIC}),
+    "standard": ("standard", {"handle": "void *", "extra": STANDARD}),
+    "standard-over-openmpi": ("standard", {"handle": "void *", "extra": STANDARD + OPENMPI}),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_family_and_the_first_line_of_the_version_are_told(kind: str, tmp_path: Path) -> None:
+    family, options = FAMILIES[kind]
+    library = _core.Library.open(str(build(tmp_path, **options)), LIMIT)
+    assert (library.family, library.version) == (family, "Fake MPI 1.2")
+    assert Path(library.path).samefile(tmp_path / "libmpi.so")
+    library.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"handle": "void *", "extra": OPENMPI.replace("ompi_mpi_op_max", "other")}, "ompi_mpi_op_max"),
+        ({"handle": "int", "without": "MPI_Mprobe"}, "MPI_Mprobe"),
+        ({"handle": "int", "without": "MPI_Get_library_version"}, "it is no MPI"),
+    ],
+)
+def test_what_a_library_lacks_is_named(options: dict[str, str], missing: str, tmp_path: Path) -> None:
+    if missing == "it is no MPI":
+        (tmp_path / "empty.c").write_text("int nothing;")
+        path = tmp_path / "libmpi.so"
+        subprocess.run([str(COMPILER), "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(path)], check=True)
+    else:
+        path = build(tmp_path, **options)
+    with pytest.raises(errors.LoadError, match=missing):
+        _core.Library.open(str(path), LIMIT)
+
+
+def test_a_text_file_and_a_missing_file_give_the_loaders_own_words(tmp_path: Path) -> None:
+    text = tmp_path / "libmpi.so"
+    text.write_text("INPUT(libmpi.so.40)\n")
+    with pytest.raises(errors.LoadError, match=r"libmpi\.so"):
+        _core.Library.open(str(text), LIMIT)
+    with pytest.raises(errors.LoadError, match="No such file"):
+        _core.Library.open(str(tmp_path / "nothing.so"), LIMIT)
+
+
+START = """
+import sys
+from mlxdist import _core, errors
+world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group)
+print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
+try:
+    _core.barrier(world)
+except errors.MPIError as error:
+    print(error.call, error.code, error.error_class, error)
+"""
+# handle of "errors return", number of MPI_THREAD_MULTIPLE
+STARTS = {
+    "openmpi": ("openmpi", {}, None, 3),
+    "mpich": ("mpich", {}, 0x54000001, 3),
+    "final standard": ("standard", {"KEY": 506, "THREADS": 4096}, 0x143, 4096),
+    "draft standard": ("standard", {"KEY": 507, "THREADS": 4096}, 0x142, 4096),
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_started_library_is_spoken_to_in_its_own_numbers(kind: str, tmp_path: Path) -> None:
+    family, defines, errors_return, multiple = STARTS[kind]
+    path = build(tmp_path, **FAMILIES[family][1], **defines)
+    output = subprocess.run(
+        [sys.executable, "-c", START, str(path)], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert f"wanted {multiple}\n" in output
+    assert "2 of 3 MPI_THREAD_MULTIPLE True\n" in output
+    handlers = set(re.findall("handler (.*)", output))
+    assert len(handlers) == 1
+    if errors_return is not None:
+        # an int handle of the MPICH family is printed as the int that it is
+        assert {int(handler, 16) & 0xFFFFFFFF for handler in handlers} == {errors_return}
+    expected = "MPI_ERR_TRUNCATE" if family != "mpich" else "MPI_ERR_OTHER"
+    assert f"MPI_Barrier 77 {expected} [barrier] MPI_Barrier failed with {expected} (code 77)" in output
+    assert ("the library says: because" in output) == (family != "standard")
+
+
+@pytest.mark.parametrize(("provided", "level"), [*enumerate(["SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE"])])
+def test_the_provided_thread_level_is_reported(provided: int, level: str, tmp_path: Path) -> None:
+    path = build(tmp_path, handle="int", THREADS=provided)
+    output = subprocess.run(
+        [sys.executable, "-c", START, str(path)], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert f"MPI_THREAD_{level} " in output
