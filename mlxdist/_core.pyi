@@ -6,6 +6,8 @@ import numpy as np
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Group = TypeVar("_Group", bound=Group)
 
+__test__: dict[str, str]
+
 CALLS: tuple[str, ...]
 DTYPES: tuple[str, ...]
 FAMILIES: dict[int, str]

@@ -241,15 +241,15 @@ _NO_PMIX = "{library} cannot join the ranks of {launcher}: {srun}, or pip instal
 _NO_PLUGINS = "{library} aborts with OPAL_PREFIX={prefix}: unset it and {own_launcher}, or set {variable}={prefix}"
 _NO_PMI = "{launcher} tells {library} nothing of its ranks: {srun}"
 _LEFTOVER = "{library} aborts because PMIX_RANK is set without its launcher: unset PMIX_RANK, or {own_launcher}"
-# Seen with 2 ranks and Open MPI 4.1.4, 4.1.8, 5.0.11, MPICH 3.4.3, 4.0.2, 4.3.2, 5.0.2 and Intel MPI 2021.18. A lone
-# rank may be a world of one; then only what aborts is refused.
+# Seen with 2 ranks and Open MPI 4.1.4, 4.1.8, 5.0.11, MPICH 3.4.3, 4.0.2, 4.3.2, 5.0.2 and Intel MPI 2021.18. A
+# stranger is refused to a lone rank too, which it would serve: the one that belongs to the launcher is to be found.
 RULES = (
     # MPICH from 4.3 on aborts ("unsupported PMI version PMIx"), older ones and Intel MPI make worlds of one.
-    _Rule(("openmpi",), lambda lib, many, _: not lib.is_open_mpi and (many or _aborts_on_pmix(lib)), _STRANGERS),
+    _Rule(("openmpi",), lambda lib, *_: not lib.is_open_mpi, _STRANGERS),
     # The same of MPICH; Intel MPI speaks PMIx with Slurm.
-    _Rule(("slurm_pmix",), lambda lib, many, _: lib.vendor == "MPICH" and (many or _aborts_on_pmix(lib)), _NO_PMIX),
+    _Rule(("slurm_pmix",), lambda lib, *_: lib.vendor == "MPICH", _NO_PMIX),
     # Worlds of one, with or without a warning.
-    _Rule(("hydra", "old_hydra", "gforker", "intel"), lambda lib, many, _: many and lib.is_open_mpi, _STRANGERS),
+    _Rule(("hydra", "old_hydra", "gforker", "intel"), lambda lib, *_: lib.is_open_mpi, _STRANGERS),
     # Hydra 4.3.2 and 5.0.2 do serve Intel MPI.
     _Rule(("old_hydra",), lambda lib, many, _: many and lib.vendor == "Intel MPI", _ABORTS),
     # Open MPI 4 under 5.0.11's mpirun. The other way round works; there the launcher does not tell its version.

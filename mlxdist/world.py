@@ -218,8 +218,15 @@ class _Abort:
 
 
 def is_available(backend: str = "any") -> bool:
-    """Whether ``init(backend=backend)`` has something to work with: "any" always (alone, at worst), "mpi" if a libmpi
-    lies where it is looked for. Opens nothing; other names give False, as in MLX."""
+    """Whether ``init(backend=backend)`` has something to work with.
+
+    "any" always has (alone, at worst), "mpi" if a libmpi lies where it is looked for; other names are False, as in MLX.
+    Opens nothing.
+
+    Example:
+        >>> mlxdist.is_available()
+        True
+    """
     if backend != "mpi":
         return backend == "any"
     if _info.libmpi:

@@ -1,0 +1,182 @@
+"""Train a classifier of handwritten digits on any number of ranks: with MLX, or with NumPy where MLX is missing.
+
+    python examples/train_digits.py                     alone
+    mpirun -np 2 python examples/train_digits.py        on two ranks
+
+Every rank holds the whole model, takes its share of every batch, and averages the gradients with the others. So the
+result does not depend on the number of ranks: --save keeps it, --compare fails if this run's is another.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+import mlxdist as dist
+
+try:
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+    from mlx.utils import tree_map
+except ImportError:
+    mx = None
+
+HIDDEN = 64
+RATE = 0.3
+# Shares of a batch are added in another order, which rounds differently: by about 1e-7 here, since tanh is smooth. With
+# relu one rounding can switch a unit on or off, and the runs part by 1e-4.
+LOSS_TOLERANCE = 1e-5
+ACCURACY_TOLERANCE = 0.003  # one image of 360
+
+
+class MLXClassifier:
+    """A network of two layers; the averaging is MLX's own code, on the world of mlxdist."""
+
+    def __init__(self) -> None:
+        dist.install()  # before the first mx.distributed call
+        self.world = mx.distributed.init()
+        mx.random.seed(0)  # the same weights on every rank
+        self.net = nn.Sequential(nn.Linear(64, HIDDEN), nn.tanh, nn.Linear(HIDDEN, 10))
+        self.optimizer = optim.SGD(RATE)
+        self.loss_and_gradients = nn.value_and_grad(self.net, self.loss)
+
+    def loss(self, images: "mx.array", labels: "mx.array") -> "mx.array":
+        """The mean over the share."""
+        return nn.losses.cross_entropy(self.net(images), labels, reduction="mean")
+
+    def train(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """One step; ``images`` and ``labels`` are this rank's share of the batch."""
+        _, gradients = self.loss_and_gradients(mx.array(images), mx.array(labels))
+        # nn.average_gradients(gradients) does the same in few large reductions: better for a large model.
+        gradients = tree_map(lambda g: mx.distributed.all_sum(g) / self.world.size(), gradients)
+        self.optimizer.update(self.net, gradients)
+        mx.eval(self.net.parameters(), self.optimizer.state)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Ten numbers an image; the largest is the guess."""
+        return np.array(self.net(mx.array(images)))
+
+
+class NumPyClassifier:
+    """The same network by hand. All weights lie in one array, so that one reduction averages all gradients."""
+
+    shapes = ((64, HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,))
+
+    def __init__(self) -> None:
+        self.world = dist.init()
+        bounds = np.concatenate([np.full(np.prod(shape), shape[0] ** -0.5) for shape in self.shapes])
+        self.weights = np.random.default_rng(0).uniform(-bounds, bounds).astype(np.float32)  # the same on every rank
+        self.gradients = np.empty_like(self.weights)
+
+    def views(self, flat: np.ndarray) -> list[np.ndarray]:
+        """The weights and biases that lie one behind the other in ``flat``."""
+        ends = np.cumsum([np.prod(shape) for shape in self.shapes])
+        return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), self.shapes, strict=True)]
+
+    def train(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """One step; ``images`` and ``labels`` are this rank's share of the batch."""
+        w1, b1, w2, b2 = self.views(self.weights)
+        g_w1, g_b1, g_w2, g_b2 = self.views(self.gradients)
+        hidden = np.tanh(images @ w1 + b1)
+        delta = softmax(hidden @ w2 + b2)
+        delta[np.arange(len(labels)), labels] -= 1
+        delta /= len(labels)
+        g_w2[:], g_b2[:] = hidden.T @ delta, delta.sum(0)
+        delta = (delta @ w2.T) * (1 - hidden**2)
+        g_w1[:], g_b1[:] = images.T @ delta, delta.sum(0)
+
+        dist.all_sum(self.gradients, out=self.gradients)  # in place
+        self.weights -= RATE * self.gradients / self.world.size()
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Ten numbers an image; the largest is the guess."""
+        w1, b1, w2, b2 = self.views(self.weights)
+        return np.tanh(images @ w1 + b1) @ w2 + b2
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def evaluate(
+    model: "MLXClassifier | NumPyClassifier", images: np.ndarray, labels: np.ndarray, world: dist.Group
+) -> tuple[float, float]:
+    """Loss and accuracy over all ``images``: every rank looks at its share, and the ranks add what they found."""
+    mine = slice(world.rank(), None, world.size())
+    probabilities = softmax(model.logits(images[mine]))
+    right = probabilities[np.arange(len(probabilities)), labels[mine]]
+    hits = (probabilities.argmax(axis=1) == labels[mine]).sum()
+    loss, hits = dist.all_sum(np.array([-np.log(right).sum(), hits]))
+    return float(loss / len(labels)), float(hits / len(labels))
+
+
+def ranks(size: int) -> str:
+    return f"{size} rank{'s' * (size > 1)}"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a classifier of handwritten digits on any number of ranks.")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=120, help="images of a batch on all ranks together")
+    parser.add_argument("--numpy", action="store_true", help="NumPy, although MLX is installed")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the result into FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="fail if the result is not that of FILE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    world = dist.init()
+    rank, size = world.rank(), world.size()
+    if options.batch % size:
+        sys.exit(f"--batch {options.batch} cannot be shared by {size} ranks equally" if rank == 0 else 1)
+    # MLX's CPU kernels are compiled into a folder below TMPDIR; two ranks must not write the same file at once.
+    private = tempfile.TemporaryDirectory(prefix="train-digits-")
+    os.environ["TMPDIR"] = private.name
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32)
+    train_images, train_labels, test_images, test_labels = images[:-360], labels[:-360], images[-360:], labels[-360:]
+    model = NumPyClassifier() if mx is None or options.numpy else MLXClassifier()
+
+    loss, accuracy = evaluate(model, test_images, test_labels, world)
+    with tqdm(range(options.epochs), desc=ranks(size), disable=rank > 0) as epochs:
+        for epoch in epochs:
+            order = np.random.default_rng(epoch).permutation(len(train_images))  # the same on every rank
+            for start in range(0, len(order) - options.batch + 1, options.batch):
+                mine = order[start + rank : start + options.batch : size]
+                model.train(train_images[mine], train_labels[mine])
+            loss, accuracy = evaluate(model, test_images, test_labels, world)
+            epochs.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.1%}")
+
+    result = {"ranks": size, "loss": loss, "accuracy": accuracy}
+    if rank == 0:
+        print(f"{type(model).__name__}, {ranks(size)}: loss {loss:.7f}, accuracy {accuracy:.2%}")
+    if rank == 0 and options.save:
+        options.save.write_text(json.dumps(result))
+    if options.compare:
+        other = json.loads(options.compare.read_text())
+        if size == other["ranks"]:
+            sys.exit(f"{options.compare} is of {ranks(size)} too: compare with another number" if rank == 0 else 1)
+        difference = abs(loss - other["loss"])
+        same = difference < LOSS_TOLERANCE and abs(accuracy - other["accuracy"]) < ACCURACY_TOLERANCE
+        if rank == 0:
+            print(
+                f"{ranks(other['ranks'])} and {ranks(size)} {'agree' if same else 'DISAGREE'}: "
+                f"accuracy {other['accuracy']:.2%} and {accuracy:.2%} (may differ by one image), "
+                f"loss differs by {difference:.0e} (may by {LOSS_TOLERANCE:.0e})"
+            )
+        if not same:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The examples and the programs of README.md, alone and on two ranks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Finished, Ranks
+
+from mlxdist import config
+
+EXAMPLES = sorted((mpis.ROOT / "examples").glob("*.py"))
+README = (mpis.ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+TRAIN = mpis.ROOT / "examples" / "train_digits.py"
+SHORT = ("--epochs", "3")
+TWO_RANKS = [mpi for mpi in mpis.MPIS if mpi.name in ("openmpi-5", "mpich-5")]
+HAS_MLX = importlib.util.find_spec("mlx") is not None
+
+on_two_ranks = pytest.mark.parametrize("mpi_of_two", TWO_RANKS, ids=lambda mpi: mpi.name)
+
+
+@pytest.fixture
+def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
+    if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
+        pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
+    return mpi_of_two
+
+
+def needs(program: str) -> None:
+    for module in ("sklearn", "tqdm"):
+        if re.search(rf"^(import|from) {module}\b", program, re.M):
+            pytest.importorskip(module, reason=f"{module} is not installed")
+    if re.search(r"^(import|from) mlx\b", program, re.M) and not HAS_MLX:
+        pytest.skip("MLX is not installed")
+
+
+def check(finished: Finished) -> None:
+    assert finished.status == 0, finished.output
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_alone(ranks: Ranks, example: Path) -> None:
+    needs(example.read_text())
+    check(ranks(None, 1, example, *(SHORT if example == TRAIN else ())))
+
+
+@on_two_ranks
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_on_two_ranks(two: mpis.MPI, ranks: Ranks, example: Path) -> None:
+    needs(example.read_text())
+    finished = ranks(two, 2, example, *(SHORT if example == TRAIN else ()))
+    check(finished)
+    if example == TRAIN:
+        assert finished.output.count("2 ranks: loss") == 1, "rank 0 alone prints"
+
+
+ARRAYS = [pytest.param((), marks=pytest.mark.skipif(not HAS_MLX, reason="MLX is not installed")), ("--numpy",)]
+
+
+@on_two_ranks
+@pytest.mark.parametrize("arrays", ARRAYS, ids=["mlx", "numpy"])
+def test_one_and_two_ranks_learn_the_same(two: mpis.MPI, ranks: Ranks, tmp_path: Path, arrays: tuple[str, ...]) -> None:
+    needs(TRAIN.read_text())
+    alone = tmp_path / "alone.json"
+    check(ranks(None, 1, TRAIN, *SHORT, *arrays, "--save", str(alone)))
+    finished = ranks(two, 2, TRAIN, *SHORT, *arrays, "--compare", str(alone))
+    check(finished)
+    assert "1 rank and 2 ranks agree" in finished
+
+
+@on_two_ranks
+@pytest.mark.parametrize("arrays", ARRAYS, ids=["mlx", "numpy"])
+@pytest.mark.parametrize("fault", ["no sum", "no division", "the same share"])
+def test_the_comparison_fails_when_it_must(
+    two: mpis.MPI, ranks: Ranks, tmp_path: Path, arrays: tuple[str, ...], fault: str
+) -> None:
+    """A demo that could not fail would show nothing."""
+    text = TRAIN.read_text()
+    needs(text)
+    replaced = {
+        "no sum": [
+            ("mx.distributed.all_sum(g) / self.world.size()", "g"),
+            ("dist.all_sum(self.gradients, out=self.gradients)", "pass"),
+        ],
+        "no division": [
+            ("all_sum(g) / self.world.size()", "all_sum(g)"),
+            ("self.gradients / self.world.size()", "self.gradients"),
+        ],
+        "the same share": [("order[start + rank :", "order[start :")],
+    }[fault]
+    for right, wrong in replaced:
+        assert right in text
+        text = text.replace(right, wrong)
+    alone = tmp_path / "alone.json"
+    check(ranks(None, 1, TRAIN, *SHORT, *arrays, "--save", str(alone)))
+    finished = ranks(two, 2, text, *SHORT, *arrays, "--compare", str(alone))
+    assert finished.status != 0, finished.output
+    assert "DISAGREE" in finished, finished.output
+
+
+def test_a_run_is_not_compared_with_one_of_as_many_ranks(ranks: Ranks, tmp_path: Path) -> None:
+    """Two ranks that each ran alone would agree with one."""
+    needs(TRAIN.read_text())
+    alone = tmp_path / "alone.json"
+    check(ranks(None, 1, TRAIN, *SHORT, "--numpy", "--save", str(alone)))
+    assert json.loads(alone.read_text())["ranks"] == 1
+    finished = ranks(None, 1, TRAIN, *SHORT, "--numpy", "--compare", str(alone))
+    assert finished.status != 0, finished.output
+
+
+def test_readme_has_the_first_programs() -> None:
+    assert BLOCKS[0] in (mpis.ROOT / "examples" / "seed.py").read_text()
+    assert BLOCKS[1] in (mpis.ROOT / "examples" / "seed_numpy.py").read_text()
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_programs_alone(ranks: Ranks, number: int) -> None:
+    compile(BLOCKS[number], f"README.md, program {number}", "exec")
+    needs(BLOCKS[number])
+    check(ranks(None, 1, BLOCKS[number]))
+
+
+@on_two_ranks
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_programs_on_two_ranks(two: mpis.MPI, ranks: Ranks, number: int) -> None:
+    needs(BLOCKS[number])
+    check(ranks(two, 2, BLOCKS[number]))
+
+
+def test_readme_lists_the_variables() -> None:
+    rows = re.findall(r"^\| `(MLXDIST_\w+)` \| *(.*?) *\| (.*) \|$", README, re.M)
+    assert rows == [(variable.name, variable.default, variable.meaning) for variable in config.USER_VARIABLES]

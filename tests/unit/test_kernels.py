@@ -1,0 +1,225 @@
+"""The kernels by themselves: inputs of one process reduced into one output, against Python's numbers and float64."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.reference import (
+    CALLS,
+    COMPLEX,
+    HALVES,
+    INTEGERS,
+    NAMES,
+    REALS,
+    assert_numbers,
+    dtype_of,
+    parts,
+    reduced,
+    rounded,
+    seeded,
+    values,
+)
+
+from mlxdist import _core
+
+BLOCK = 512
+COUNTS = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 1)
+PATTERNS = np.arange(2**16, dtype=np.uint16)
+SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+QUIET = {"float16": 0x0200, "bfloat16": 0x0040}
+
+
+def reduce(op: int, *inputs: np.ndarray) -> np.ndarray:
+    output = np.empty_like(inputs[0])
+    _core.reduce_locally(op, inputs, output)
+    return output
+
+
+def bits(name: str, *patterns: int) -> np.ndarray:
+    return np.array(patterns, np.uint16).view(dtype_of(name))
+
+
+def test_the_table_has_every_type_and_call() -> None:
+    assert set(_core.DTYPES) == set(NAMES)
+    assert set(_core.CALLS) == set(CALLS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("call", CALLS)
+def test_against_python(name: str, call: str) -> None:
+    """1 to 5 inputs, counts around the block."""
+    for n_inputs, count in itertools.product(range(1, 6), COUNTS):
+        inputs = [values(name, (count,), rank) for rank in range(n_inputs)]
+        expected = reduced(call, inputs)
+        result = reduce(_core.CALLS.index(call), *inputs)
+        if n_inputs == 1 and name not in HALVES:
+            assert result.tobytes() == expected.tobytes()
+        else:
+            assert_numbers(result, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_may_be_any_input(name: str) -> None:
+    count = 2 * BLOCK + 3
+    originals = [values(name, (count,), rank) for rank in range(3)]
+    for call, place in itertools.product(CALLS, range(3)):
+        inputs = [x.copy() for x in originals]
+        _core.reduce_locally(_core.CALLS.index(call), inputs, inputs[place])
+        assert_numbers(inputs[place], reduced(call, originals))
+        for other in {0, 1, 2} - {place}:
+            assert inputs[other].tobytes() == originals[other].tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
+    """Also where no pointer is aligned."""
+    dtype = dtype_of(name)
+
+    def unaligned(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raw = np.full(x.nbytes + 67, 0xA5, np.uint8)
+        view = np.ndarray(x.shape, dtype, raw, 3)
+        view[...] = x
+        return raw, view
+
+    each = [values(name, (count,), rank) for rank in range(2)]
+    (_, first), (_, second) = map(unaligned, each)
+    for call in CALLS:
+        raw, output = unaligned(np.zeros(count, dtype))
+        _core.reduce_locally(_core.CALLS.index(call), [first, second], output)
+        assert_numbers(output, reduced(call, each))
+        assert set(raw[:3]) | set(raw[3 + output.nbytes :]) == {0xA5}
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("op", [SUM, MAX, MIN])
+def test_one_input_keeps_every_half(name: str, op: int) -> None:
+    """Each of the 65,536 as it is; a NaN becomes quiet and keeps its sign and the rest of its bits."""
+    x = PATTERNS.view(dtype_of(name))
+    nan = np.isnan(parts(x)[0])
+    assert nan.sum() == {"float16": 2 * 1023, "bfloat16": 2 * 127}[name]
+    np.testing.assert_array_equal(reduce(op, x).view(np.uint16), np.where(nan, PATTERNS | QUIET[name], PATTERNS))
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_every_half_with_others_is_rounded_once(name: str) -> None:
+    random = seeded(1, len(name))
+    every = PATTERNS.view(dtype_of(name))
+    # zeros, subnormals, one, makers of ties, the largest, infinities, NaN, and any others
+    fixed = {
+        "float16": (0, 0x8000, 1, 0x83FF, 0x0400, 0x3C00, 0x1001, 0xBC01, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00),
+        "bfloat16": (0, 0x8000, 1, 0x807F, 0x0080, 0x3F80, 0x3B81, 0xBF81, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7FC0),
+    }[name]
+    for other in (*fixed, *random.integers(0, 2**16, 20)):
+        others = np.full(2**16, other, np.uint16).view(dtype_of(name))
+        for inputs in ((every, others), (others, every)):
+            with np.errstate(all="ignore"):
+                exact = parts(inputs[0])[0] + parts(inputs[1])[0]
+                expected = rounded(exact, name)
+                if name == "float16":  # NumPy's own rounding is a second opinion
+                    assert_numbers(expected, exact.astype(np.float16).astype(np.float64))
+            assert_numbers(parts(reduce(SUM, *inputs))[0], expected)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_sums_of_many_halves_are_rounded_at_the_end_only(name: str) -> None:
+    """Of numbers whose float32 sum is exact, so that only one rounding is right."""
+    random = seeded(2, len(name))
+    significand = {"float16": 2**11, "bfloat16": 2**8}[name]
+    inputs = [random.integers(-significand, significand, 5000) * 2.0 ** random.integers(-6, -3, 5000) for _ in range(5)]
+    result = reduce(SUM, *(x.astype(dtype_of(name)) for x in inputs))
+    expected = rounded(np.sum(inputs, axis=0), name)
+    assert (expected != np.sum(inputs, axis=0)).mean() > 0.1  # there is something to round
+    assert_numbers(parts(result)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "expected"),
+    [
+        ("float16", 0x6800, 0x3C00, 0x6800),  # 2048 + 1: a tie, down to the even one
+        ("float16", 0x6801, 0x3C00, 0x6802),  # 2050 + 1: a tie, up
+        ("float16", 0x7BFF, 0x4BFF, 0x7BFF),  # the largest and not quite half a unit of it
+        ("float16", 0x7BFF, 0x4C00, 0x7C00),  # the largest and half a unit
+        ("float16", 0x0001, 0x0001, 0x0002),  # the smallest twice
+        ("float16", 0x03FF, 0x0001, 0x0400),  # the last subnormal and the first after it
+        ("bfloat16", 0x4380, 0x3F80, 0x4380),  # 256 + 1
+        ("bfloat16", 0x4381, 0x3F80, 0x4382),  # 258 + 1
+        ("bfloat16", 0x7F7F, 0x7AFF, 0x7F7F),
+        ("bfloat16", 0x7F7F, 0x7B00, 0x7F80),
+        ("bfloat16", 0x0001, 0x0001, 0x0002),
+        ("bfloat16", 0x007F, 0x0001, 0x0080),
+    ],
+)
+def test_ties_go_to_even_and_too_large_sums_to_infinity(name: str, first: int, second: int, expected: int) -> None:
+    assert reduce(SUM, bits(name, first), bits(name, second)).view(np.uint16) == expected
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_wrap(name: str) -> None:
+    limits = np.iinfo(name)
+    x = np.array([limits.max, limits.max, limits.min, limits.min], name)
+    one = np.array([1, limits.max, limits.min, 0], name)
+    modulus = 2**limits.bits
+    expected = [(int(a) + int(b) - int(limits.min)) % modulus + int(limits.min) for a, b in zip(x, one, strict=True)]
+    np.testing.assert_array_equal(reduce(SUM, x, one), np.array(expected, name))
+
+
+def test_bool() -> None:
+    a, b = np.array([0, 0, 1, 1], np.bool_), np.array([0, 1, 0, 1], np.bool_)
+    np.testing.assert_array_equal(reduce(SUM, a, b), a | b)
+    np.testing.assert_array_equal(reduce(MAX, a, b), a | b)
+    np.testing.assert_array_equal(reduce(MIN, a, b), a & b)
+
+
+@pytest.mark.parametrize("name", REALS)
+def test_nan_and_zeros_in_any_order(name: str) -> None:
+    cases: tuple[tuple[int, tuple[float, ...], float], ...] = (
+        (MAX, (0.0, -0.0), 0.0),
+        (MIN, (0.0, -0.0), -0.0),
+        (MAX, (-0.0, -0.0), -0.0),
+        (MIN, (0.0, 0.0), 0.0),
+        (MAX, (0.0, -0.0, -1.0), 0.0),
+        (MIN, (0.0, -0.0, 1.0), -0.0),
+        (MAX, (np.nan, np.inf), np.nan),
+        (MIN, (np.nan, -np.inf), np.nan),
+        (MAX, (1.0, np.nan, 2.0), np.nan),
+        (MAX, (-np.inf, 1.0), 1.0),
+        (MIN, (np.inf, 1.0), 1.0),
+        (SUM, (np.inf, -np.inf), np.nan),
+        (SUM, (np.inf, 1.0), np.inf),
+        (SUM, (-0.0, -0.0), -0.0),
+    )
+    for op, numbers, expected in cases:
+        for order in itertools.permutations(numbers):
+            inputs: Any = [np.full(3, number).astype(dtype_of(name)) for number in order]
+            assert_numbers(parts(reduce(op, *inputs))[0], np.full(3, expected))
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_order(name: str) -> None:
+    nan = complex(np.nan, np.nan)
+    for largest, smallest, numbers in (
+        (2 + 0j, 1 + 9j, (1 + 9j, 2 + 0j)),
+        (1 + 9j, 1 + 1j, (1 + 1j, 1 + 9j, 1 + 2j)),
+        (complex(0, 1), complex(-0.0, -1), (complex(0, 1), complex(-0.0, -1))),
+        (complex(0, 1), complex(0, -1), (complex(0, -1), complex(0, 1))),
+        (complex(0, 1), complex(-0.0, 1), (complex(0, 1), complex(-0.0, 1))),
+        (complex(0, 0), complex(-0.0, -0.0), (complex(0, -0.0), complex(-0.0, 0))),
+        (complex(np.inf, 1), complex(-np.inf, 1), (complex(-np.inf, 1), complex(np.inf, 1))),
+        (nan, nan, (complex(np.nan, 1), 1 + 1j)),
+        (nan, nan, (complex(1, np.nan), 2 + 1j)),
+    ):
+        for order in itertools.permutations(numbers):
+            inputs = [np.array([number], name) for number in order]
+            assert_numbers(reduce(MAX, *inputs), np.array([largest]).astype(name))
+            assert_numbers(reduce(MIN, *inputs), np.array([smallest]).astype(name))
+
+
+def test_real_sums_are_those_of_the_type() -> None:
+    """float32 is not summed in float64, nor the other way round."""
+    for name in ("float32", "float64"):
+        inputs = [seeded(rank, 3).standard_normal(1000).astype(name) for rank in range(3)]
+        np.testing.assert_array_equal(reduce(SUM, *inputs), (inputs[0] + inputs[1]) + inputs[2])
