@@ -17,7 +17,7 @@ extension = Extension(
     "mlxdist._core",
     sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.glob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
     depends=[*map(str, Path("include/mlxdist").glob("*.h")), str(CORE / "mpi_impl.h")],
-    include_dirs=["include", "mlxdist/core", numpy.get_include()],
+    include_dirs=["include", numpy.get_include()],
     define_macros=[
         ("_GNU_SOURCE", None),
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),

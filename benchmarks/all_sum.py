@@ -41,7 +41,9 @@ def raw_loop() -> Callable[[np.ndarray, np.ndarray, int], float]:
 
     def loop(x: np.ndarray, y: np.ndarray, repeats: int) -> float:
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (x, y)]
-        return raw(function, width, *handles, *pointers, ctypes.c_int(x.size), ctypes.c_long(repeats))
+        seconds = raw(function, width, *handles, *pointers, ctypes.c_int(x.size), ctypes.c_long(repeats))
+        assert seconds >= 0, "MPI_Allreduce failed"
+        return seconds
 
     return loop
 

@@ -4,6 +4,8 @@
 It checks nothing that ``ops`` has checked already. Frameworks are not known here: an array is a ``Buffer``.
 """
 
+from os import fsdecode, fsencode
+
 import numpy
 
 from mlxdist import errors
@@ -187,6 +189,8 @@ def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
     """``output`` = the reduction ``CALLS[op]`` of ``inputs``, all alike and contiguous, without any communication."""
     cdef const void *pointers[64]
     cdef int i
+    if not 0 < len(inputs) <= 64:
+        raise ValueError(f"[reduce_locally] {len(inputs)} inputs: give 1 to 64")
     for i, x in enumerate(inputs):
         pointers[i] = cnp.PyArray_DATA(x)
     reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
@@ -215,10 +219,10 @@ cdef class Library:
         cdef Dl_info info
         cdef abi_family family
         cdef char[512] text
-        library.handle = dlopen(path.encode(), RTLD_NOW | RTLD_LOCAL | (RTLD_NOLOAD if already_open else 0))
+        library.handle = dlopen(fsencode(path), RTLD_NOW | RTLD_LOCAL | (RTLD_NOLOAD if already_open else 0))
         if library.handle == NULL:
             why_not = dlerror()
-            raise errors.LoadError(why_not.decode() if why_not != NULL else f"{path} is not open")
+            raise errors.LoadError(fsdecode(why_not) if why_not != NULL else f"{path} is not open")
         library.transport = core_load(library.handle, max_count, &why)
         if library.transport == NULL:
             dlclose(library.handle)
@@ -228,7 +232,7 @@ cdef class Library:
         library.transport.version(text, sizeof(text))
         library.version = text.decode(errors="replace")
         dladdr(dlsym(library.handle, "MPI_Get_library_version"), &info)
-        library.path = info.dli_fname.decode()
+        library.path = fsdecode(info.dli_fname)
         return library
 
     def close(self) -> None:
@@ -238,7 +242,7 @@ cdef class Library:
 
 def open_silently(str path) -> bool:
     """Open a library that another will look for by its bare name."""
-    return dlopen(path.encode(), RTLD_NOW | RTLD_LOCAL) != NULL
+    return dlopen(fsencode(path), RTLD_NOW | RTLD_LOCAL) != NULL
 
 
 cdef class Group:
@@ -292,8 +296,8 @@ def start(Library library, type cls) -> Group:
 
 def make_global() -> None:
     """Put the started library's names in front of those of libraries opened from now on: see mlx.py."""
-    if started is not None:
-        dlopen(started.path.encode(), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)
+    if started is not None and dlopen(fsencode(started.path), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) == NULL:
+        raise errors.LoadError(f"[install] {started.path} cannot be made global: {fsdecode(dlerror())}")
 
 
 def world() -> Group | None:
@@ -443,7 +447,7 @@ cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except
     cdef char *recvbuf = cnp.PyArray_BYTES(out)
     if ranks is None or not ranks.many or kind == NO_TYPE or kind != element_type_of(out.descr):
         return False
-    if not cnp.PyArray_IS_C_CONTIGUOUS(x) or not cnp.PyArray_ISCARRAY(out) or ndim != cnp.PyArray_NDIM(out):
+    if not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_ISCARRAY(out) or ndim != cnp.PyArray_NDIM(out):
         return False
     for i in range(ndim):
         if cnp.PyArray_DIM(x, i) != cnp.PyArray_DIM(out, i):

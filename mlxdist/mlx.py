@@ -9,7 +9,10 @@ Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import sys
 import weakref
 from typing import Any
@@ -21,6 +24,7 @@ LARGEST = 2**32 - 1  # MLX passes sizes on as 32-bit numbers
 
 _groups: weakref.WeakKeyDictionary[_core.Group, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
 _world: Any = None
+_streams: list[Any] = []  # on which we were asked to communicate
 
 
 def owns(x: object) -> bool:
@@ -46,16 +50,23 @@ def install() -> Any:
         raise errors.Error(
             "[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])"
         ) from None
-    if tuple(int(part) for part in mx.__version__.split(".")[:3] if part.isdigit()) < OLDEST:
-        raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
+    version: str = mx.__version__  # type: ignore[attr-defined]
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST:
+        raise errors.Error(f"[install] MLX {version} cannot be told which libmpi to open: pip install -U mlx")
     _core.make_global()
+    earlier = os.environ.get(config.MLX_LIBMPI.name)
     os.environ[config.MLX_LIBMPI.name] = _core.__file__
-    world = mx.distributed.init(backend="mpi")
+    mx.distributed.is_available(backend="mpi")  # opens a libmpi, if MLX has not yet, and leaves it at that
+    if earlier is None:
+        del os.environ[config.MLX_LIBMPI.name]  # a child with MLX alone would take us for an MPI
+    else:
+        os.environ[config.MLX_LIBMPI.name] = earlier
     if not _core.mlx_opened_us():
         raise errors.Error(
             "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
             "mx.distributed.init() and mx.distributed.is_available()"
         )
+    world = mx.distributed.init(backend="mpi")
     started = _core.world()
     assert started is not None
     if world.size() != started.size():
@@ -67,10 +78,21 @@ def install() -> Any:
     return _world
 
 
+def finish() -> None:
+    """What MLX has begun to evaluate communicates before MPI ends, or ranks would end at different calls."""
+    if _world is None:
+        return
+    import mlx.core as mx
+
+    for stream in (mx.default_stream(mx.cpu), *_streams):
+        with contextlib.suppress(RuntimeError):  # what has failed there has been said to whoever evaluated it
+            mx.synchronize(stream)
+
+
 def group_of(group: _core.Group, meaning: str = "reduction", root: int = 0) -> Any:
     """MLX's group of the same ranks; made once."""
     world = install()
-    if group is _core.world() and meaning == "reduction" or world.size() == 1:
+    if (group is _core.world() and meaning == "reduction") or world.size() == 1:
         return world
     known = _groups.setdefault(group, {})
     if (meaning, root) not in known:
@@ -79,18 +101,23 @@ def group_of(group: _core.Group, meaning: str = "reduction", root: int = 0) -> A
     return known[meaning, root]
 
 
-def _check(call: str, x: Any, out: object = None) -> None:
+def _check(call: str, count: int, stream: Any, out: object = None) -> None:
     if out is not None:
         raise TypeError(f"[{call}] out= of an mx.array: MLX's arrays cannot be written to, use the result")
-    if x.size > LARGEST:
-        raise ValueError(f"[{call}] x has {x.size} elements, MLX passes on at most {LARGEST}: split it")
+    if count > LARGEST:
+        raise ValueError(f"[{call}] the array has {count} elements, MLX passes on at most {LARGEST}: split it")
+    import mlx.core as mx
+
+    used = stream if isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)
+    if used not in _streams:
+        _streams.append(used)
 
 
 def collective(call: str, x: Any, group: _core.Group, stream: Any, out: object) -> Any:
     """MLX's ``call``: all_sum, all_max, all_min or all_gather."""
     import mlx.core as mx
 
-    _check(call, x, out)
+    _check(call, x.size, stream, out)
     return getattr(mx.distributed, call)(x, group=group_of(group), stream=stream)
 
 
@@ -98,7 +125,7 @@ def send(x: Any, dst: int, group: _core.Group, stream: Any) -> Any:
     """MLX's send: happens when the result is evaluated."""
     import mlx.core as mx
 
-    _check("send", x)
+    _check("send", x.size, stream)
     return mx.distributed.send(x, dst, group=group_of(group), stream=stream)
 
 
@@ -106,6 +133,7 @@ def recv(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, strea
     """MLX's recv."""
     import mlx.core as mx
 
+    _check("recv", math.prod(shape), stream)
     return mx.distributed.recv(shape, dtype, src, group=group_of(group), stream=stream)
 
 
@@ -113,7 +141,7 @@ def recv_like(x: Any, src: int, group: _core.Group, stream: Any, out: object) ->
     """MLX's recv_like."""
     import mlx.core as mx
 
-    _check("recv_like", x, out)
+    _check("recv_like", x.size, stream, out)
     return mx.distributed.recv_like(x, src, group=group_of(group), stream=stream)
 
 
@@ -121,7 +149,7 @@ def sum_scatter(x: Any, group: _core.Group, stream: Any, out: object) -> Any:
     """This rank's part of the sum; its cotangent is gathered from all ranks."""
     import mlx.core as mx
 
-    _check("sum_scatter", x, out)
+    _check("sum_scatter", x.size, stream, out)
     length = x.shape[0] // group.size()
     start = group.rank() * length
     meant = group_of(group, "sum_scatter")
@@ -134,6 +162,10 @@ def sum_scatter(x: Any, group: _core.Group, stream: Any, out: object) -> Any:
     def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
         return mx.distributed.all_gather(cotangent, group=group_of(group), stream=stream)
 
+    @scattered.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:  # the batch goes last: a rank's part is a stretch of memory
+        return sum_scatter(mx.moveaxis(x, axis, -1), group, stream, None), x.ndim - 1
+
     return scattered(x)
 
 
@@ -141,7 +173,7 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any, out: object) ->
     """Rank ``src``'s x; the cotangents of all ranks are summed on ``src``."""
     import mlx.core as mx
 
-    _check("broadcast", x, out)
+    _check("broadcast", x.size, stream, out)
     meant = group_of(group, "broadcast", src)
 
     @mx.custom_function
@@ -151,6 +183,10 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any, out: object) ->
     @spread.vjp
     def collected(primals: Any, cotangent: Any, output: Any) -> Any:
         total = mx.distributed.all_sum(cotangent, group=group_of(group), stream=stream)
-        return total if group.rank() == src else mx.zeros_like(total)
+        return mx.where(group.rank() == src, total, 0)  # depends on total everywhere, so that every rank takes part
+
+    @spread.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:  # without a rule of its own MLX would forget the vjp
+        return broadcast(x, src, group, stream, None), axis
 
     return spread(x)

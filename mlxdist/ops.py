@@ -15,6 +15,8 @@ import numpy as np
 from mlxdist import _core, mlx, world
 from mlxdist.arrays import numpy as host
 
+SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+
 
 def _members(call: str, group: object) -> _core.Group:
     """The group that is meant, still open."""
@@ -53,7 +55,7 @@ def _shape(call: str, shape: Any) -> tuple[int, ...]:
     except TypeError:
         raise TypeError(f"[{call}] shape={shape!r}: give an int or a sequence of ints") from None
     if any(length < 0 for length in lengths):
-        raise ValueError(f"[{call}] shape={lengths} has a negative length")
+        raise ValueError(f"[{call}] shape={lengths} has a negative length: give lengths from 0 on")
     return lengths
 
 
@@ -69,7 +71,7 @@ def _output(call: str, x: np.ndarray, shape: tuple[int, ...], out: Any) -> np.nd
     """The array that the result goes to: ``out`` if it will do, else a new one."""
     if out is None:
         return host.like(x, shape)
-    if not host.is_memory(out):
+    if mlx.owns(out) or not host.is_memory(out):
         raise TypeError(f"[{call}] out is {type(out).__name__}, which cannot be written to: give a NumPy array")
     array = host.adopt(call, out)
     if array.dtype != x.dtype:
@@ -121,7 +123,14 @@ def _collective(
     if members.size() == 1 and out is None:
         return array
     result = _output(call, array, shape, out)
-    run(array, result)
+    if members.size() == 1:
+        np.copyto(result, array.reshape(shape))
+    elif result.flags.aligned:
+        run(array, result)
+    else:  # a view into a buffer, which arithmetic must not touch
+        aligned = host.like(array, shape)
+        run(array, aligned)
+        np.copyto(result, aligned)
     return result if out is None else out
 
 
@@ -136,11 +145,11 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
         out,
         _same,
         lambda: mlx.collective(call, x, members, stream, out),
-        lambda x, out: _core.allreduce(members, op, host.pointer(x), host.pointer(out)),
+        lambda x, out: _core.allreduce(members, op, host.pointer(x), _core.buffer_of(out)),
     )
 
 
-@_core.fast_path(_core.CALLS.index("all_sum"))
+@_core.fast_path(SUM)
 def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
@@ -165,10 +174,10 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
 
     As ``mx.distributed.all_sum``; MPI_Allreduce (MPI 4.1, section 6.9.6).
     """
-    return _reduce(_core.CALLS.index("all_sum"), x, group, stream, out)
+    return _reduce(SUM, x, group, stream, out)
 
 
-@_core.fast_path(_core.CALLS.index("all_max"))
+@_core.fast_path(MAX)
 def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
@@ -178,10 +187,10 @@ def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     Example:
         >>> mlxdist.all_max(np.float32(loss))
     """
-    return _reduce(_core.CALLS.index("all_max"), x, group, stream, out)
+    return _reduce(MAX, x, group, stream, out)
 
 
-@_core.fast_path(_core.CALLS.index("all_min"))
+@_core.fast_path(MIN)
 def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
@@ -191,7 +200,7 @@ def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     Example:
         >>> mlxdist.all_min(np.arange(4))
     """
-    return _reduce(_core.CALLS.index("all_min"), x, group, stream, out)
+    return _reduce(MIN, x, group, stream, out)
 
 
 def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
@@ -214,7 +223,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
         out,
         _gathered,
         lambda: mlx.collective("all_gather", x, members, stream, out),
-        lambda x, out: _core.allgather(members, host.pointer(x), host.pointer(out)),
+        lambda x, out: _core.allgather(members, host.pointer(x), _core.buffer_of(out)),
     )
 
 
@@ -233,7 +242,6 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
     As ``mx.distributed.sum_scatter``; MPI_Reduce_scatter_block (MPI 4.1, section 6.10.1).
     """
     members = _members("sum_scatter", group)
-    op = _core.CALLS.index("all_sum")
     return _collective(
         "sum_scatter",
         x,
@@ -242,7 +250,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
         out,
         _scattered,
         lambda: mlx.sum_scatter(x, members, stream, out),
-        lambda x, out: _core.reduce_scatter(members, op, host.pointer(x), host.pointer(out)),
+        lambda x, out: _core.reduce_scatter(members, SUM, host.pointer(x), _core.buffer_of(out)),
     )
 
 
@@ -266,7 +274,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     def run(x: np.ndarray, out: np.ndarray) -> None:
         if members.rank() == root:
             np.copyto(out, x)
-        _core.broadcast(members, host.pointer(out), root)
+        _core.broadcast(members, _core.buffer_of(out), root)
 
     return _collective(
         "broadcast",
@@ -337,8 +345,9 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
     lengths = _shape("recv", shape)
     if mlx.owns_dtype(dtype):
         return mlx.recv(lengths, dtype, rank, members, stream)
-    out = _input("recv", host.new("recv", lengths, dtype), stream)
-    _core.recv(members, host.pointer(out), rank)
+    host.ordered("recv", stream)
+    out = host.new("recv", lengths, dtype)
+    _core.recv(members, _core.buffer_of(out), rank)
     return out
 
 
@@ -359,5 +368,5 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
         return mlx.recv_like(x, rank, members, stream, out)
     array = _input("recv_like", x, stream)
     result = _output("recv_like", array, array.shape, out)
-    _core.recv(members, host.pointer(result), rank)
+    _core.recv(members, _core.buffer_of(result), rank)
     return result if out is None else out

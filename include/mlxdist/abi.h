@@ -16,11 +16,8 @@ int abi_identify(void *library, enum abi_family *family);
 #define MPI_HANDLES(row) \
     row(COMM_WORLD,        "ompi_mpi_comm_world",           0x44000000, 0x101) \
     row(COMM_SELF,         "ompi_mpi_comm_self",            0x44000001, 0x102) \
-    row(COMM_NULL,         "ompi_mpi_comm_null",            0x04000000, 0x100) \
     row(ERRORS_RETURN,     "ompi_mpi_errors_return",        0x54000001, 0x143) \
     row(OP_SUM,            "ompi_mpi_op_sum",               0x58000003, 0x21) \
-    row(OP_MAX,            "ompi_mpi_op_max",               0x58000001, 0x23) \
-    row(OP_MIN,            "ompi_mpi_op_min",               0x58000002, 0x22) \
     row(BYTE,              "ompi_mpi_byte",                 0x4c00010d, 0x247) \
     row(INT8_T,            "ompi_mpi_int8_t",               0x4c000137, 0x240) \
     row(INT16_T,           "ompi_mpi_int16_t",              0x4c000238, 0x248) \
@@ -38,15 +35,13 @@ int abi_identify(void *library, enum abi_family *family);
 /*      name               Open MPI  MPICH  standard */
 #define MPI_NUMBERS(row) \
     row(IN_PLACE,                 1,    -1,        1) \
-    row(UNDEFINED,           -32766, -32766,  -32766) \
-    row(THREAD_SINGLE,            0,     0,        0) \
     row(THREAD_FUNNELED,          1,     1,     1024) \
     row(THREAD_SERIALIZED,        2,     2,     2048) \
     row(THREAD_MULTIPLE,          3,     3,     4096)
 
-/* The draft of the standard ABI that Intel MPI 2021.18 and 2021.19 follow in libmpi_abi.so.1 exchanges two error
- * handlers; the attribute key that holds LASTUSEDCODE (a number of at least 16383) tells which it is. */
-enum { STANDARD_LASTUSEDCODE = 506, DRAFT_LASTUSEDCODE = 507, DRAFT_ERRORS_RETURN = 0x142, LEAST_LASTUSEDCODE = 16383 };
+/* Intel MPI 2021.18 and 2021.19 follow a draft of the standard ABI in libmpi_abi.so.1, where two error handlers have
+ * changed places and LASTUSEDCODE (a number of at least 16383) is not this attribute. */
+enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x142 };
 
 /* Every MPI 3 library has these. */
 #define MPI_FUNCTIONS(row) \

@@ -2,7 +2,8 @@
  *
  * It keeps the promises that no transport makes: one lock a group for its collectives, one for everything where MPI
  * does not allow threads, an error instead of a crash once MPI is finalized, and a group that may be let go of at any
- * time. Every function blocks and may be called by any thread. */
+ * time. Every function blocks and may be called by any thread; where
+ * MPI does not allow that, a receive keeps every other call waiting until its message has come. */
 #ifndef MLXDIST_CORE_H
 #define MLXDIST_CORE_H
 
@@ -41,7 +42,7 @@ void group_release(struct group *group);
 int group_rank(const struct group *group);
 int group_size(const struct group *group);
 
-/* color < 0: this rank belongs to no part, *part becomes NULL. */
+/* color and key are not negative. */
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome);
 
 /* See transport.h for the shapes of the buffers. */

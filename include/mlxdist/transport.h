@@ -22,13 +22,14 @@ struct transport {
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
     /* The first line of the library's own description; works before start. */
     void (*version)(char *text, size_t nbytes);
-    /* Initialize MPI, unless somebody has: then ours = 0. world is a private duplicate. */
+    /* Initialize MPI, unless somebody has: then ours = 0. world is a private duplicate. After a failure finish is due
+     * where ours is not 0. */
     int (*start)(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome);
     /* Give back what start took; finalize MPI if that was ours. */
     int (*finish)(int ours, struct outcome *outcome);
     void (*abort)(int status);
 
-    /* A negative color: this rank belongs to no part, *part becomes NULL. */
+    /* color and key are not negative. */
     int (*split)(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome);
     int (*release)(struct comm *comm, struct outcome *outcome);
 

@@ -1,4 +1,4 @@
-"""NumPy arrays, and whatever NumPy can look at without a copy."""
+"""NumPy arrays, and what becomes one: buffers are looked at without a copy, numbers are 0-d arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from mlxdist import _core
 
-NUMBERS = (bool, int, float, complex)
+# Whatever its value, so that all ranks have the same: NumPy by itself makes 2**63 a uint64. A bool is an int too.
+DTYPE_OF = ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128))
+NUMBERS = tuple(number for number, _ in DTYPE_OF)
 
 
 def owns(x: object) -> bool:
@@ -20,8 +22,13 @@ def adopt(call: str, x: Any) -> np.ndarray:
     """Any buffer or number as an array: bytes-like objects are looked at, not copied."""
     if isinstance(x, np.ndarray):
         return x
-    if isinstance(x, (*NUMBERS, np.generic)):
+    if isinstance(x, np.generic):
         return np.asarray(x)
+    if isinstance(x, NUMBERS):
+        try:
+            return np.asarray(x, dtype=next(dtype for number, dtype in DTYPE_OF if isinstance(x, number)))
+        except OverflowError:
+            raise ValueError(f"[{call}] x={x} does not fit into int64: give a float, or np.uint64(x)") from None
     try:
         view = memoryview(x)
     except TypeError:
@@ -33,27 +40,36 @@ def adopt(call: str, x: Any) -> np.ndarray:
 
 def is_memory(x: object) -> bool:
     """Whether ``x`` is an array or another buffer, not a number."""
-    if isinstance(x, (*NUMBERS, np.generic)):
-        return False
+    if owns(x) or isinstance(x, (*NUMBERS, np.generic)):
+        return owns(x)
     try:
         memoryview(x)  # type: ignore[arg-type]
     except TypeError:
-        return owns(x)
-    except ValueError:  # dtypes that the buffer protocol cannot express, bfloat16 for one
-        return owns(x)
+        return False
     return True
 
 
 def new(call: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array of a dtype in NumPy's sense."""
     try:
-        return _core.empty(shape, np.dtype(dtype))
-    except TypeError:
-        raise TypeError(f"[{call}] dtype={dtype!r} is no dtype of NumPy or MLX") from None
+        if dtype is None:
+            raise TypeError  # to NumPy it is float64
+        wanted = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError):
+        raise TypeError(
+            f"[{call}] dtype={dtype!r} is no dtype of NumPy or MLX: give one of {', '.join(_core.DTYPES)}"
+        ) from None
+    check(call, np.empty(0, wanted))
+    try:
+        return _core.empty(shape, wanted)
+    except (OverflowError, ValueError):
+        raise ValueError(f"[{call}] shape={shape} is larger than memory can be: give the shape that was sent") from None
 
 
 def check(call: str, x: np.ndarray) -> None:
     """Refuse what has no numbers that could be added."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"[{call}] x is a masked array, whose mask would be lost: give x.filled()")
     if _core.type_of(x.dtype) >= 0:
         return
     if _core.type_of(x.dtype.newbyteorder("=")) >= 0:
@@ -68,7 +84,7 @@ def check(call: str, x: np.ndarray) -> None:
 
 def pointer(x: np.ndarray) -> _core.Buffer:
     """The elements of ``x`` in C order."""
-    return _core.buffer_of(np.ascontiguousarray(x))
+    return _core.buffer_of(np.require(x, requirements=["C", "A"]))
 
 
 def like(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -60,11 +60,14 @@ static void after_fork(void) {
 int core_start(const struct transport *chosen, struct outcome *outcome) {
     struct comm *comm;
     starter = pthread_self();
-    if (chosen->start(&world.ours, &world.threads, &comm, outcome))
+    int failed = chosen->start(&world.ours, &world.threads, &comm, outcome);
+    world.group = failed ? NULL : new_group(comm, outcome);
+    if (!world.group) {
+        struct outcome second;
+        if (world.ours)
+            chosen->finish(world.ours, &second);
         return outcome->what;
-    world.group = new_group(comm, outcome);
-    if (!world.group)
-        return outcome->what;
+    }
     if (chosen != &alone)
         pthread_atfork(NULL, NULL, after_fork);
     transport = chosen;
@@ -190,8 +193,6 @@ int group_split(struct group *group, int color, int key, struct group **part, st
     *part = NULL;
     if (enter(group, 1, outcome) || leave(group, 1, split_comm(group->comm, color, key, &comm, outcome)))
         return outcome->what;
-    if (!comm)
-        return OK;
     *part = new_group(comm, outcome);
     return *part ? OK : outcome->what;
 }

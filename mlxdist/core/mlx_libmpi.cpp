@@ -35,6 +35,26 @@ struct operation {
 };
 constexpr int UNASKED = REDUCTIONS;
 
+#define CALL_NAME(name, call) call,
+constexpr const char *CALLS[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
+
+// MLX frees a group with the last array that knows it, while operations on it may still wait in a stream (MLX 0.32.4).
+// So a freed communicator rests until so many others have been freed; after that an operation on it is an error.
+constexpr int RESTING = 64;
+
+void rest(communicator *freed) {
+    static std::mutex lock;
+    static communicator *resting[RESTING];
+    static int next = 0;
+    std::lock_guard<std::mutex> guard(lock);
+    if (resting[next]) {
+        group_release(resting[next]->ranks);
+        resting[next]->ranks = nullptr;
+    }
+    resting[next] = freed;
+    next = (next + 1) % RESTING;
+}
+
 thread_local communicator offered;
 std::atomic<bool> opened{false};
 void *const IN_PLACE = reinterpret_cast<void *>(1);
@@ -45,6 +65,12 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
     std::snprintf(message, sizeof message, "[%s] %s", call, text);
     std::fprintf(stderr, "mlxdist: %s\n", message);
     throw std::runtime_error(message);
+}
+
+group *ranks_of(const communicator *comm, const char *call) {
+    if (!comm->ranks)
+        fail(call, "this group was freed before the operation was evaluated: keep it until then");
+    return comm->ranks;
 }
 
 // MLX narrows its size_t to an int; what it meant is at most 2^32 - 1.
@@ -177,6 +203,8 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
     offered = {};
     if (wanted.ranks)
         group_retain(wanted.ranks);
+    else if (color < 0)
+        fail("split", "the color is negative: give a number from 0 to 2147483647");
     else if (group_split(comm->ranks, color, key, &wanted.ranks, &outcome))
         fail("split", outcome.text);
     *part = new communicator(wanted);
@@ -184,9 +212,7 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
 }
 
 EXPORT int MPI_Comm_free(communicator **comm) {
-    group_release((*comm)->ranks);
-    delete *comm;
-    *comm = nullptr;
+    rest(*comm);
     return 0;
 }
 
@@ -212,26 +238,27 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     resolve(*asked, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
+    group *ranks = ranks_of(comm, CALLS[op]);
     if (comm->meaning == MEANS_REDUCTION) {
-        if (group_allreduce(comm->ranks, from, recvbuf, n, type, op, &outcome))
-            fail("all_reduce", outcome.text);
+        if (group_allreduce(ranks, from, recvbuf, n, type, op, &outcome))
+            fail(CALLS[op], outcome.text);
     } else if (comm->meaning == MEANS_SUM_SCATTER) {
-        int64_t part = n / group_size(comm->ranks);
+        int64_t part = n / group_size(ranks);
         size_t nbytes = static_cast<size_t>(part) * element_size(type);
         void *sum = std::malloc(nbytes + 1);
         if (!sum)
             fail("sum_scatter", "no memory for the sum");
-        int failed = group_reduce_scatter(comm->ranks, from, sum, part, type, op, &outcome);
+        int failed = group_reduce_scatter(ranks, from, sum, part, type, op, &outcome);
         if (!failed)
-            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(comm->ranks), sum, nbytes);
+            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(ranks), sum, nbytes);
         std::free(sum);
         if (failed)
             fail("sum_scatter", outcome.text);
     } else {
         int64_t nbytes = n * static_cast<int64_t>(element_size(type));
-        if (from != recvbuf && group_rank(comm->ranks) == comm->root)
+        if (from != recvbuf && group_rank(ranks) == comm->root)
             std::memcpy(recvbuf, from, static_cast<size_t>(nbytes));
-        if (group_broadcast(comm->ranks, recvbuf, nbytes, comm->root, &outcome))
+        if (group_broadcast(ranks, recvbuf, nbytes, comm->root, &outcome))
             fail("broadcast", outcome.text);
     }
     return 0;
@@ -241,21 +268,21 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
                          communicator *comm) {
     outcome outcome;
     int64_t nbytes = elements(count) * static_cast<int64_t>(with->size);
-    if (group_allgather(comm->ranks, sendbuf, recvbuf, nbytes, &outcome))
+    if (group_allgather(ranks_of(comm, "all_gather"), sendbuf, recvbuf, nbytes, &outcome))
         fail("all_gather", outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
-    if (group_send(comm->ranks, buf, elements(count) * static_cast<int64_t>(with->size), dst, &outcome))
+    if (group_send(ranks_of(comm, "send"), buf, elements(count) * static_cast<int64_t>(with->size), dst, &outcome))
         fail("send", outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
-    if (group_recv(comm->ranks, buf, elements(count) * static_cast<int64_t>(with->size), src, &outcome))
+    if (group_recv(ranks_of(comm, "recv"), buf, elements(count) * static_cast<int64_t>(with->size), src, &outcome))
         fail("recv", outcome.text);
     return 0;
 }

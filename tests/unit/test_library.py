@@ -96,7 +96,7 @@ def test_the_family_and_the_first_line_of_the_version_are_told(kind: str, tmp_pa
 @pytest.mark.parametrize(
     ("options", "missing"),
     [
-        ({"handle": "void *", "extra": OPENMPI.replace("ompi_mpi_op_max", "other")}, "ompi_mpi_op_max"),
+        ({"handle": "void *", "extra": OPENMPI.replace("ompi_mpi_op_sum", "other")}, "ompi_mpi_op_sum"),
         ({"handle": "int", "without": "MPI_Mprobe"}, "MPI_Mprobe"),
         ({"handle": "int", "without": "MPI_Get_library_version"}, "it is no MPI"),
     ],

@@ -11,9 +11,14 @@ import pytest
 
 from mlxdist import loader
 from mlxdist.launchers import Launcher
-from mlxdist.loader import Candidate, Context, Miss, Preparation, prepare, search
+from mlxdist.loader import Candidate, Context, Miss, environment, preload, search
 
 BARE_NAMES = ("libmpi.so.40", "libmpi.so.12", "libmpich.so.12", "libmpi_abi.so.1")
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_usual_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "USUAL_PREFIXES", {})
 
 
 def context(
@@ -147,11 +152,12 @@ def test_names_in_a_directory_on_macos(tmp_path: Path) -> None:
     assert [os.path.basename(item.path) for item in found] == [*names, *names]
 
 
-@pytest.mark.parametrize(("platform", "expected"), [("darwin", 1), ("linux", 0)])
-def test_usual_prefixes_of_macos(platform: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path / "brew" / "lib" / "libmpi.40.dylib", tmp_path / "brew" / "lib" / "libmpi.so.40")
-    monkeypatch.setattr(loader, "DARWIN_PREFIXES", (f"{tmp_path}/brew",))
-    assert len(files(search(context(platform=platform)))) == expected
+@pytest.mark.parametrize(("platform", "name"), [("darwin", "libmpi.40.dylib"), ("linux", "libmpi.so.40")])
+def test_usual_prefixes(platform: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "brew" / "lib" / "libmpi.40.dylib", tmp_path / "usr" / "lib" / "libmpi.so.40")
+    prefixes = {"darwin": (f"{tmp_path}/brew",), "linux": (f"{tmp_path}/usr",)}
+    monkeypatch.setattr(loader, "USUAL_PREFIXES", prefixes)
+    assert [os.path.basename(path) for path in files(search(context(platform=platform)))] == [name]
 
 
 def test_a_library_is_yielded_once_by_its_real_path(tmp_path: Path) -> None:
@@ -253,14 +259,15 @@ def test_intels_libfabric_is_opened_first(fabric: str, providers: str, family: s
     path = tmp_path / "lib" / "libmpi.so.12"
     library = tmp_path / fabric / "libfabric.so.1"
     touch(path, library, tmp_path / providers / "libtcp-fi.so")
-    told = ("FI_PROVIDER_PATH", str(tmp_path / providers))
-    assert prepare(str(path), family, {}) == Preparation((str(library),), (told,))
-    assert prepare(str(path), family, {"FI_PROVIDER_PATH": "/user"}) == Preparation((str(library),), ())
+    assert preload(str(path)) == (str(library),)
+    assert environment(str(path), family, {}) == {"FI_PROVIDER_PATH": str(tmp_path / providers)}
+    assert environment(str(path), family, {"FI_PROVIDER_PATH": "/user"}) == {}
 
 
 def test_a_libfabric_of_the_system_is_left_alone(tmp_path: Path) -> None:
     touch(tmp_path / "lib" / "libmpi.so.12", tmp_path / "lib" / "libfabric.so.1")
-    assert prepare(f"{tmp_path}/lib/libmpi.so.12", "mpich", {}) == Preparation()
+    assert preload(f"{tmp_path}/lib/libmpi.so.12") == ()
+    assert environment(f"{tmp_path}/lib/libmpi.so.12", "mpich", {}) == {}
 
 
 @pytest.mark.parametrize("lib", ["lib", "lib64"])
@@ -268,27 +275,28 @@ def test_a_libfabric_of_the_system_is_left_alone(tmp_path: Path) -> None:
 def test_open_mpi_is_told_where_it_lies(lib: str, mark: str, tmp_path: Path) -> None:
     (tmp_path / mark).mkdir(parents=True)
     path = f"{tmp_path}/{lib}/libmpi.so.40"
-    assert prepare(path, "openmpi", {}) == Preparation((), (("OPAL_PREFIX", str(tmp_path)),))
-    assert prepare(path, "openmpi", {"OPAL_PREFIX": "/user"}) == Preparation()
-    assert prepare(path, "mpich", {}) == Preparation()
+    assert environment(path, "openmpi", {}) == {"OPAL_PREFIX": str(tmp_path)}
+    assert environment(path, "openmpi", {"OPAL_PREFIX": "/user"}) == {}
+    assert environment(path, "mpich", {}) == {}
 
 
 @pytest.mark.parametrize("path", ["lib/libmpi.so.40", "lib/x86_64-linux-gnu/libmpi.so.40"])
 def test_open_mpi_that_is_not_a_relocatable_tree(path: str, tmp_path: Path) -> None:
     # Nothing marks it; Debian's plugins lie below the triplet.
     (tmp_path / "lib" / "x86_64-linux-gnu" / "openmpi").mkdir(parents=True)
-    assert prepare(f"{tmp_path}/{path}", "openmpi", {}) == Preparation()
+    assert environment(f"{tmp_path}/{path}", "openmpi", {}) == {}
 
 
 @pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
 def test_open_mpi_of_the_system_knows_where_it_lies(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "isdir", lambda _: True)
-    assert prepare(f"{prefix}/lib/libmpi.so.40", "openmpi", {}) == Preparation()
-    assert prepare("/opt/openmpi/lib/libmpi.so.40", "openmpi", {}).environment == (("OPAL_PREFIX", "/opt/openmpi"),)
+    assert environment(f"{prefix}/lib/libmpi.so.40", "openmpi", {}) == {}
+    assert environment("/opt/openmpi/lib/libmpi.so.40", "openmpi", {}) == {"OPAL_PREFIX": "/opt/openmpi"}
 
 
 @pytest.mark.parametrize("family", ["openmpi", "mpich", "standard"])
 def test_a_bare_name_needs_nothing(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "libfabric.so.1", tmp_path / "libtcp-fi.so")
-    assert prepare("libmpi.so.40", family, {}) == Preparation()
+    assert preload("libmpi.so.40") == ()
+    assert environment("libmpi.so.40", family, {}) == {}

@@ -1,0 +1,154 @@
+"""A program may end in any order: status 0, every rank's words and nothing else on the output."""
+
+from __future__ import annotations
+
+import mpis
+import pytest
+from conftest import Ranks
+
+BEGIN = """
+import atexit, functools, gc, importlib.util, os, sys, threading, time
+import numpy as np
+import mlxdist as dist
+
+def say(text):
+    print(f"{text}\\n", end="", flush=True)
+
+def refusal(call, *arguments):
+    try:
+        call(*arguments)
+    except ValueError as error:
+        return f"ValueError: {error}"
+    return "no error"
+"""
+
+# name: program, and what every rank says
+PROGRAMS = {
+    "never finalized": (
+        """
+def late():
+    # Registered before init(), so it runs after mlxdist has ended.
+    say(f"late {refusal(dist.all_sum, np.ones(3))[:21]}")
+
+def early():
+    say(f"early {int(dist.all_sum(1)) == world.size()}")
+
+@functools.lru_cache
+def half(parity):
+    return world.split(parity)
+
+atexit.register(late)
+world = dist.init()
+atexit.register(early)
+assert dist.info().threads == ("MPI_THREAD_MULTIPLE" if dist.info().backend == "mpi" else "")
+kept = [half(world.rank() % 2), half(world.rank() % 2), world.split(0)]
+kept.append(kept)  # a cycle, which only the garbage collector frees
+dist.all_sum(np.ones(3), group=kept[2])
+say("end")
+""",
+        ["early True", "end", "late ValueError: [all_sum]"],
+    ),
+    "finalized twice": (
+        """
+world = dist.init()
+parts = [world.split(0) for _ in range(5)]
+dropped = world.split(0)
+del dropped, parts[3:]
+x = np.ones(4)
+dist.finalize()
+dist.finalize()
+operations = {
+    "all_sum": (dist.all_sum, x), "all_max": (dist.all_max, x), "all_min": (dist.all_min, x),
+    "all_gather": (dist.all_gather, x), "sum_scatter": (dist.sum_scatter, x), "broadcast": (dist.broadcast, x, 0),
+    "send": (dist.send, x, 0), "recv": (dist.recv, 4, "f8", 0), "recv_like": (dist.recv_like, x, 0),
+    "barrier": (dist.barrier,), "split": (world.split, 0), "init": (dist.init,),
+}
+for name, call in operations.items():
+    said = refusal(*call)
+    assert said.startswith(f"ValueError: [{name}] "), (name, said)
+assert refusal(lambda: dist.all_sum(x, out=x)).startswith("ValueError: [all_sum] ")
+assert refusal(lambda: dist.all_sum(x, group=parts[0])).startswith("ValueError: [all_sum] ")
+assert (world.size(), parts[0].size()) == (dist.info().size,) * 2
+del world, parts
+gc.collect()
+dist.finalize()
+say("end")
+""",
+        ["end"],
+    ),
+    "sys.exit in the middle": (
+        """
+def nested():
+    world = dist.init()
+    try:
+        dist.broadcast(np.ones(3), 99)
+    except ValueError as error:
+        say(str(error)[:11])
+    try:
+        raise KeyError("caught")
+    except KeyError:
+        dist.barrier()
+    say("end")
+    sys.exit(0)
+
+nested()
+say("not reached")
+""",
+        ["[broadcast]", "end"],
+    ),
+    "threads": (
+        """
+world = dist.init()
+mine, theirs = world.split(0), world.split(0)
+
+def after_main():
+    time.sleep(0.2)
+    say(f"thread {int(dist.all_sum(1, group=theirs)) == world.size()}")
+
+threading.Thread(target=after_main).start()
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+for _ in range(10):
+    dist.all_sum(np.ones(3), group=mine)
+say("end")
+""",
+        ["end", "thread True"],
+    ),
+    "MLX": (
+        """
+if importlib.util.find_spec("mlx"):
+    import mlx.core as mx
+    world = dist.init()
+    part = world.split(0)
+    never = dist.all_sum(mx.ones(4), group=part)
+    x = mx.ones((200, 200))
+    for _ in range(1 if world.rank() else 50):  # the ranks reach the sum at different times, after the program's end
+        x = x @ x / 200
+    pending = dist.all_sum(x)
+    mx.async_eval(pending)
+say("end")
+""",
+        ["end"],
+    ),
+}
+
+
+def check(mpi: mpis.MPI | None, size: int, ranks: Ranks, name: str) -> None:
+    program, said = PROGRAMS[name]
+    finished = ranks(mpi, size, BEGIN + program, timeout_s=20)
+    assert finished.status == 0, finished.output
+    assert sorted(finished.output.splitlines()) == sorted(said * size)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_two_ranks(mpi: mpis.MPI, ranks: Ranks, name: str) -> None:
+    check(mpi, 2, ranks, name)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_one_rank(launcher: mpis.MPI, ranks: Ranks, name: str) -> None:
+    check(launcher, 1, ranks, name)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_alone(ranks: Ranks, name: str) -> None:
+    check(None, 1, ranks, name)

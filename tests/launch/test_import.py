@@ -1,0 +1,56 @@
+"""`import mlxdist` is quick and opens nothing: neither a libmpi nor a framework."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import mpis
+from conftest import Ranks
+
+PROGRAM = """
+import os, sys
+before = dict(os.environ)
+import mlxdist
+loaded = {name.split(".")[0] for name in sys.modules}
+frameworks = {"mlx", "torch", "jax", "cupy", "tensorflow", "mpi4py", "ml_dtypes"} & loaded
+assert not frameworks, frameworks
+assert dict(os.environ) == before
+assert sys.excepthook is sys.__excepthook__
+if os.path.exists("/proc/self/maps"):
+    opened = {line.split()[-1] for line in open("/proc/self/maps") if "libmp" in line or "libfabric" in line}
+    assert not opened, opened
+assert str(mlxdist.info()).split()[:3] == ["backend", "not", "started"], mlxdist.info()
+print("quiet\\n", end="")
+"""
+
+
+def test_nothing_is_opened(mpi: mpis.MPI, ranks: Ranks) -> None:
+    """Under a launcher, too, MPI starts with init()."""
+    finished = ranks(mpi, 2, PROGRAM)
+    assert (finished.status, finished.output) == (0, "quiet\n" * 2)
+
+
+def test_nothing_is_opened_alone(ranks: Ranks) -> None:
+    finished = ranks(None, 1, PROGRAM)
+    assert (finished.status, finished.output) == (0, "quiet\n")
+
+
+LIMIT_MS = 40
+
+
+def used_ms(code: str) -> float:
+    """The processor's time for a Python program: on a busy machine it says more than the clock does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(mpis.ROOT)})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+
+
+def test_time_beyond_numpys() -> None:
+    """The least of several runs, in turn, so that others' work on the machine falls on both."""
+    runs = [(used_ms("import numpy"), used_ms("import numpy, mlxdist")) for _ in range(7)]
+    numpy_ms, both_ms = map(min, zip(*runs, strict=True))
+    print(f"import numpy: {numpy_ms:.1f} ms, import mlxdist beyond it: {both_ms - numpy_ms:.1f} ms")
+    assert both_ms - numpy_ms < LIMIT_MS

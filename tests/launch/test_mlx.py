@@ -1,0 +1,56 @@
+"""When MLX is imported, and what it still communicates at the program's end."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import mpis
+import pytest
+from conftest import Ranks
+
+needs_mlx = pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
+
+NUMPY_ALONE = """
+import sys
+import numpy, mlxdist
+mlxdist.all_sum(numpy.ones(1))
+print("imported" if "mlx.core" in sys.modules else "not imported")
+"""
+
+
+def test_who_does_not_use_mlx_does_not_import_it(ranks: Ranks) -> None:
+    assert ranks(None, 1, NUMPY_ALONE).output == "not imported\n"
+
+
+WITHOUT_MLX = """
+import sys
+sys.modules["mlx"] = None
+import mlxdist
+mlxdist.install()
+"""
+
+
+def test_install_without_mlx(ranks: Ranks) -> None:
+    finished = ranks(None, 1, WITHOUT_MLX)
+    assert "Error: [install] MLX is not installed: pip install mlx" in finished
+    assert finished.status == 1
+
+
+# Most of the sums wait in MLX's stream when the program ends; no rank may end MPI before the others have theirs.
+UNFINISHED = """
+import mlx.core as mx
+import mlxdist as dist
+dist.install()
+sums = [mx.distributed.all_sum(mx.full((100_000,), float(step))) for step in range(40)]
+mx.eval(sums[0])
+mx.async_eval(sums[1:])
+print("at the end\\n", end="", flush=True)
+"""
+
+
+@needs_mlx
+def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, mpi: mpis.MPI) -> None:
+    finished = ranks(mpi, 2, UNFINISHED)
+    assert finished.status == 0, finished.output
+    assert finished.output.count("at the end") == 2
+    assert "finalized" not in finished

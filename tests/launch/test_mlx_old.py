@@ -1,0 +1,57 @@
+"""MLX's oldest release that is tested passes the tests of MLX, and releases that cannot work are refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import mpis
+import pytest
+from conftest import Ranks, run
+
+VERSION, OLD = mpis.OLD_MLX
+ON = [mpi for mpi in mpis.MPIS if mpi.name in ("openmpi-5", "mpich-5", "intel-12")]
+TESTS = sorted((mpis.ROOT / "tests" / "parallel").glob("test_mlx*.py"))
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, TESTS)]
+
+
+@pytest.mark.skipif(not (OLD / "mlx").exists(), reason=f"{VERSION} is not installed: python tests/mpis.py install")
+@pytest.mark.parametrize("on", ON, ids=lambda mpi: mpi.name)
+def test_parallel_tests(request: pytest.FixtureRequest, on: mpis.MPI) -> None:
+    if on not in mpis.chosen(request.config.getoption("--mpi")):
+        pytest.skip(f"{on.name} is not here or not chosen")
+    path = os.pathsep.join([str(OLD), str(mpis.ROOT)])
+    finished = run(on.command(2, *PYTEST), timeout_s=120, PYTHONPATH=path, MLXDIST_TEST_SIZE="2", **on.environment())
+    assert finished.status == 0, finished.output
+    assert " passed" in finished
+    assert "ends the process on an error of its libmpi" in finished, "a release that should skip this was tested"
+
+
+# A module that says of itself to be MLX, and that opens nothing.
+PRETENDED = """
+import sys
+from types import ModuleType, SimpleNamespace
+
+mlx = sys.modules["mlx"] = ModuleType("mlx")
+mlx.core = sys.modules["mlx.core"] = ModuleType("mlx.core")
+mlx.core.__version__ = sys.argv[1]
+mlx.core.distributed = SimpleNamespace(is_available=lambda backend: False)
+
+import mlxdist
+try:
+    mlxdist.install()
+except mlxdist.Error as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("version", ["0.9.1", "0.28.0", "0.29.3", "0.29.3.dev2026"])
+def test_too_old(ranks: Ranks, version: str) -> None:
+    finished = ranks(None, 1, PRETENDED, version)
+    assert f"[install] MLX {version} cannot be told which libmpi to open: pip install -U mlx" in finished
+    assert finished.status == 0, finished.output
+
+
+@pytest.mark.parametrize("version", ["0.29.4", "0.29.4rc1", "0.30.0", "0.32.4.dev2026+1a2b", "1.0"])
+def test_new_enough(ranks: Ranks, version: str) -> None:
+    assert "[install] MLX has opened another MPI already" in ranks(None, 1, PRETENDED, version)

@@ -1,0 +1,154 @@
+"""mlxdist and mpi4py share one MPI, whichever of them comes first and whichever ends it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Ranks
+
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("mpi4py"), reason="mpi4py is not installed")
+
+BEGIN = """
+import os, sys, threading
+import numpy as np
+import mlxdist as dist
+
+def both_work():
+    comm, world = MPI.COMM_WORLD, dist.init()
+    assert (comm.rank, comm.size) == (world.rank(), world.size()), (comm.rank, comm.size, world)
+    part = world.split(0)
+    for i in range(10):
+        assert comm.allreduce(i) == comm.size * i
+        np.testing.assert_array_equal(dist.all_sum(np.full(1000, i)), np.full(1000, comm.size * i))
+        # Messages of the two do not meet, although tags and peers are the same.
+        peer = comm.size - 1 - comm.rank
+        requests = [comm.isend(("theirs", i), peer, tag=0)] if comm.size > 1 else []
+        if comm.size > 1:
+            if comm.rank == 0:
+                dist.send(np.array([i]), peer, group=part)
+            else:
+                assert dist.recv_like(np.array([0]), peer, group=part) == i
+            assert comm.recv(source=peer, tag=0) == ("theirs", i)
+        MPI.Request.waitall(requests)
+
+def in_a_thread(call):
+    caught = []
+    def run():
+        try:
+            call()
+        except Exception as error:
+            caught.append(f"{type(error).__name__}: {error}")
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return "".join(caught)
+
+def end():
+    assert os.path.samefile(dist.info().libmpi, sys.argv[1]), dist.info()
+    if sys.platform == "linux":
+        opened = {line.split()[-1] for line in open("/proc/self/maps") if "/libmpi" in line}
+        assert len(opened) == 1, opened
+    print("end\\n", end="", flush=True)
+"""
+
+PROGRAMS = {
+    "mpi4py first, and longer": """
+from mpi4py import MPI
+both_work()
+assert dist.info().initialized_by == "another"
+assert dist.info().found_via == "already in this process", dist.info()
+assert dist.info().threads == "MPI_THREAD_MULTIPLE"
+dist.finalize()
+assert MPI.COMM_WORLD.allreduce(1) == MPI.COMM_WORLD.size
+assert not MPI.Is_finalized()
+end()
+""",
+    "mpi4py last": """
+world = dist.init()
+assert dist.all_sum(1) == world.size()
+from mpi4py import MPI
+both_work()
+assert dist.info().initialized_by == "mlxdist"
+end()
+""",
+    "mpi4py initialises and finalises by hand": """
+import mpi4py
+mpi4py.rc.initialize = mpi4py.rc.finalize = False
+from mpi4py import MPI
+MPI.Init_thread(MPI.THREAD_FUNNELED)
+both_work()
+assert (dist.info().initialized_by, dist.info().threads) == ("another", "MPI_THREAD_FUNNELED")
+said = in_a_thread(lambda: dist.all_sum(np.ones(3)))
+assert said.startswith("Error: [all_sum] ") and "thread" in said, said
+dist.finalize()
+MPI.Finalize()
+end()
+""",
+    "mlxdist initialises what mpi4py would not": """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+dist.init()
+both_work()
+assert dist.info().initialized_by == "mlxdist"
+end()
+""",
+    "one thread only": """
+import mpi4py
+mpi4py.rc.thread_level = "single"
+from mpi4py import MPI
+both_work()
+assert dist.info().threads == "MPI_THREAD_SINGLE"
+said = in_a_thread(lambda: dist.all_sum(np.ones(3)))
+assert said.startswith("Error: [all_sum] ") and "thread" in said, said
+end()
+""",
+    "one thread at a time": """
+import mpi4py
+mpi4py.rc.thread_level = "serialized"
+from mpi4py import MPI
+both_work()
+assert dist.info().threads == "MPI_THREAD_SERIALIZED"
+parts = [dist.init().split(0) for _ in range(3)]
+x = np.full(1000, 2.0)
+def reduce(part):
+    for _ in range(20):
+        assert (dist.all_sum(x, group=part) == 2 * part.size()).all()
+assert in_a_thread(lambda: reduce(parts[0])) == ""
+end()
+""",
+    "mpi4py finalises too early": """
+from mpi4py import MPI
+both_work()
+part = dist.init().split(0)
+MPI.Finalize()
+for call in (lambda: dist.all_sum(np.ones(3)), lambda: dist.barrier(group=part), lambda: part.split(0)):
+    try:
+        call()
+    except (ValueError, dist.Error) as error:
+        assert "finalized" in str(error), error
+    else:
+        raise SystemExit("communicated after the end of MPI")
+del part
+dist.finalize()
+end()
+""",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_shared(mpi: mpis.MPI, ranks: Ranks, tmp_path: Path, name: str) -> None:
+    if mpi.library_path.name == "libmpi_abi.so.1":
+        pytest.skip("mpi4py's wheel has no module for the standard ABI (4.1.2)")
+    library = tmp_path / ("libmpi.so.40" if mpi.is_openmpi else "libmpi.so.12")
+    # mpi4py's modules ask the dynamic linker for these names, which Debian's MPICH does not have.
+    library.symlink_to(mpi.library_path)
+    environ = {"MPI4PY_LIBMPI": str(mpi.library_path)}
+    if mpi.library_path.name != library.name:
+        environ["LD_LIBRARY_PATH"] = str(tmp_path)
+    finished = ranks(mpi, 2, BEGIN + PROGRAMS[name], str(mpi.library_path), timeout_s=20, **environ)
+    assert finished.status == 0, finished.output
+    assert finished.output == "end\nend\n"

@@ -1,0 +1,115 @@
+"""Arrays longer than one MPI call carries go in pieces: tiny pieces in all tests, and the real limit once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Ranks, run
+
+FAMILIES = ("openmpi-5", "mpich-5", "intel-12")
+
+
+def one_of_each_family(mpi: mpis.MPI) -> None:
+    if mpi.name not in FAMILIES:
+        pytest.skip(f"{', '.join(FAMILIES)} stand for the rest")
+
+
+# Messages can have MAX_COUNT ** 2 bytes, reductions any length.
+PROGRAM = """
+import numpy as np
+import mlxdist as dist
+
+world = dist.init()
+rank, size = world.rank(), world.size()
+for n in range(40):
+    for dtype in (np.int32, np.float16, np.complex64):
+        x = (np.arange(n) + rank).astype(dtype)
+        sums = (size * np.arange(n) + sum(range(size))).astype(dtype)
+        np.testing.assert_array_equal(dist.all_sum(x), sums)
+        np.testing.assert_array_equal(dist.all_max(x), (np.arange(n) + size - 1).astype(dtype))
+        np.testing.assert_array_equal(dist.all_min(x), np.arange(n).astype(dtype))
+        whole = np.tile(x, size)
+        np.testing.assert_array_equal(dist.sum_scatter(whole), sums)
+for n in range(7 * 8):
+    x = np.arange(n, dtype=np.uint8) + rank
+    np.testing.assert_array_equal(dist.all_gather(x), [r + i for r in range(size) for i in range(n)])
+    for root in range(size):
+        np.testing.assert_array_equal(dist.broadcast(x, root), np.arange(n) + root)
+    if rank == 0:
+        dist.send(x, size - 1)
+    elif rank == size - 1:
+        np.testing.assert_array_equal(dist.recv_like(x, 0), np.arange(n))
+print("end\\n", end="")
+"""
+
+
+def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
+    size = 3 if mpi.name in FAMILIES else 2
+    finished = ranks(mpi, size, PROGRAM, timeout_s=20, MLXDIST_MAX_COUNT="7")
+    assert (finished.status, finished.output) == (0, "end\n" * size)
+
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "tests/parallel"]
+THOSE_THAT_COMMUNICATE_MUCH = ["-k", "not bad_ and not mlx_lazy and not mlx_nn"]
+
+
+def test_all_parallel_tests(mpi: mpis.MPI) -> None:
+    """With pieces of a few thousand elements: their longest messages fit."""
+    one_of_each_family(mpi)
+    environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": "2"}
+    finished = run(mpi.command(2, *PYTEST, *THOSE_THAT_COMMUNICATE_MUCH), timeout_s=120, **mpi.environment(), **environ)
+    assert finished.status == 0, finished.output
+    assert " passed" in finished
+    assert " failed" not in finished
+
+
+LONG = """
+import numpy as np
+import mlxdist as dist
+
+LENGTH = 2**31 + 8
+AROUND = [0, 1, 2**20 + 3, 2**31 - 2, 2**31 - 1, 2**31, 2**31 + 1, LENGTH - 1]
+BETWEEN = [2, 2**30, 2**31 - 3, 2**31 + 2, LENGTH - 2]
+world = dist.init()
+rank = world.rank()
+
+def check(around, between):
+    np.testing.assert_array_equal(x[AROUND], np.arange(len(AROUND)) * 3 + around)
+    np.testing.assert_array_equal(x[BETWEEN], between)
+
+x = np.full(LENGTH, rank + 1, np.uint8)
+x[AROUND] = np.arange(len(AROUND)) * (rank + 1)
+dist.all_sum(x, out=x)
+check(0, 3)
+x[AROUND] += rank
+dist.broadcast(x, 1, out=x)
+check(1, 3)
+x[BETWEEN] = 9 - rank
+if rank == 0:
+    dist.send(x, 1)
+else:
+    dist.recv_like(x, 0, out=x)
+check(1, 9)
+print("end\\n", end="")
+"""
+NEEDED_GIB = 14
+
+
+def available_gib() -> float:
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return int(found[1]) / 2**20 if found else 0
+
+
+def test_longer_than_an_int(mpi: mpis.MPI, ranks: Ranks) -> None:
+    one_of_each_family(mpi)
+    if (gib := available_gib()) < NEEDED_GIB:
+        pytest.skip(f"two arrays of 2 GiB and libmpi's copies need {NEEDED_GIB} GiB, there are {gib:.0f}")
+    finished = ranks(mpi, 2, LONG, timeout_s=60)
+    assert (finished.status, finished.output) == (0, "end\n" * 2)

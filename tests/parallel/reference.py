@@ -1,0 +1,166 @@
+"""What the operations must give, by other means than theirs: Python's integers, float64 and one rounding.
+
+The values of every rank can be computed on every rank, so each knows the whole answer by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ml_dtypes
+import numpy as np
+
+import mlxdist as dist
+from mlxdist import config
+
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+HALVES = ("float16", "bfloat16")
+REALS = (*HALVES, "float32", "float64")
+COMPLEX = ("complex64", "complex128")
+NAMES = ("bool", *INTEGERS, *REALS, *COMPLEX)
+CALLS: dict[str, Callable[..., Any]] = {"all_sum": dist.all_sum, "all_max": dist.all_max, "all_min": dist.all_min}
+
+Case = TypeVar("Case")
+MAX_COUNT = int(config.MAX_COUNT.get())
+SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0)
+
+
+def long(count: int) -> int:
+    """``count``, or so much less that only a few pieces are made of it where MAX_COUNT is small."""
+    return min(count, 6 * MAX_COUNT + 3)
+
+
+def thinned(cases: Iterable[Case], name: str, size: int, at_two: int, beyond: int) -> Iterator[Case]:
+    """Every case alone, every ``at_two``-th on two ranks, every ``beyond``-th on more, other ones for each dtype.
+
+    More ranks than processors take long for each call. Strides that share no factor with the numbers of shapes,
+    providers and so on still meet every pair of them.
+    """
+    every = {1: 1, 2: at_two}.get(size, beyond)
+    return itertools.islice(cases, NAMES.index(name) % every, None, every)
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def seeded(*seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@functools.cache
+def values(name: str, shape: tuple[int, ...], rank: int) -> np.ndarray:
+    """The array of ``rank``: integers of every size; floats with all specials whose sums are exact in every type."""
+    random = seeded(NAMES.index(name), math.prod(shape), rank)
+    dtype = dtype_of(name)
+    made = np.empty(shape, dtype)
+    if name in COMPLEX:
+        made.real, made.imag = real_values(random, shape), real_values(random, shape)
+    elif name in REALS:
+        made[...] = real_values(random, shape)
+    elif name == "bool":
+        made[...] = random.integers(0, 2, shape)
+    else:
+        made[...] = random.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    made.setflags(write=False)
+    return made
+
+
+def real_values(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Quarters, few enough that ranks often tie, and every fifth a special one."""
+    ordinary = random.integers(-9, 10, shape) / 4
+    return np.where(random.random(shape) < 0.2, random.choice(SPECIAL, shape), ordinary)
+
+
+def reduced(call: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The reduction of the ranks' ``arrays``, one element at a time; a group of one keeps what it has."""
+    if len(arrays) == 1:
+        return arrays[0].copy()
+    dtype, shape = arrays[0].dtype, arrays[0].shape
+    wide = wide_of(dtype.name)
+    columns = zip(*(x.astype(wide).reshape(-1).tolist() for x in arrays), strict=True)
+    if dtype.name == "bool":
+        pick: Callable[[Sequence[Any]], Any] = all if call == "all_min" else any
+    elif dtype.name in INTEGERS:
+        pick = {"all_sum": functools.partial(wrapped_sum, dtype=dtype), "all_max": max, "all_min": min}[call]
+    else:
+        highest = largest_complex if dtype.name in COMPLEX else largest
+        pick = {
+            "all_sum": lambda column: functools.reduce(operator.add, column),
+            "all_max": highest,
+            "all_min": lambda column: -highest([-x for x in column]),
+        }[call]
+    return np.array([pick(column) for column in columns], wide).astype(dtype).reshape(shape)
+
+
+def wide_of(name: str) -> Any:
+    return np.complex128 if name in COMPLEX else np.float64 if name in REALS else dtype_of(name)
+
+
+def wrapped_sum(column: Sequence[int], dtype: np.dtype[Any]) -> int:
+    bits, lowest = 8 * dtype.itemsize, int(np.iinfo(dtype).min)
+    return (sum(column) - lowest) % 2**bits + lowest
+
+
+def largest(column: Sequence[float]) -> float:
+    """NaN before everything, +0 before -0."""
+    if any(map(math.isnan, column)):
+        return math.nan
+    return max(column, key=lambda x: (x, math.copysign(1, x)))
+
+
+def largest_complex(column: Sequence[complex]) -> complex:
+    """By real, then imaginary part; of equals, which differ in the signs of zeros, the largest of each part."""
+    if any(math.isnan(x.real) or math.isnan(x.imag) for x in column):
+        return complex(math.nan, math.nan)
+    best = max((x.real, x.imag) for x in column)
+    equals = [x for x in column if (x.real, x.imag) == best]
+    return complex(largest([x.real for x in equals]), largest([x.imag for x in equals]))
+
+
+def rounded(x: np.ndarray, name: str) -> np.ndarray:
+    """float64 rounded to nearest even, as float64 still: once, and by nothing that float16 or bfloat16 has written."""
+    precision, least, most = {"float16": (11, -24, 16), "bfloat16": (8, -133, 128)}[name]
+    with np.errstate(all="ignore"):
+        scale = np.ldexp(1.0, np.maximum(np.frexp(x)[1] - precision, least))
+        result = np.rint(x / scale) * scale
+    return np.where(np.abs(result) >= 2.0**most, np.copysign(np.inf, x), result)
+
+
+def parts(x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The numbers of ``x`` in a type that compares well."""
+    if x.dtype.name in COMPLEX:
+        return x.real, x.imag
+    with np.errstate(invalid="ignore"):  # NumPy says so of a signalling NaN
+        return (x.astype(np.float64) if x.dtype.name in HALVES else x,)
+
+
+def assert_numbers(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal numbers, with the signs of zeros; NaN where NaN is expected."""
+    for got, wanted in zip(parts(actual), parts(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+        if got.dtype.kind == "f":
+            number = ~np.isnan(wanted)
+            np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(wanted[number]))
+
+
+def assert_same(actual: object, expected: np.ndarray) -> None:
+    """A NumPy array of the dtype, shape and numbers of ``expected``."""
+    assert type(actual) is np.ndarray
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if actual.tobytes() != expected.tobytes():
+        assert_numbers(actual, expected)
+
+
+def assert_new(result: np.ndarray, *others: np.ndarray) -> None:
+    """Memory of its own that begins on a cache line."""
+    assert result.ctypes.data % 64 == 0
+    assert result.flags.c_contiguous
+    assert result.flags.writeable
+    assert not any(np.may_share_memory(result, other) for other in others)

@@ -1,0 +1,89 @@
+"""all_sum, all_max and all_min: every type, shape, kind of array and way of getting the result."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.providers import PROVIDERS, elements, may_be_out
+from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, reduced, thinned, values
+
+import mlxdist as dist
+
+SHAPES = ((), (0,), (1,), (5,), (2, 3), (2, 0, 3), (long(1021),))
+WAYS = ("new", "out", "in place")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_case(world: dist.Group, name: str) -> None:
+    expected = {
+        (call, shape, repeated): reduced(call, [seen(name, shape, rank, repeated) for rank in range(world.size())])
+        for call, shape, repeated in itertools.product(CALLS, SHAPES, (False, True))
+    }
+    cases = itertools.product(SHAPES, PROVIDERS, WAYS, CALLS)
+    for shape, provider, way, call in thinned(cases, name, world.size(), 4, 23):
+        x = PROVIDERS[provider](values(name, shape, world.rank()))
+        if x is None or (way == "in place" and not may_be_out(x)):
+            continue
+        try:
+            run(world, call, x, way, expected[call, shape, provider == "stride 0"])
+        except Exception as error:
+            raise AssertionError(f"{call} of {name} {shape}, {provider}, {way}") from error
+
+
+def seen(name: str, shape: tuple[int, ...], rank: int, repeated: bool) -> np.ndarray:
+    x = values(name, shape, rank)
+    return PROVIDERS["stride 0"](x) if repeated else x
+
+
+def run(world: dist.Group, call: str, x: Any, way: str, expected: np.ndarray) -> None:
+    before = elements(x).tobytes()
+    if way == "in place":
+        assert CALLS[call](x, out=x) is x
+        assert_same(elements(x), expected)
+        return
+    if way == "out":
+        out = np.empty_like(expected)
+        assert CALLS[call](x, out=out) is out
+        assert_same(out, expected)
+    else:
+        result = CALLS[call](x)
+        if world.size() > 1:
+            assert_same(result, expected)
+            assert_new(result, elements(x))
+        elif isinstance(x, np.ndarray):
+            assert result is x
+        else:
+            assert_same(result, expected)
+    assert elements(x).tobytes() == before
+
+
+def test_numbers_have_one_dtype_each(world: dist.Group) -> None:
+    """Whatever their value: ranks that give different numbers must agree."""
+    size = world.size()
+    for number, total, dtype in (
+        (True, True, np.bool_),
+        (-1, -size, np.int64),
+        (2**62, (size * 2**62 + 2**63) % 2**64 - 2**63, np.int64),
+        (0.5, 0.5 * size, np.float64),
+        (0.5j, 0.5j * size, np.complex128),
+        (np.float32(0.5), 0.5 * size, np.float32),
+    ):
+        assert_same(dist.all_sum(number), np.array(total, dtype))
+
+
+def test_out_of_every_kind(world: dist.Group) -> None:
+    """Buffers are written to where they lie; a number may go into a 0-d array."""
+    expected = np.arange(3, dtype=np.uint8) * world.size()
+    x = np.arange(3, dtype=np.uint8)
+    for out in (bytearray(3), memoryview(bytearray(3)), np.zeros(3, np.uint8).view(np.ndarray)):
+        assert dist.all_sum(x, out=out) is out
+        assert bytes(out) == expected.tobytes()
+    out = np.zeros(())
+    assert dist.all_sum(1.0, out=out) is out
+    assert out == world.size()
+    held = np.zeros(5, np.uint8)
+    dist.all_sum(x, out=held[1:4])
+    np.testing.assert_array_equal(held, [0, *expected, 0])
