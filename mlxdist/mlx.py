@@ -50,7 +50,7 @@ def install() -> Any:
         raise errors.Error(
             "[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])"
         ) from None
-    version: str = mx.__version__  # type: ignore[attr-defined]
+    version: str = mx.__version__
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST:
         raise errors.Error(f"[install] MLX {version} cannot be told which libmpi to open: pip install -U mlx")
     _core.make_global()

@@ -121,7 +121,7 @@ import mlxdist as dist
 try:
     dist.init()
 except dist.LoadError as error:
-    print(f"refused {error}\n", end="", flush=True)
+    print(f"refused {error}\\n", end="", flush=True)
     here = pathlib.Path(sys.argv[0]).parent
     pathlib.Path(f"{here}/{time.time_ns()}.refused").touch()
     while len(list(here.glob("*.refused"))) < 2:
