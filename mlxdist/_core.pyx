@@ -245,6 +245,9 @@ def open_silently(str path) -> bool:
     return dlopen(fsencode(path), RTLD_NOW | RTLD_LOCAL) != NULL
 
 
+cdef bint wrapping = False
+
+
 cdef class Group:
     """Ranks that communicate with each other; see world.Group."""
 
@@ -252,8 +255,9 @@ cdef class Group:
     cdef int many
     cdef object __weakref__
 
-    def __init__(self, *args, **kwargs):
-        raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
+    def __cinit__(self, *args, **kwargs):
+        if not wrapping:
+            raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
 
     def __dealloc__(self):
         if self.ranks != NULL:
@@ -269,7 +273,10 @@ cdef class Group:
 
 
 cdef Group wrap(type cls, group *ranks):
+    global wrapping
+    wrapping = True
     cdef Group wrapped = cls.__new__(cls)
+    wrapping = False
     wrapped.ranks = ranks
     wrapped.many = group_size(ranks) > 1
     return wrapped
@@ -426,7 +433,7 @@ def send(Group members, Buffer x, int dst) -> None:
         fail("send", &why)
 
 
-def recv(Group members, Buffer out, int src) -> None:
+def recv(Group members, Buffer out, int src, str call="recv") -> None:
     """Fill ``out`` with what rank ``src`` sends."""
     cdef outcome why
     cdef int failed
@@ -434,7 +441,7 @@ def recv(Group members, Buffer out, int src) -> None:
     with nogil:
         failed = group_recv(members.ranks, out.address, nbytes, src, &why)
     if failed:
-        fail("recv", &why)
+        fail(call, &why)
 
 
 cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except -1:

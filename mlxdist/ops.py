@@ -31,12 +31,7 @@ def _members(call: str, group: object) -> _core.Group:
 
 def _peer(call: str, name: str, peer: Any, group: _core.Group, *, other: bool = True) -> int:
     """A rank of the group, for send and recv not one's own."""
-    if isinstance(peer, (bool, np.bool_)):
-        raise TypeError(f"[{call}] {name}={peer!r} is no rank: give an int")
-    try:
-        rank = operator.index(peer)
-    except TypeError:
-        raise TypeError(f"[{call}] {name}={peer!r} is no rank: give an int") from None
+    rank = world.as_int(call, name, peer)
     if not 0 <= rank < group.size():
         raise ValueError(f"[{call}] {name}={rank} is not in the group: give a rank from 0 to {group.size() - 1}")
     if other and rank == group.rank():
@@ -368,5 +363,5 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
         return mlx.recv_like(x, rank, members, stream, out)
     array = _input("recv_like", x, stream)
     result = _output("recv_like", array, array.shape, out)
-    _core.recv(members, _core.buffer_of(result), rank)
+    _core.recv(members, _core.buffer_of(result), rank, "recv_like")
     return result if out is None else out

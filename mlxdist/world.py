@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import sys
 import threading
@@ -16,6 +17,14 @@ from mlxdist import _core, config, errors, launchers, loader, mlx
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
+
+
+def as_int(call: str, name: str, value: object) -> int:
+    """An argument that must be a whole number, of Python or NumPy; a bool is none."""
+    try:
+        return operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"[{call}] {name}={value!r} is no int: give an int") from None
 
 
 class Group(_core.Group):
@@ -40,9 +49,7 @@ class Group(_core.Group):
 
         As MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but a group of one may be split too.
         """
-        for name, value in (("color", color), ("key", key)):
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise TypeError(f"[split] {name}={value!r} is no int: give one")
+        color, key = as_int("split", "color", color), as_int("split", "key", key)
         if not 0 <= color < 2**31:
             raise ValueError(f"[split] color={color}: give a number from 0 to {2**31 - 1}")
         if not -(2**31) <= key < 2**31:

@@ -20,6 +20,8 @@ def owns(x: object) -> bool:
 
 def adopt(call: str, x: Any) -> np.ndarray:
     """Any buffer or number as an array: bytes-like objects are looked at, not copied."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"[{call}] a masked array would lose its mask: give x.filled()")
     if isinstance(x, np.ndarray):
         return x
     if isinstance(x, np.generic):
@@ -68,8 +70,6 @@ def new(call: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def check(call: str, x: np.ndarray) -> None:
     """Refuse what has no numbers that could be added."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"[{call}] x is a masked array, whose mask would be lost: give x.filled()")
     if _core.type_of(x.dtype) >= 0:
         return
     if _core.type_of(x.dtype.newbyteorder("=")) >= 0:

@@ -25,6 +25,7 @@ BAD_INPUTS: tuple[tuple[Any, type[Exception], str], ...] = (
     (np.zeros(2, ">f8"), TypeError, r"dtype >f8, not in this machine's byte order: give x.astype"),
     (array.array("u", "ab"), TypeError, "dtype <U1, .*: give one of"),
     (np.str_("a"), TypeError, "dtype <U1, .*: give one of"),
+    (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "a masked array would lose its mask: give x.filled"),
     ([1.0, 2.0], TypeError, "list is no array: give a NumPy array"),
     ((1.0, 2.0), TypeError, "tuple is no array: give"),
     ("ab", TypeError, "str is no array: give"),
@@ -62,7 +63,7 @@ def test_peers() -> None:
     for peer, (call, (name, run, rest)) in zip(
         (True, 1.0, "0", None, np.True_, np.float64(0), [0], b"0"), [*calls.items()] * 2, strict=True
     ):
-        cases.append(case(call, f"{name}=.* is no rank: give an int", TypeError, run, *rest, peer))
+        cases.append(case(call, f"{name}=.* is no int: give an int", TypeError, run, *rest, peer))
     assert_refused(cases)
 
 
@@ -72,7 +73,7 @@ def test_roots_in_a_group_of_one() -> None:
     assert_refused(
         [
             case("broadcast", "src=1 is not in the group: give", ValueError, dist.broadcast, X, 1, group=alone),
-            case("broadcast", "src=False is no rank: give", TypeError, dist.broadcast, X, False, group=alone),
+            case("broadcast", "src=False is no int: give", TypeError, dist.broadcast, X, False, group=alone),
         ]
     )
 
