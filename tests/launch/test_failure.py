@@ -9,13 +9,10 @@ from pathlib import Path
 
 import mpis
 import pytest
-from conftest import Finished, run
+from conftest import FORGOTTEN_BY_MPI, Finished, run
 
 LIMIT_S = 10
 Job = Callable[..., Finished]
-
-# What an MPI itself forgets in shared memory when its job is aborted: Open MPI 4 and 5, MPICH, Intel MPI.
-FORGOTTEN_BY_MPI = re.compile(r"(vader_segment|sm_segment|mpich_shm|impi_shm|Intel_MPI)[._-].*")
 
 BEGIN = """
 import os, signal, sys, time
