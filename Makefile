@@ -61,7 +61,7 @@ check: $(BUILT) $(VENV)/.checkers ## run the linters, the type checker and the s
 COVERED := $(PY) -m coverage run -m pytest -q -p no:cacheprovider
 
 coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone and on 2 ranks of Open MPI
-	rm -f $(BUILT) .coverage*
+	rm -f $(BUILT) mlxdist/_core.c .coverage*
 	CFLAGS=-w MLXDIST_BUILD_TRACED=1 $(PY) setup.py --quiet build_ext --inplace --force
 	$(COVERED) tests/unit
 	$(COVERED) tests/parallel

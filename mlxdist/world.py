@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,6 +18,8 @@ from mlxdist import _core, config, errors, launchers, loader, mlx
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
+# MPICH's hydra drops what it has not yet passed on of a rank's output when the job is aborted (5.0.2).
+PASS_ON_S = 0.2
 
 
 def as_int(call: str, name: str, value: object) -> int:
@@ -249,6 +252,7 @@ class _Abort:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        time.sleep(PASS_ON_S)
         _core.abort(1)
 
 

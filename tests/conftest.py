@@ -61,7 +61,7 @@ LAUNCHERS_OWN = ("OMPI_", "PMI", "PMIX", "HYD", "I_MPI", "FI_", "OPAL_", "MLXDIS
 
 
 # What an MPI itself forgets in shared memory when its job is aborted: Open MPI 4 and 5, MPICH, Intel MPI.
-FORGOTTEN_BY_MPI = re.compile(r"(vader_segment|sm_segment|mpich_shm|impi_shm|Intel_MPI)[._-].*")
+FORGOTTEN_BY_MPI = re.compile(r"(vader_segment|sm_segment|mpich_shm|ucx_shm_posix|impi_shm|Intel_MPI)[._-].*")
 
 # In the environment of all that `run` starts: hydra puts ranks into sessions and process groups of their own.
 RUN = "MLXDIST_TEST_RUN"
