@@ -25,6 +25,8 @@ struct transport {
     /* Initialize MPI, unless somebody has: then ours = 0. world is a private duplicate. After a failure finish is due
      * where ours is not 0. */
     int (*start)(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome);
+    /* Nonzero: MPI has been finalized, by whomever. */
+    int (*is_over)(void);
     /* Give back what start took; finalize MPI if that was ours. */
     int (*finish)(int ours, struct outcome *outcome);
     void (*abort)(int status);

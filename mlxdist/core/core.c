@@ -148,11 +148,11 @@ int group_size(const struct group *group) {
  * thread that waits for a message would keep another from sending the one that it waits for. */
 static int enter(struct group *group, int collective, struct outcome *outcome) {
     pthread_rwlock_rdlock(&open_gate);
-    if (core_is_finished()) {
+    if (core_is_finished() || transport->is_over()) {
         outcome->what = GROUP_CLOSED;
         snprintf(outcome->text, sizeof outcome->text, "%s",
                  core_is_forked() ? "this process was forked from a rank: only the rank itself may communicate"
-                                  : "mlxdist has been finalized: communicate before finalize() and the program's end");
+                                  : "MPI has been finalized: communicate before finalize() and the program's end");
     } else if (world.threads < THREADS_SERIALIZED && !pthread_equal(starter, pthread_self())) {
         outcome->what = WRONG_THREAD;
         snprintf(outcome->text, sizeof outcome->text,

@@ -182,13 +182,20 @@ static int use_numbering(struct outcome *outcome) {
     return OK;
 }
 
+/* By us or by whom we share MPI with. */
+static int is_over(void) {
+    int finalized = 0;
+    mpi.Finalized(&finalized);
+    return finalized;
+}
+
 static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
-    int initialized = 0, finalized = 0, provided = 0;
+    int initialized = 0, provided = 0;
     MPI_Comm comm;
     *ours = 0;
-    if (CALL(Initialized, &initialized) || CALL(Finalized, &finalized))
+    if (CALL(Initialized, &initialized))
         return outcome->what;
-    if (finalized)
+    if (is_over())
         return unfit(outcome, "MPI has been finalized in this process and cannot start again: start mlxdist before",
                      "");
     if (initialized ? CALL(Query_thread, &provided)
@@ -209,9 +216,9 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
 }
 
 static int finish(int ours, struct outcome *outcome) {
-    int finalized = 0, result = OK;
-    if (CALL(Finalized, &finalized) || finalized)
-        return finalized ? OK : outcome->what;
+    int result = OK;
+    if (is_over())
+        return OK;
     for (int i = 0; i < OWN_OPS; i++)
         if (CALL(Op_free, &ops[own_ops[i].type][own_ops[i].op]))
             result = outcome->what;
@@ -230,12 +237,9 @@ static int split(struct comm *comm, int color, int key, struct comm **part, stru
 }
 
 static int release(struct comm *comm, struct outcome *outcome) {
-    int finalized = 0;
     MPI_Comm freed = comm_of(comm);
     free(comm);
-    if (CALL(Finalized, &finalized) || finalized)
-        return finalized ? OK : outcome->what;
-    return CALL(Comm_free, &freed);
+    return is_over() ? OK : CALL(Comm_free, &freed);
 }
 
 static int64_t piece(int64_t left) {
@@ -368,5 +372,5 @@ static int recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, struc
     return LENGTHS_DIFFER;
 }
 
-const struct transport TRANSPORT = {load,      version,        start,     finish,    abort_job, split, release,
-                                    allreduce, reduce_scatter, allgather, broadcast, barrier,   send,  recv};
+const struct transport TRANSPORT = {load,      version,        start,     is_over,   finish,  abort_job, split, release,
+                                    allreduce, reduce_scatter, allgather, broadcast, barrier, send,      recv};

@@ -159,7 +159,7 @@ pending = mx.distributed.all_sum(mx.ones(4))
 dist.finalize()
 print(f"{refused(lambda: mx.eval(pending))}\\n", end="", flush=True)
 """
-TEXT = "[all_sum] mlxdist has been finalized"
+TEXT = "[all_sum] MPI has been finalized"
 
 
 def test_errors_inside_mlx(launcher: mpis.MPI, ranks: Ranks) -> None:
