@@ -124,7 +124,13 @@ if importlib.util.find_spec("mlx"):
     for _ in range(1 if world.rank() else 50):  # the ranks reach the sum at different times, after the program's end
         x = x @ x / 200
     pending = dist.all_sum(x)
-    mx.async_eval(pending)
+    stream = mx.new_stream(mx.cpu)
+    with mx.stream(stream):
+        x = x @ x / 200
+        elsewhere = dist.all_sum(x, group=part, stream=stream)
+    mx.async_eval(pending, elsewhere)
+    if "finalize" in sys.argv:
+        dist.finalize()
 say("end")
 """,
         ["end"],
@@ -132,9 +138,9 @@ say("end")
 }
 
 
-def check(mpi: mpis.MPI | None, size: int, ranks: Ranks, name: str) -> None:
+def check(mpi: mpis.MPI | None, size: int, ranks: Ranks, name: str, *arguments: str) -> None:
     program, said = PROGRAMS[name]
-    finished = ranks(mpi, size, BEGIN + program, timeout_s=20)
+    finished = ranks(mpi, size, BEGIN + program, *arguments, timeout_s=20)
     assert finished.status == 0, finished.output
     assert sorted(finished.output.splitlines()) == sorted(said * size)
 
@@ -142,6 +148,10 @@ def check(mpi: mpis.MPI | None, size: int, ranks: Ranks, name: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_two_ranks(mpi: mpis.MPI, ranks: Ranks, name: str) -> None:
     check(mpi, 2, ranks, name)
+
+
+def test_finalize_while_mlx_evaluates(launcher: mpis.MPI, ranks: Ranks) -> None:
+    check(launcher, 2, ranks, "MLX", "finalize")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
