@@ -26,6 +26,9 @@ MAX_COUNT = Variable(
 RANK_PID = Variable(
     "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
 )
+MPI4PY_LIBMPI = Variable(
+    "MPI4PY_LIBMPI", "", "set by init(): mpi4py (4.1 or later) opens the same library when it comes later"
+)
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 
 USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT)

@@ -183,6 +183,21 @@ def is_child_of_rank(environ: Mapping[str, str], pid: int, ancestors: Sequence[P
     return nearest is None or str(nearest.pid) == rank_pid
 
 
+def cut_off(environ: Mapping[str, str]) -> str | None:
+    """Why this process cannot reach the launcher that its environment speaks of; None when it may."""
+    # In a program that the launched one started by subprocess: MPICH 5.0.2 and Intel MPI 2021.18 die in MPI_Init.
+    descriptor = environ.get("PMI_FD", "")
+    try:
+        if descriptor.isdecimal():
+            os.fstat(int(descriptor))
+    except OSError:
+        return (
+            f"the way to the launcher, PMI_FD={descriptor}, is closed in this process: let mpiexec start it, or the "
+            "program between them by os.exec* or subprocess with close_fds=False"
+        )
+    return None
+
+
 _OWN_LAUNCHER = {
     # Debian has several in one bin, where the plain names are links to any of them.
     "Open MPI": ("mpirun.openmpi", "mpirun"),

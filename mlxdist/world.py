@@ -171,6 +171,7 @@ def _start_mpi(context: loader.Context) -> Group:
     with _environment(library):
         group: Group = _core.start(library, Group)
     os.environ[config.RANK_PID.name] = str(os.getpid())
+    os.environ.setdefault(config.MPI4PY_LIBMPI.name, library.path)
     _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
     _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
@@ -192,6 +193,8 @@ def _start(strict: bool) -> Group:
     launcher = launchers.detect(os.environ, ancestors)
     if launcher is not None and _is_fork:
         raise errors.LoadError(_FORKED)
+    if (cut_off := launchers.cut_off(os.environ)) is not None:
+        raise errors.LoadError(f"[init] {cut_off}")
     context = loader.Context.here(launcher)
     _info.tried = []
     if launcher is not None:

@@ -105,6 +105,12 @@ def test_children_of_a_program_that_runs_alone(ranks: Ranks) -> None:
     assert finished.output.splitlines()[-1] == "end"
 
 
+DRIVER = """
+import subprocess, sys
+child = "import mlxdist; print('size', mlxdist.init().size())"
+sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+"""
+
 NESTED = """
 import os, shlex, subprocess, sys
 import numpy as np
@@ -126,3 +132,13 @@ def test_a_job_started_by_a_rank(launcher: mpis.MPI, ranks: Ranks) -> None:
     finished = ranks(launcher, 2, NESTED, timeout_s=20, INNER=shlex.join(launcher.command(3)))
     assert finished.status == 0, finished.output
     assert sorted(finished.output.splitlines()) == ["inner 30 3"] * 3 + ["outer 2"] * 2
+
+
+def test_a_program_that_the_launched_one_starts_is_cut_off_from_hydra(mpi: mpis.MPI, ranks: Ranks) -> None:
+    """It is told so, with what to do; Open MPI's ranks need no open descriptor, and communicate."""
+    finished = ranks(mpi, 2, DRIVER, timeout_s=20)
+    if mpi.is_openmpi:
+        assert finished.output.count("size 2") == 2, finished.output
+    else:
+        assert "[init] the way to the launcher, PMI_FD=" in finished
+        assert "size" not in finished

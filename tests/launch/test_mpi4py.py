@@ -152,3 +152,11 @@ def test_shared(mpi: mpis.MPI, ranks: Ranks, tmp_path: Path, name: str) -> None:
     finished = ranks(mpi, 2, BEGIN + PROGRAMS[name], str(mpi.library_path), timeout_s=20, **environ)
     assert finished.status == 0, finished.output
     assert finished.output == "end\nend\n"
+
+
+def test_mpi4py_that_comes_last_opens_the_same_library_by_itself(launcher: mpis.MPI, ranks: Ranks) -> None:
+    if launcher.requirement is None:
+        pytest.skip("the dynamic linker finds Debian's MPI anyway, or by another name than mpi4py's")
+    finished = ranks(launcher, 2, BEGIN + PROGRAMS["mpi4py last"], str(launcher.library_path), timeout_s=20)
+    assert finished.status == 0, finished.output
+    assert finished.output == "end\nend\n"

@@ -10,6 +10,7 @@ from mlxdist.launchers import (
     Library,
     Process,
     ancestors,
+    cut_off,
     detect,
     is_child_of_rank,
     refusal,
@@ -504,3 +505,12 @@ def test_ancestors_without_proc(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc")
 def test_ancestors_of_this_process() -> None:
     assert ancestors()[0].pid == os.getppid()
+
+
+def test_a_closed_way_to_the_launcher_is_told() -> None:
+    read, write = os.pipe()
+    assert cut_off({"PMI_FD": str(read)}) is None
+    os.close(read)
+    os.close(write)
+    assert "close_fds=False" in (cut_off({"PMI_FD": str(read)}) or "")
+    assert cut_off({}) is None
