@@ -105,9 +105,9 @@ def test_children_of_a_program_that_runs_alone(ranks: Ranks) -> None:
     assert finished.output.splitlines()[-1] == "end"
 
 
-DRIVER = """
+DRIVER = r"""
 import subprocess, sys
-child = "import mlxdist; print('size', mlxdist.init().size())"
+child = r"import mlxdist; print(f'size {mlxdist.init().size()}\n', end='')"  # in one piece, or ranks mix
 sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
 """
 
