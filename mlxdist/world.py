@@ -331,7 +331,8 @@ def finalize() -> None:
     Example:
         >>> mlxdist.finalize()
     """
-    mlx.finish()
+    if not (_is_fork or _core.is_finished()):  # a fork has none of MLX's threads, and would wait for them for ever
+        mlx.finish()
     _core.finish()
 
 

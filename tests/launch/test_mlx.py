@@ -54,3 +54,30 @@ def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, mpi: mpis.MPI) 
     assert finished.status == 0, finished.output
     assert finished.output.count("at the end") == 2
     assert "finalized" not in finished
+
+
+# A fork has none of MLX's threads, so its exit must not wait for them.
+FORKED = """
+import os, sys
+import mlx.core as mx
+import mlxdist as dist
+dist.install()
+mx.eval(dist.all_sum(mx.ones(3)) + 1)
+if (pid := os.fork()) == 0:
+    sys.exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+mx.eval(dist.all_sum(mx.ones(3)))
+"""
+
+
+@needs_mlx
+def test_a_fork_ends_without_waiting_for_mlx(ranks: Ranks, launcher: mpis.MPI) -> None:
+    finished = ranks(launcher, 2, FORKED, timeout_s=20)
+    assert finished.status == 0, finished.output
+
+
+@needs_mlx
+def test_a_fork_of_a_program_that_runs_alone_ends_too(ranks: Ranks) -> None:
+    finished = ranks(None, 1, FORKED, timeout_s=20)
+    assert finished.status == 0, finished.output
