@@ -25,13 +25,10 @@ def check(finished: Finished, seed: str, size: int) -> None:
     assert sorted("".join(rest.split())) == [str(rank) for rank in range(size)], finished.output
 
 
+@pytest.mark.parametrize("promised", [2, 4])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_on_two_ranks(mpi: mpis.MPI, ranks: Ranks, seed: str) -> None:
-    check(ranks(mpi, 2, EXAMPLES / seed), seed, 2)
-
-
-def test_on_four_ranks(mpi: mpis.MPI, ranks: Ranks) -> None:
-    check(ranks(mpi, 4, EXAMPLES / "seed.py"), "seed.py", 4)
+def test_on_ranks(mpi: mpis.MPI, ranks: Ranks, seed: str, promised: int) -> None:
+    check(ranks(mpi, promised, EXAMPLES / seed), seed, promised)
 
 
 @pytest.mark.parametrize("environ", [{}, NOWHERE], ids=["path", "nowhere"])
