@@ -152,18 +152,25 @@ def type_of(cnp.dtype dtype) -> int:
 
 @cython.final
 cdef class Buffer:
-    """Elements that lie one behind the other, and the object that keeps them alive."""
+    """Elements that lie one behind the other, and the object that keeps them alive.
+
+    ``on_device``: only libmpi may touch the memory, no code of ours.
+    """
 
     cdef void *address
     cdef readonly int64_t count
     cdef element_type type
     cdef readonly object owner
+    cdef readonly tuple shape
+    cdef readonly bint on_device
 
-    def __init__(self, uintptr_t address, int64_t count, int type, owner):
+    def __init__(self, uintptr_t address, int64_t count, int type, owner, tuple shape, bint on_device=False):
         self.address = <void *>address
         self.count = count
         self.type = <element_type>type
         self.owner = owner
+        self.shape = shape
+        self.on_device = on_device
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +179,8 @@ cdef class Buffer:
 
 def buffer_of(cnp.ndarray x) -> Buffer:
     """The elements of a C-contiguous array of a dtype of DTYPES, where they lie."""
-    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x)
+    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x,
+                  (<object>x).shape)
 
 
 def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
@@ -305,6 +313,15 @@ def make_global() -> None:
     """Put the started library's names in front of those of libraries opened from now on: see mlx.py."""
     if started is not None and dlopen(fsencode(started.path), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) == NULL:
         raise errors.LoadError(f"[install] {started.path} cannot be made global: {fsdecode(dlerror())}")
+
+
+def cuda_aware() -> bool:
+    """Whether the started libmpi says that it reads GPU memory. MPICH 3.4.3 aborts when asked: ask only if it matters."""
+    cdef int (*query)() noexcept nogil
+    if started is None:
+        return False
+    query = <int (*)() noexcept nogil>dlsym(started.handle, "MPIX_Query_cuda_support")
+    return query != NULL and query() == 1
 
 
 def world() -> Group | None:

@@ -23,6 +23,9 @@ ABORT = Variable("MLXDIST_ABORT", "1", "0: an uncaught exception on one rank doe
 MAX_COUNT = Variable(
     "MLXDIST_MAX_COUNT", str(2**31 - 1), "elements that one MPI call may carry; longer arrays go in pieces"
 )
+CUDA_AWARE = Variable(
+    "MLXDIST_CUDA_AWARE", "", "1: libmpi reads GPU memory itself, 0: it does not; by default the library is asked"
+)
 RANK_PID = Variable(
     "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
 )
@@ -31,4 +34,4 @@ MPI4PY_LIBMPI = Variable(
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 
-USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT)
+USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT, CUDA_AWARE)

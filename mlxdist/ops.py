@@ -10,10 +10,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from mlxdist import _core, mlx, world
-from mlxdist.arrays import numpy as host
+from mlxdist import _core, arrays, mlx, world
 
 SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
 
@@ -54,33 +51,43 @@ def _shape(call: str, shape: Any) -> tuple[int, ...]:
     return lengths
 
 
-def _input(call: str, x: Any, stream: object) -> np.ndarray:
-    """x as an array of the host that can be communicated."""
-    array = host.adopt(call, x)
-    host.check(call, array)
-    host.ordered(call, stream)
-    return array
+def _input(call: str, x: Any, stream: object) -> tuple[arrays.Framework, Any]:
+    """The framework of x, and x as an array of it that can be communicated."""
+    framework = arrays.of(x)
+    array = framework.adopt(call, x)
+    framework.ordered(call, array, stream)
+    return framework, array
 
 
-def _output(call: str, x: np.ndarray, shape: tuple[int, ...], out: Any) -> np.ndarray:
-    """The array that the result goes to: ``out`` if it will do, else a new one."""
-    if out is None:
-        return host.like(x, shape)
-    if mlx.owns(out) or not host.is_memory(out):
-        raise TypeError(f"[{call}] out is {type(out).__name__}, which cannot be written to: give a NumPy array")
-    array = host.adopt(call, out)
+def _output(framework: arrays.Framework, call: str, x: Any, shape: tuple[int, ...], out: Any) -> Any:
+    """``out`` as an array that the result can be written to."""
+    if mlx.owns(out) or arrays.of(out) is not framework:
+        raise TypeError(f"[{call}] out is {type(out).__name__}, x is {type(x).__name__}: give both of one framework")
+    array = framework.writable(call, out)
     if array.dtype != x.dtype:
         raise ValueError(f"[{call}] out has dtype {array.dtype}, x has dtype {x.dtype}: give out the dtype of x")
-    if array.shape != shape:
-        raise ValueError(f"[{call}] out has shape {array.shape}, x has shape {x.shape}: give out the shape {shape}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
-    if not array.flags.writeable:
-        raise ValueError(f"[{call}] out is read-only: give an array that may be written to")
-    in_place = x.ctypes.data == array.ctypes.data and x.shape == shape and x.flags.c_contiguous
-    if not in_place and np.may_share_memory(x, array):
+    if tuple(array.shape) != shape:
+        raise ValueError(
+            f"[{call}] out has shape {tuple(array.shape)}, x has shape {tuple(x.shape)}: give out the shape {shape}"
+        )
+    if framework.overlaps(x, array):
         raise ValueError(f"[{call}] out overlaps x in part: give x itself or memory of its own")
     return array
+
+
+def _result(
+    framework: arrays.Framework, array: Any, shape: tuple[int, ...], into: Any, run: Callable[[_core.Buffer], None]
+) -> Any:
+    """What ``run`` writes: into the array ``into``, by way of a copy where MPI cannot have its memory, or a new one."""
+    if into is None:
+        filled = framework.like(array, shape)
+        run(filled)
+        return framework.result(array, filled)
+    filled = framework.pointer(into)
+    run(filled)
+    if filled.owner is not into:
+        framework.assign(into, filled.owner)
+    return into
 
 
 def _same(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
@@ -107,26 +114,23 @@ def _collective(
     out: Any,
     result_shape: Callable[[str, tuple[int, ...], int], tuple[int, ...]],
     lazy: Callable[[], Any],
-    run: Callable[[np.ndarray, np.ndarray], None],
+    run: Callable[[arrays.Framework, Any, _core.Buffer], None],
 ) -> Any:
-    """What all collectives have in common: ``lazy`` is MLX's way, ``run`` communicates from one array into another."""
-    is_mlx = mlx.owns(x)
-    array = x if is_mlx else _input(call, x, stream)
-    shape = result_shape(call, tuple(array.shape), members.size())
-    if is_mlx:
+    """What all collectives have in common: ``lazy`` is MLX's way, ``run`` communicates from an array into a Buffer."""
+    size = members.size()
+    if mlx.owns(x):
+        result_shape(call, tuple(x.shape), size)
         return lazy()
-    if members.size() == 1 and out is None:
+    framework, array = _input(call, x, stream)
+    shape = result_shape(call, tuple(array.shape), size)
+    into = None if out is None else _output(framework, call, array, shape, out)
+    if size > 1:
+        result = _result(framework, array, shape, into, lambda filled: run(framework, array, filled))
+        return result if out is None else out
+    if out is None:
         return array
-    result = _output(call, array, shape, out)
-    if members.size() == 1:
-        np.copyto(result, array.reshape(shape))
-    elif result.flags.aligned:
-        run(array, result)
-    else:  # a view into a buffer, which arithmetic must not touch
-        aligned = host.like(array, shape)
-        run(array, aligned)
-        np.copyto(result, aligned)
-    return result if out is None else out
+    framework.assign(into, array)
+    return out
 
 
 def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
@@ -140,7 +144,7 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
         out,
         _same,
         lambda: mlx.collective(call, x, members, stream, out),
-        lambda x, out: _core.allreduce(members, op, host.pointer(x), _core.buffer_of(out)),
+        lambda framework, x, out: _core.allreduce(members, op, framework.pointer(x), out),
     )
 
 
@@ -218,7 +222,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
         out,
         _gathered,
         lambda: mlx.collective("all_gather", x, members, stream, out),
-        lambda x, out: _core.allgather(members, host.pointer(x), _core.buffer_of(out)),
+        lambda framework, x, out: _core.allgather(members, framework.pointer(x), out),
     )
 
 
@@ -245,7 +249,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
         out,
         _scattered,
         lambda: mlx.sum_scatter(x, members, stream, out),
-        lambda x, out: _core.reduce_scatter(members, SUM, host.pointer(x), _core.buffer_of(out)),
+        lambda framework, x, out: _core.reduce_scatter(members, SUM, framework.pointer(x), out),
     )
 
 
@@ -266,10 +270,10 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     members = _members("broadcast", group)
     root = _peer("broadcast", "src", src, members, other=False)
 
-    def run(x: np.ndarray, out: np.ndarray) -> None:
+    def run(framework: arrays.Framework, x: Any, out: _core.Buffer) -> None:
         if members.rank() == root:
-            np.copyto(out, x)
-        _core.broadcast(members, _core.buffer_of(out), root)
+            framework.assign(out.owner, x)
+        _core.broadcast(members, out, root)
 
     return _collective(
         "broadcast",
@@ -313,7 +317,8 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     rank = _peer("send", "dst", dst, members)
     if mlx.owns(x):
         return mlx.send(x, rank, members, stream)
-    _core.send(members, host.pointer(_input("send", x, stream)), rank)
+    framework, array = _input("send", x, stream)
+    _core.send(members, framework.pointer(array), rank)
     return x
 
 
@@ -340,10 +345,14 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
     lengths = _shape("recv", shape)
     if mlx.owns_dtype(dtype):
         return mlx.recv(lengths, dtype, rank, members, stream)
-    host.ordered("recv", stream)
-    out = host.new("recv", lengths, dtype)
-    _core.recv(members, _core.buffer_of(out), rank)
-    return out
+    framework, template = arrays.to_receive("recv", dtype)
+    framework.ordered("recv", template, stream)
+    try:
+        filled = framework.like(template, lengths)
+    except (OverflowError, RuntimeError, TypeError, ValueError):  # NumPy's and torch's words for it
+        raise ValueError(f"[recv] shape={shape} is larger than memory can be: give the shape that was sent") from None
+    _core.recv(members, filled, rank)
+    return framework.result(template, filled)
 
 
 def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
@@ -361,7 +370,8 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     rank = _peer("recv_like", "src", src, members)
     if mlx.owns(x):
         return mlx.recv_like(x, rank, members, stream, out)
-    array = _input("recv_like", x, stream)
-    result = _output("recv_like", array, array.shape, out)
-    _core.recv(members, _core.buffer_of(result), rank, "recv_like")
+    framework, array = _input("recv_like", x, stream)
+    shape = tuple(array.shape)
+    into = None if out is None else _output(framework, "recv_like", array, shape, out)
+    result = _result(framework, array, shape, into, lambda filled: _core.recv(members, filled, rank, "recv_like"))
     return result if out is None else out

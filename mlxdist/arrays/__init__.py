@@ -1,9 +1,68 @@
-"""Arrays of each framework: one small file each, the same few functions in each.
+"""Arrays of each framework: one small file each, the same few functions in each, and the table of them.
 
-``owns(x)``                x is an array of this framework
-``pointer(x)``             its elements as a Buffer: where they lie, else (not contiguous, not aligned) one copy
-``like(x, shape)``         a new array of the same kind, dtype and device
-``ordered(call, stream)``  the work that makes x is done, or a TypeError: no such stream
-
-``numpy`` can also adopt what is no array, check a dtype and make arrays of NumPy's dtypes.
+A framework is looked for among what the program has imported; nothing is imported for it.
 """
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from mlxdist import _core
+from mlxdist.arrays import cupy, jax, numpy, torch
+
+
+class Framework(Protocol):
+    """What each file has. An ``array`` is what ``adopt``, ``template`` or ``writable`` returned."""
+
+    def owns(self, x: object) -> bool:
+        """Whether ``x`` is an array of this framework."""
+
+    def adopt(self, call: str, x: Any) -> Any:
+        """``x`` as an array that can be communicated, not copied; a TypeError or ValueError where it cannot."""
+
+    def template(self, call: str, dtype: Any) -> Any:
+        """An array to receive the like of; None where ``dtype`` is not this framework's."""
+
+    def writable(self, call: str, out: Any) -> Any:
+        """``out`` as an array that a result can be written to, or an error."""
+
+    def overlaps(self, array: Any, out: Any) -> bool:
+        """Whether they share memory without being the same elements."""
+
+    def ordered(self, call: str, array: Any, stream: Any) -> None:
+        """The work on ``stream`` is done, or a TypeError: no such stream."""
+
+    def pointer(self, array: Any) -> _core.Buffer:
+        """The elements in C order where MPI can have them: where they lie, else one copy. What makes them is done."""
+
+    def like(self, array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+        """New memory for a result of ``array``'s kind, dtype and device."""
+
+    def result(self, array: Any, buffer: _core.Buffer) -> Any:
+        """What ``like`` made, filled by now, as an array of ``array``'s kind."""
+
+    def assign(self, target: Any, source: Any) -> None:
+        """Copy the elements; each is an array of this framework or the owner of a Buffer of its."""
+
+
+# What none of them owns becomes a NumPy array or is refused. MLX's arrays are lazy and have a way of their own.
+FRAMEWORKS: tuple[Framework, ...] = (numpy, torch, jax, cupy)
+
+
+def of(x: object) -> Framework:
+    """The framework of an array."""
+    for framework in FRAMEWORKS:
+        if framework.owns(x):
+            return framework
+    return numpy
+
+
+def to_receive(call: str, dtype: Any) -> tuple[Framework, Any]:
+    """The framework of ``dtype``, and its template."""
+    for framework in FRAMEWORKS:
+        template = framework.template(call, dtype)
+        if template is not None:
+            return framework, template
+    raise TypeError(
+        f"[{call}] dtype={dtype!r} is no dtype of NumPy, MLX, PyTorch or JAX: give one of {', '.join(_core.DTYPES)}"
+    )

@@ -1,4 +1,4 @@
-"""NumPy arrays, and what becomes one: buffers are looked at without a copy, numbers are 0-d arrays."""
+"""NumPy arrays, and what becomes one: buffers and DLPack are looked at without a copy, numbers are 0-d arrays."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from typing import Any
 import numpy as np
 
 from mlxdist import _core
+from mlxdist.arrays import elements
 
 # Whatever its value, so that all ranks have the same: NumPy by itself makes 2**63 a uint64. A bool is an int too.
 DTYPE_OF = ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128))
 NUMBERS = tuple(number for number, _ in DTYPE_OF)
+DLPACK_CPU = 1
 
 
 def owns(x: object) -> bool:
-    """Every array that NumPy made, of any subclass."""
+    """Every array that NumPy made, of any subclass; ``adopt`` takes more."""
     return isinstance(x, np.ndarray)
 
 
 def adopt(call: str, x: Any) -> np.ndarray:
-    """Any buffer or number as an array: bytes-like objects are looked at, not copied."""
+    """Any array, buffer, DLPack exporter or number, with a dtype that can be communicated."""
+    array = _seen(call, x)
+    check(call, array.dtype)
+    return array
+
+
+def _seen(call: str, x: Any) -> np.ndarray:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"[{call}] a masked array would lose its mask: give x.filled()")
     if isinstance(x, np.ndarray):
@@ -32,67 +40,99 @@ def adopt(call: str, x: Any) -> np.ndarray:
         except OverflowError:
             raise ValueError(f"[{call}] x={x} does not fit into int64: give a float, or np.uint64(x)") from None
     try:
-        view = memoryview(x)
+        return np.asarray(memoryview(x))
     except TypeError:
-        raise TypeError(
-            f"[{call}] {type(x).__name__} is no array: give a NumPy array, an mx.array, a buffer or a number"
-        ) from None
-    return np.asarray(view)
+        pass
+    if hasattr(x, "__dlpack__"):
+        return _exported(call, x)
+    raise TypeError(
+        f"[{call}] {type(x).__name__} is no array: give a NumPy array, one of MLX, PyTorch, JAX or CuPy, a buffer "
+        "or a number"
+    )
 
 
-def is_memory(x: object) -> bool:
-    """Whether ``x`` is an array or another buffer, not a number."""
-    if owns(x) or isinstance(x, (*NUMBERS, np.generic)):
-        return owns(x)
+def _exported(call: str, x: Any) -> np.ndarray:
+    name = type(x).__name__
+    if x.__dlpack_device__()[0] != DLPACK_CPU:
+        raise TypeError(f"[{call}] {name} is not in host memory: give cupy.from_dlpack(x) or torch.from_dlpack(x)")
     try:
-        memoryview(x)  # type: ignore[arg-type]
-    except TypeError:
-        return False
-    return True
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"[{call}] {name} cannot be looked at by NumPy ({error}): give a NumPy array") from None
 
 
-def new(call: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array of a dtype in NumPy's sense."""
+def template(call: str, dtype: Any) -> np.ndarray:
+    """NumPy's dtypes, types and names."""
     try:
         if dtype is None:
             raise TypeError  # to NumPy it is float64
         wanted = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
         raise TypeError(
-            f"[{call}] dtype={dtype!r} is no dtype of NumPy or MLX: give one of {', '.join(_core.DTYPES)}"
+            f"[{call}] dtype={dtype!r} is no dtype of NumPy, MLX, PyTorch or JAX: give one of {', '.join(_core.DTYPES)}"
         ) from None
-    check(call, np.empty(0, wanted))
-    try:
-        return _core.empty(shape, wanted)
-    except (OverflowError, ValueError):
-        raise ValueError(f"[{call}] shape={shape} is larger than memory can be: give the shape that was sent") from None
+    check(call, wanted)
+    return np.empty(0, wanted)
 
 
-def check(call: str, x: np.ndarray) -> None:
+def check(call: str, dtype: np.dtype[Any]) -> None:
     """Refuse what has no numbers that could be added."""
-    if _core.type_of(x.dtype) >= 0:
+    if _core.type_of(dtype) >= 0:
         return
-    if _core.type_of(x.dtype.newbyteorder("=")) >= 0:
+    if _core.type_of(dtype.newbyteorder("=")) >= 0:
         raise TypeError(
-            f"[{call}] x has dtype {x.dtype.str}, not in this machine's byte order: "
+            f"[{call}] x has dtype {dtype.str}, not in this machine's byte order: "
             "give x.astype(x.dtype.newbyteorder('='))"
         )
-    raise TypeError(
-        f"[{call}] x has dtype {x.dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}"
-    )
+    raise elements.refused(call, dtype)
 
 
-def pointer(x: np.ndarray) -> _core.Buffer:
-    """The elements of ``x`` in C order."""
-    return _core.buffer_of(np.require(x, requirements=["C", "A"]))
+def writable(call: str, out: Any) -> np.ndarray:
+    """An array, a buffer or a DLPack exporter, not a number."""
+    is_number = isinstance(out, (*NUMBERS, np.generic))
+    try:
+        if is_number:
+            raise TypeError
+        array = _seen(call, out)
+    except TypeError:
+        raise TypeError(
+            f"[{call}] out is {type(out).__name__}, which cannot be written to: give an array like x"
+        ) from None
+    if not array.flags.c_contiguous:
+        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+    if not array.flags.writeable:
+        raise ValueError(f"[{call}] out is read-only: give an array that may be written to")
+    return array
 
 
-def like(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised array of ``x``'s dtype."""
-    return _core.empty(shape, x.dtype)
+def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
+    """As far as the ends of their memory tell."""
+    same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
+    return not same and np.may_share_memory(array, out)
 
 
-def ordered(call: str, stream: object) -> None:
+def ordered(call: str, array: np.ndarray, stream: object) -> None:
     """NumPy has finished before it returns."""
-    if stream is not None:
-        raise TypeError(f"[{call}] stream={stream!r}: NumPy arrays have no streams, leave it out")
+    elements.no_stream(call, "NumPy arrays", stream)
+
+
+def pointer(array: np.ndarray) -> _core.Buffer:
+    """A copy also of what is not aligned: a view into a buffer, which arithmetic must not touch."""
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, requirements=["C", "A"])
+    return _core.buffer_of(array)
+
+
+def like(array: np.ndarray, shape: tuple[int, ...]) -> _core.Buffer:
+    """Begins on a cache line."""
+    return _core.buffer_of(_core.empty(shape, array.dtype))
+
+
+def result(array: np.ndarray, buffer: _core.Buffer) -> Any:
+    """The array that was filled."""
+    return buffer.owner
+
+
+def assign(target: np.ndarray, source: np.ndarray) -> None:
+    """NumPy's own copy."""
+    np.copyto(target, source)

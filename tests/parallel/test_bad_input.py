@@ -133,7 +133,7 @@ def test_shapes_and_dtypes_to_receive() -> None:
     for shape in (2**62, 2**64, (2**40, 2**40)):
         cases.append(case("recv", "shape=.* larger than memory .*: give", ValueError, dist.recv, shape, float, OTHER))
     for dtype in ("nonsense", 3.5, ",", {"names": ["a"], "formats": []}, 7):
-        text = "dtype=.* is no dtype of NumPy or MLX: give one of"
+        text = "dtype=.* is no dtype of NumPy, MLX, PyTorch or JAX: give one of"
         cases.append(case("recv", text, TypeError, dist.recv, 3, dtype, OTHER))
     for dtype in (object, "U3", "i4,f4", "M8[s]", np.longdouble, list, str):
         cases.append(case("recv", "cannot be communicated: give one of", TypeError, dist.recv, 3, dtype, OTHER))

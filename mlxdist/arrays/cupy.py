@@ -1,0 +1,96 @@
+"""CuPy arrays, and whatever has ``__cuda_array_interface__``, which becomes one without a copy."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from mlxdist import _core
+from mlxdist.arrays import elements, gpu
+from mlxdist.arrays import numpy as host
+
+
+def owns(x: object) -> bool:
+    """Torch's and JAX's have been asked before."""
+    return hasattr(x, "__cuda_array_interface__")
+
+
+def adopt(call: str, x: Any) -> Any:
+    """A CuPy array of the same memory; CuPy waits for the work that x announces."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None:
+        raise TypeError(f"[{call}] {type(x).__name__} is in GPU memory: import cupy, which can read it")
+    array = cupy.asarray(x)
+    host.check(call, array.dtype)
+    return array
+
+
+def template(call: str, dtype: Any) -> Any:
+    """CuPy's dtypes are NumPy's."""
+    return None
+
+
+def writable(call: str, out: Any) -> Any:
+    """Any contiguous array."""
+    array = adopt(call, out)
+    if not array.flags.c_contiguous:
+        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+    return array
+
+
+def overlaps(array: Any, out: Any) -> bool:
+    """As far as the ends of their memory tell."""
+    same = array.data.ptr == out.data.ptr and array.shape == out.shape and array.flags.c_contiguous
+    return not same and bool(sys.modules["cupy"].may_share_memory(array, out))
+
+
+def ordered(call: str, array: Any, stream: Any) -> None:
+    """``stream`` is a cupy.cuda.Stream that makes x, if that is not the current one."""
+    elements.finish(call, stream)
+
+
+def _buffer(array: Any) -> _core.Buffer:
+    _wait(array)  # CuPy also reuses memory that work under way still reads
+    return _core.Buffer(
+        array.data.ptr, array.size, _core.type_of(array.dtype), array, tuple(array.shape), on_device=True
+    )
+
+
+def _wait(array: Any) -> None:
+    with array.device:
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
+def pointer(array: Any) -> _core.Buffer:
+    """Where libmpi does not read GPU memory, a copy in the host's."""
+    if not gpu.is_read_by_mpi("cuda"):
+        return host.pointer(array.get())
+    with array.device:
+        return _buffer(array if array.flags.c_contiguous else array.copy(order="C"))
+
+
+def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+    """Where libmpi does not read GPU memory, in the host's."""
+    if not gpu.is_read_by_mpi("cuda"):
+        return _core.buffer_of(_core.empty(shape, array.dtype))
+    with array.device:
+        return _buffer(sys.modules["cupy"].empty(shape, array.dtype))
+
+
+def result(array: Any, buffer: _core.Buffer) -> Any:
+    """On the device of ``array``."""
+    with array.device:
+        return sys.modules["cupy"].asarray(buffer.owner)
+
+
+def assign(target: Any, source: Any) -> None:
+    """CuPy's own copy, from and to the host too."""
+    if isinstance(target, np.ndarray):
+        np.copyto(target, source.get())
+    elif isinstance(source, np.ndarray):
+        target.set(source)
+    else:
+        sys.modules["cupy"].copyto(target, source)
+        _wait(target)

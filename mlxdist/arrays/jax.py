@@ -1,0 +1,83 @@
+"""JAX arrays: read where they lie; a result is made in NumPy's memory, which JAX takes over without a copy.
+
+They cannot be written to, by JAX's promise to its compiler. So arrays on a GPU always go through host memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from mlxdist import _core
+from mlxdist.arrays import elements, gpu
+from mlxdist.arrays import numpy as host
+
+
+def owns(x: object) -> bool:
+    """Also the tracers that stand for arrays inside jit, grad and vmap."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.Array)
+
+
+def adopt(call: str, x: Any) -> Any:
+    """An array with values, on one device of this process."""
+    jax = sys.modules["jax"]
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(f"[{call}] x is being traced by JAX and has no values yet: communicate outside of jit and grad")
+    if x.is_deleted():
+        raise ValueError(f"[{call}] x was donated or deleted: give an array that still has its values")
+    elements.type_of(call, x.dtype.name)
+    if not x.is_fully_addressable or len(x.devices()) > 1:
+        raise TypeError(f"[{call}] x lies on several devices: give one part, x.addressable_data(0)")
+    if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
+        raise TypeError(f"[{call}] x has dtype {x.dtype}, which JAX would narrow: turn jax_enable_x64 on")
+    platform = next(iter(x.devices())).platform
+    if platform != "cpu":
+        gpu.say_staged(f"JAX arrays on {platform}", "a result cannot be written into JAX's memory")
+    return x
+
+
+def template(call: str, dtype: Any) -> Any:
+    """JAX's own scalar types, as jax.numpy.float32; the dtypes of its arrays are NumPy's."""
+    jnp = sys.modules.get("jax.numpy")
+    if jnp is None or not isinstance(dtype, type(jnp.float32)):
+        return None
+    return adopt(call, jnp.empty(0, dtype))
+
+
+def writable(call: str, out: Any) -> Any:
+    """Never."""
+    raise TypeError(f"[{call}] out= of a JAX array: JAX's arrays cannot be written to, use the result")
+
+
+def overlaps(array: Any, out: Any) -> bool:
+    """There is no out."""
+    return False
+
+
+def ordered(call: str, array: Any, stream: object) -> None:
+    """Reading an array waits for it."""
+    elements.no_stream(call, "JAX arrays", stream)
+
+
+def pointer(array: Any) -> _core.Buffer:
+    """On the CPU what JAX itself holds."""
+    return host.pointer(np.asarray(array))
+
+
+def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+    """Of NumPy, aligned as JAX wants it."""
+    return _core.buffer_of(_core.empty(shape, array.dtype))
+
+
+def result(array: Any, buffer: _core.Buffer) -> Any:
+    """On the device of ``array``, and committed to it only if that is."""
+    device = array.sharding if array.committed else None
+    return sys.modules["jax"].device_put(buffer.owner, device, may_alias=True)
+
+
+def assign(target: Any, source: Any) -> None:
+    """Into memory that JAX has not seen yet."""
+    np.copyto(target, np.asarray(source))

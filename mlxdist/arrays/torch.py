@@ -1,0 +1,122 @@
+"""PyTorch tensors: on the CPU where they lie; on a GPU where libmpi reads its memory, else copied through the host."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mlxdist import _core
+from mlxdist.arrays import elements, gpu
+
+
+def owns(x: object) -> bool:
+    """Any tensor, of subclasses too."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def adopt(call: str, x: Any) -> Any:
+    """A tensor with memory of its own and without gradient."""
+    return _checked(call, "x", x)
+
+
+def _checked(call: str, name: str, x: Any) -> Any:
+    torch = sys.modules["torch"]
+    if x.layout is not torch.strided:
+        raise TypeError(f"[{call}] {name} has layout {x.layout}: give {name}.to_dense()")
+    if x.is_nested:
+        raise TypeError(f"[{call}] {name} is a nested tensor: give its parts, {name}.unbind()")
+    if x.requires_grad:
+        raise TypeError(f"[{call}] {name} requires grad, which would end here: give {name}.detach()")
+    elements.type_of(call, _name(x.dtype))
+    try:
+        has_memory = x.data_ptr() != 0 or x.numel() == 0
+    except RuntimeError:  # inside vmap and torch.compile
+        has_memory = False
+    if not has_memory:
+        raise TypeError(f"[{call}] {name} is a {type(x).__name__} without memory: give a plain tensor with values")
+    return x
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def template(call: str, dtype: Any) -> Any:
+    """On the device that torch makes tensors on by default."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(dtype, torch.dtype):
+        return None
+    elements.type_of(call, _name(dtype))
+    return torch.empty(0, dtype=dtype)
+
+
+def writable(call: str, out: Any) -> Any:
+    """Autograd is told of the change, so that backward() does not take the new values for those it saved."""
+    _checked(call, "out", out)
+    if out.is_conj() or out.is_neg():
+        raise ValueError(f"[{call}] out is a lazy conjugate: give out.resolve_conj().resolve_neg()")
+    if not out.is_contiguous():
+        raise ValueError(f"[{call}] out is not contiguous: give out.contiguous()")
+    if not out.is_inference():
+        sys.modules["torch"].autograd.graph.increment_version(out)
+    return out
+
+
+def overlaps(array: Any, out: Any) -> bool:
+    """As far as the ends of their memory tell."""
+    first, end = _ends(array)
+    out_first, out_end = _ends(out)
+    same = first == out_first and array.shape == out.shape and array.is_contiguous()
+    return not same and first < out_end and out_first < end
+
+
+def _ends(x: Any) -> tuple[int, int]:
+    if x.numel() == 0:
+        return 0, 0
+    last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
+
+
+def ordered(call: str, array: Any, stream: Any) -> None:
+    """``stream`` is a torch.cuda.Stream that makes x, if that is not the current one."""
+    if array.device.type == "cpu":
+        elements.no_stream(call, "tensors on the CPU", stream)
+    elements.finish(call, stream)
+
+
+def _is_direct(x: Any) -> bool:
+    return x.device.type == "cpu" or gpu.is_read_by_mpi(x.device.type)
+
+
+def _buffer(x: Any) -> _core.Buffer:
+    on_device = x.device.type != "cpu"
+    if on_device:  # torch also reuses memory that work under way still reads
+        sys.modules["torch"].cuda.current_stream(x.device).synchronize()
+    return _core.Buffer(
+        x.data_ptr(), x.numel(), _core.DTYPES.index(_name(x.dtype)), x, tuple(x.shape), on_device=on_device
+    )
+
+
+def pointer(array: Any) -> _core.Buffer:
+    """Lazy conjugates and negatives are resolved."""
+    dense = array.resolve_conj().resolve_neg().contiguous()
+    return _buffer(dense if _is_direct(dense) else dense.cpu())
+
+
+def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+    """Plain tensors, of subclasses too."""
+    device = array.device if _is_direct(array) else "cpu"
+    return _buffer(sys.modules["torch"].empty(shape, dtype=array.dtype, device=device))
+
+
+def result(array: Any, buffer: _core.Buffer) -> Any:
+    """On the device of ``array``."""
+    return buffer.owner.to(array.device)
+
+
+def assign(target: Any, source: Any) -> None:
+    """Torch's own copy, between devices too."""
+    target.copy_(source)
+    if target.device.type == "cuda":
+        sys.modules["torch"].cuda.current_stream(target.device).synchronize()
