@@ -152,10 +152,7 @@ def type_of(cnp.dtype dtype) -> int:
 
 @cython.final
 cdef class Buffer:
-    """Elements that lie one behind the other, and the object that keeps them alive.
-
-    ``on_device``: only libmpi may touch the memory, no code of ours.
-    """
+    """Elements that lie one behind the other, and the object that keeps them alive; on_device: for libmpi only."""
 
     cdef void *address
     cdef readonly int64_t count
@@ -179,8 +176,7 @@ cdef class Buffer:
 
 def buffer_of(cnp.ndarray x) -> Buffer:
     """The elements of a C-contiguous array of a dtype of DTYPES, where they lie."""
-    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x,
-                  (<object>x).shape)
+    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x, (<object>x).shape)
 
 
 def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
@@ -316,11 +312,11 @@ def make_global() -> None:
 
 
 def cuda_aware() -> bool:
-    """Whether the started libmpi says that it reads GPU memory. MPICH 3.4.3 aborts when asked: ask only if it matters."""
-    cdef int (*query)() noexcept nogil
-    if started is None:
-        return False
-    query = <int (*)() noexcept nogil>dlsym(started.handle, "MPIX_Query_cuda_support")
+    """Whether the started libmpi reads GPU memory, as it says. MPICH 3.4.3 aborts when asked: ask if it matters."""
+    cdef int (*query)() noexcept
+    query = NULL
+    if started is not None:
+        query = <int (*)() noexcept>dlsym(started.handle, "MPIX_Query_cuda_support")
     return query != NULL and query() == 1
 
 

@@ -59,10 +59,15 @@ def _input(call: str, x: Any, stream: object) -> tuple[arrays.Framework, Any]:
     return framework, array
 
 
+def _kind(x: object) -> str:
+    """Its class and where that is from: CuPy's arrays and NumPy's are ndarrays both."""
+    return f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+
+
 def _output(framework: arrays.Framework, call: str, x: Any, shape: tuple[int, ...], out: Any) -> Any:
     """``out`` as an array that the result can be written to."""
     if mlx.owns(out) or arrays.of(out) is not framework:
-        raise TypeError(f"[{call}] out is {type(out).__name__}, x is {type(x).__name__}: give both of one framework")
+        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: give both of one framework")
     array = framework.writable(call, out)
     if array.dtype != x.dtype:
         raise ValueError(f"[{call}] out has dtype {array.dtype}, x has dtype {x.dtype}: give out the dtype of x")

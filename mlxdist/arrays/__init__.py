@@ -59,7 +59,7 @@ def of(x: object) -> Framework:
 
 def to_receive(call: str, dtype: Any) -> tuple[Framework, Any]:
     """The framework of ``dtype``, and its template."""
-    for framework in FRAMEWORKS:
+    for framework in reversed(FRAMEWORKS):  # NumPy takes types of others too
         template = framework.template(call, dtype)
         if template is not None:
             return framework, template

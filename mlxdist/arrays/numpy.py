@@ -61,16 +61,14 @@ def _exported(call: str, x: Any) -> np.ndarray:
         raise TypeError(f"[{call}] {name} cannot be looked at by NumPy ({error}): give a NumPy array") from None
 
 
-def template(call: str, dtype: Any) -> np.ndarray:
-    """NumPy's dtypes, types and names."""
+def template(call: str, dtype: Any) -> np.ndarray | None:
+    """NumPy's dtypes and types, and what it takes for one; not None, which to it is float64."""
     try:
-        if dtype is None:
-            raise TypeError  # to NumPy it is float64
-        wanted = np.dtype(dtype)
+        wanted = None if dtype is None else np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
-        raise TypeError(
-            f"[{call}] dtype={dtype!r} is no dtype of NumPy, MLX, PyTorch or JAX: give one of {', '.join(_core.DTYPES)}"
-        ) from None
+        wanted = None
+    if wanted is None:
+        return None
     check(call, wanted)
     return np.empty(0, wanted)
 

@@ -55,9 +55,9 @@ def writable(call: str, out: Any) -> Any:
     """Autograd is told of the change, so that backward() does not take the new values for those it saved."""
     _checked(call, "out", out)
     if out.is_conj() or out.is_neg():
-        raise ValueError(f"[{call}] out is a lazy conjugate: give out.resolve_conj().resolve_neg()")
+        raise ValueError(f"[{call}] out is a lazy conjugate or negative: give a tensor that holds its values")
     if not out.is_contiguous():
-        raise ValueError(f"[{call}] out is not contiguous: give out.contiguous()")
+        raise ValueError(f"[{call}] out is not contiguous: give a tensor in C order")
     if not out.is_inference():
         sys.modules["torch"].autograd.graph.increment_version(out)
     return out
@@ -116,7 +116,9 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
 
 
 def assign(target: Any, source: Any) -> None:
-    """Torch's own copy, between devices too."""
-    target.copy_(source)
+    """Torch's own copy, between devices too; its inference tensors can be written to in that mode alone."""
+    torch = sys.modules["torch"]
+    with torch.inference_mode():
+        target.copy_(source)
     if target.device.type == "cuda":
-        sys.modules["torch"].cuda.current_stream(target.device).synchronize()
+        torch.cuda.current_stream(target.device).synchronize()

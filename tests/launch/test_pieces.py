@@ -54,6 +54,7 @@ def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
 
 
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "tests/parallel"]
+PYTEST += ["--ignore=tests/parallel/frameworks"]
 THOSE_THAT_COMMUNICATE_MUCH = ["-k", "not bad_ and not mlx_lazy and not mlx_nn"]
 
 

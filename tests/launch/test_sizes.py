@@ -1,4 +1,4 @@
-"""tests/parallel on every MPI and at every number of ranks, and alone."""
+"""tests/parallel on every MPI and at every number of ranks, and alone; its frameworks/ on fewer, see there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import mpis
 from conftest import run
 
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel"]
+PYTEST += ["--ignore=tests/parallel/frameworks"]
 TIMEOUT_S = 240
 
 

@@ -1,0 +1,97 @@
+"""A stand-in for CuPy, since tests have no GPU: its device memory is the host's, and NumPy may not see it by itself.
+
+Work on a stream is done when the stream is synchronized: until then a copy holds zeros.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class Stream:
+    """Runs what was put on it when it is synchronized."""
+
+    def __init__(self) -> None:
+        self.pending: list[Callable[[], None]] = []
+
+    def synchronize(self) -> None:
+        while self.pending:
+            self.pending.pop(0)()
+
+
+class Array:
+    """What mlxdist uses of cupy.ndarray."""
+
+    device = contextlib.nullcontext()
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory = memory
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.memory.__array_interface__ | {"version": 3}
+
+    @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self.memory.ctypes.data)
+
+    @property
+    def flags(self) -> Any:
+        return self.memory.flags
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.memory.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.memory.shape
+
+    @property
+    def size(self) -> int:
+        return self.memory.size
+
+    def copy(self, order: str = "C") -> Array:
+        return later(self.memory, np.zeros(self.shape, self.dtype))
+
+    def get(self) -> np.ndarray:
+        current.synchronize()
+        return self.memory.copy()
+
+    def set(self, x: np.ndarray) -> None:
+        current.synchronize()
+        self.memory[...] = x
+
+
+current = Stream()
+
+
+def later(source: np.ndarray, target: np.ndarray) -> Array:
+    """A copy that is made on the current stream."""
+    current.pending.append(lambda: np.copyto(target, source))
+    return Array(target)
+
+
+def asarray(x: Any) -> Array:
+    if isinstance(x, Array):
+        return x
+    if isinstance(x, np.ndarray):
+        return Array(x.copy())
+    return Array(np.asarray(types.SimpleNamespace(__array_interface__=x.__cuda_array_interface__)))
+
+
+def module() -> types.ModuleType:
+    """To be put into sys.modules as cupy."""
+    cupy: Any = types.ModuleType("cupy")
+    cupy.ndarray = Array
+    cupy.asarray = asarray
+    cupy.empty = lambda shape, dtype: Array(np.empty(shape, dtype))
+    cupy.copyto = lambda target, source: later(source.memory, target.memory)
+    cupy.may_share_memory = lambda a, b: np.may_share_memory(a.memory, b.memory)
+    cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: current, Stream=Stream)
+    return cupy

@@ -1,0 +1,105 @@
+"""What is particular to JAX's arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.refused import COLLECTIVES, OTHER, SIZE, WORLD, assert_refused, case
+from parallel.ring import needs_peers
+
+import mlxdist as dist
+from mlxdist import _core
+from mlxdist.arrays import jax as ours
+
+jax: Any = pytest.importorskip("jax", reason="JAX is not installed")
+jnp: Any = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "complex64"])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
+def test_nothing_is_copied(dtype: str, shape: tuple[int, ...]) -> None:
+    """x is read where JAX has it, and the result is taken over where it was received."""
+    x = jnp.ones(shape, dtype)
+    read = ours.pointer(x).owner
+    assert read.ctypes.data == x.unsafe_buffer_pointer()
+    assert not read.flags.writeable
+    filled = ours.like(x, (2, *shape))
+    filled.owner[...] = 1
+    result = ours.result(x, filled)
+    assert result.unsafe_buffer_pointer() == filled.owner.ctypes.data
+    assert result.sharding == x.sharding
+    assert result.committed == x.committed
+    assert result.tolist() == jnp.ones((2, *shape), dtype).tolist()
+
+
+def test_results_stay_when_ours_are_gone() -> None:
+    results = [dist.all_sum(jnp.full(1000, i, jnp.float32)) for i in range(20)]
+    for i, result in enumerate(results):
+        assert set(result.tolist()) == {float(i * SIZE)}
+
+
+def traced(x: Any) -> Any:
+    return dist.all_sum(x).sum()
+
+
+def test_inputs() -> None:
+    x, used = jnp.ones(3), jnp.ones(3)
+    used.delete()
+    tracing = "x is being traced by JAX and has no values yet: communicate outside of jit"
+    assert_refused(
+        [
+            *(case("all_sum", tracing, TypeError, change(traced), x) for change in (jax.jit, jax.grad)),
+            case("all_sum", tracing, TypeError, jax.vmap(dist.all_sum), jnp.ones((3, 2))),
+            case("all_sum", "x was donated or deleted: give", ValueError, dist.all_sum, used),
+            case("all_sum", r"dtype key<fry>, .*: give one of", TypeError, dist.all_sum, jax.random.key(0)),
+            case("all_sum", "dtype int4, .*: give one of", TypeError, dist.all_sum, jnp.ones(3, jnp.int4)),
+            case("all_sum", "JAX arrays have no streams", TypeError, dist.all_sum, x, stream=0),
+            case("all_sum", "which JAX would narrow: turn jax_enable_x64 on", TypeError, narrowed),
+        ]
+    )
+
+
+def narrowed() -> Any:
+    with jax.enable_x64(True):
+        x = jnp.ones(3, jnp.float64)
+    with jax.enable_x64(False):
+        return dist.all_sum(x)
+
+
+def test_outputs() -> None:
+    x = jnp.ones(3, jnp.float32)
+    cannot, mixed = "JAX's arrays cannot be written to, use the result", "give both of one framework"
+    assert_refused(
+        [
+            *(
+                case(call, cannot, TypeError, run, x, out=x)
+                for call, run in COLLECTIVES.items()
+                if call != "sum_scatter"
+            ),
+            case(
+                "all_sum", f"out is numpy.ndarray, .*: {mixed}", TypeError, dist.all_sum, x, out=np.ones(3, np.float32)
+            ),
+            case(
+                "all_sum",
+                f"out is jaxlib.ArrayImpl, .*: {mixed}",
+                TypeError,
+                dist.all_sum,
+                np.ones(3, np.float32),
+                out=x,
+            ),
+        ]
+    )
+
+
+def test_what_cannot_be_received() -> None:
+    needs_peers(WORLD)
+    assert_refused([case("recv", "larger than memory", ValueError, dist.recv, 2**62, jnp.float32, OTHER)])
+
+
+def test_dtypes_of_arrays_are_numpys() -> None:
+    """x.dtype is np.dtype: NumPy's array comes; jnp.float32 is JAX's own."""
+    assert isinstance(ours.template("recv", jnp.float32), jax.Array)
+    assert ours.template("recv", jnp.ones(3).dtype) is None
+    assert _core.type_of(jnp.ones(3, jnp.bfloat16).dtype) == _core.DTYPES.index("bfloat16")

@@ -1,0 +1,121 @@
+"""What is particular to PyTorch's tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.refused import COLLECTIVES, OTHER, SIZE, WORLD, assert_refused, case
+from parallel.ring import needs_peers
+
+import mlxdist as dist
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_inputs() -> None:
+    vmapped = torch.vmap(dist.all_sum)
+    detach, memory = r"x requires grad, .*: give x.detach\(\)", "without memory: give a plain tensor"
+    assert_refused(
+        [
+            *(
+                case(call, detach, TypeError, run, torch.ones(3, requires_grad=True))
+                for call, run in COLLECTIVES.items()
+            ),
+            case("all_sum", detach, TypeError, dist.all_sum, torch.nn.Parameter(torch.ones(3))),
+            case("all_sum", r"layout torch.sparse_coo: give x.to_dense\(\)", TypeError, dist.all_sum, sparse()),
+            case("all_sum", "dtype complex32, .*: give one of", TypeError, dist.all_sum, half_complex()),
+            case(
+                "all_sum", "dtype float8_e5m2, .*: give", TypeError, dist.all_sum, torch.ones(3).to(torch.float8_e5m2)
+            ),
+            case("all_sum", memory, TypeError, dist.all_sum, torch.ones(3, device="meta")),
+            case("all_sum", memory, TypeError, vmapped, torch.ones(3, 2)),
+            case("all_sum", "tensors on the CPU have no streams", TypeError, dist.all_sum, torch.ones(3), stream=0),
+        ]
+    )
+
+
+def sparse() -> Any:
+    return torch.eye(3).to_sparse()
+
+
+def half_complex() -> Any:
+    return torch.empty(3, dtype=torch.complex32)
+
+
+def test_outputs() -> None:
+    x, c = torch.zeros(6), torch.zeros(3, dtype=torch.complex64)
+    held = torch.zeros(7)
+    run, mixed = dist.all_sum, "give both of one framework"
+    assert_refused(
+        [
+            case(
+                "all_sum",
+                f"out is numpy.ndarray, x is torch.Tensor: {mixed}",
+                TypeError,
+                run,
+                x,
+                out=np.zeros(6, np.float32),
+            ),
+            case(
+                "all_sum",
+                f"out is torch.Tensor, x is numpy.ndarray: {mixed}",
+                TypeError,
+                run,
+                np.zeros(6, np.float32),
+                out=x,
+            ),
+            case("all_sum", "out is list", TypeError, run, x, out=[0.0] * 6),
+            case(
+                "all_sum", "out requires grad, .*: give out.detach", TypeError, run, x, out=x.clone().requires_grad_()
+            ),
+            case("all_sum", "out is not contiguous: give", ValueError, run, x, out=torch.zeros(12)[::2]),
+            case("all_sum", "out is not contiguous: give", ValueError, run, x, out=torch.zeros(1).expand(6)),
+            case("all_sum", "out is a lazy conjugate", ValueError, run, c, out=c.conj()),
+            case("all_sum", r"shape \(5,\), x has shape \(6,\): give", ValueError, run, x, out=torch.zeros(5)),
+            case("all_sum", "dtype torch.int32, x has .*: give", ValueError, run, x, out=x.to(torch.int32)),
+            case("all_sum", "out overlaps x in part: give", ValueError, run, held[:6], out=held[1:]),
+            case("all_sum", "out overlaps x in part: give", ValueError, run, held[::2], out=held[:4]),
+        ]
+    )
+    assert_beside(held)
+
+
+def assert_beside(held: Any) -> None:
+    """Parts of one tensor that do not overlap are no error."""
+    out = held[3:6]
+    assert dist.all_sum(held[:3], out=out) is out
+
+
+def test_what_cannot_be_received() -> None:
+    needs_peers(WORLD)
+    assert_refused(
+        [
+            case("recv", "larger than memory can be: give", ValueError, dist.recv, shape, torch.float32, OTHER)
+            for shape in (2**62, 2**64, (2**40, 2**40))
+        ]
+        + [case("recv", "dtype qint8, .*: give one of", TypeError, dist.recv, 3, torch.qint8, OTHER)]
+    )
+
+
+def test_autograd_is_told_of_writing() -> None:
+    """A value that backward() needs was overwritten: torch's own error instead of a wrong gradient."""
+    saved = torch.ones(3)
+    loss = (torch.ones(3, requires_grad=True) * saved).sum()
+    dist.all_sum(saved, out=saved)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_subclasses_give_plain_tensors() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    if SIZE > 1:
+        assert type(dist.all_sum(parameter)) is torch.Tensor
+    assert dist.all_sum(parameter, out=parameter) is parameter
+    assert parameter.tolist() == [SIZE] * 3
+
+
+def test_results_begin_on_a_cache_line() -> None:
+    assert dist.all_gather(torch.ones(5)).data_ptr() % 64 == 0 or SIZE == 1

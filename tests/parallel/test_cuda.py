@@ -1,0 +1,176 @@
+"""Arrays in GPU memory, acted by fake_cupy: their pointers go to a libmpi that can have them, else they are copied."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel import fake_cupy
+from parallel.reference import NAMES, assert_same, reduced, values
+from parallel.refused import SIZE, WORLD, assert_refused, case
+from parallel.ring import around, needs_peers
+
+import mlxdist as dist
+from mlxdist import _core, config
+from mlxdist.arrays import cupy, gpu
+
+SHAPES = ((), (0,), (2 * SIZE, 3))
+
+
+class Foreign:
+    """An array of a library that is not known, as Numba's."""
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory = memory
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.memory.__array_interface__ | {"version": 3}
+
+
+def forget() -> None:
+    gpu.is_read_by_mpi.cache_clear()
+    gpu.say_staged.cache_clear()
+
+
+@pytest.fixture(params=["0", "1"], ids=["staged", "aware"])
+def aware(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    monkeypatch.setenv(config.CUDA_AWARE.name, request.param)
+    forget()
+    yield request.param == "1"
+    forget()
+
+
+def columns(x: np.ndarray) -> np.ndarray:
+    return np.asfortranarray(x) if x.ndim == 2 else x.copy()
+
+
+MADE: dict[str, Callable[[np.ndarray], Any]] = {
+    "contiguous": lambda x: fake_cupy.Array(x.copy()),
+    "Fortran order": lambda x: fake_cupy.Array(columns(x)),
+    "foreign": lambda x: None if x.dtype.name == "bfloat16" else Foreign(x.copy()),  # the interface has no name for it
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation(world: dist.Group, aware: bool, name: str) -> None:
+    for shape, made in itertools.product(SHAPES, MADE.values()):
+        each = [values(name, shape, rank) for rank in range(SIZE)]
+        x = made(each[world.rank()])
+        if x is None:
+            continue
+        total = reduced("all_sum", each)
+        check(dist.all_sum, x, total, each)
+        check(dist.all_max, x, reduced("all_max", each), each)
+        check(functools.partial(dist.broadcast, src=SIZE - 1), x, each[-1], each)
+        check(dist.all_gather, x, np.concatenate([np.atleast_1d(y) for y in each]), each)
+        if len(shape) == 2:
+            check(dist.sum_scatter, x, np.split(total, SIZE)[world.rank()], each)
+
+
+def check(run: Callable[..., Any], x: Any, expected: np.ndarray, each: list[np.ndarray]) -> None:
+    """A new result, out= and out=x; x stays as it was except in the last."""
+    out = fake_cupy.Array(np.empty_like(expected, order="C"))
+    assert run(x, out=out) is out
+    fake_cupy.current.synchronize()
+    assert_same(out.memory, expected)
+    assert_same(np.array(x.memory, order="C"), each[WORLD.rank()])
+    if SIZE == 1:
+        return
+    result = run(x)
+    assert type(result) is fake_cupy.Array
+    assert_same(result.memory, expected)
+    if expected.shape == x.memory.shape and x.memory.flags.c_contiguous:
+        again = type(x)(x.memory.copy())
+        assert run(again, out=again) is again
+        assert_same(again.memory, expected)
+
+
+def test_messages(world: dist.Group, aware: bool) -> None:
+    needs_peers(world)
+    expected = np.arange(5) + (world.rank() - 1) % SIZE
+    x = fake_cupy.Array(np.arange(5) + world.rank())
+    out = fake_cupy.Array(np.zeros(5, int))
+    for receive in (lambda src: dist.recv_like(x, src), lambda src: dist.recv_like(x, src, out=out)):
+        result = around(world, lambda dst: dist.send(x, dst), receive)
+        assert_same(result.memory, expected)
+    assert result is out
+
+
+def test_what_the_core_gets(aware: bool) -> None:
+    """The array's own memory, or the host's; what makes the array is done by then."""
+    x = fake_cupy.Array(np.arange(6.0))
+    buffer = cupy.pointer(x)
+    assert (buffer.count, buffer.shape, buffer.on_device) == (6, (6,), aware)
+    assert (buffer.owner is x) == aware
+    made = fake_cupy.later(np.ones(4), np.empty(4))
+    owner = cupy.pointer(made).owner
+    assert not fake_cupy.current.pending
+    assert_same(owner.memory if aware else owner, np.ones(4))
+    filled = cupy.like(x, (2, 3))
+    assert (filled.count, filled.shape, filled.on_device) == (6, (2, 3), aware)
+    strided = cupy.pointer(fake_cupy.Array(np.arange(6.0)[::2]))
+    assert not fake_cupy.current.pending
+    assert_same(strided.owner.memory if aware else strided.owner, np.arange(6.0)[::2].copy())
+
+
+def test_a_stream_that_is_named_is_waited_for(aware: bool) -> None:
+    stream, x = fake_cupy.Stream(), fake_cupy.Array(np.zeros(3))
+    stream.pending.append(lambda: x.memory.fill(1))
+    result = dist.all_sum(x, stream=stream)
+    assert_same(result.memory, np.full(3, float(SIZE)))
+    text = "is no stream: give one of the framework of x"
+    assert_refused([case("all_sum", text, TypeError, dist.all_sum, x, stream=number) for number in (0, "gpu")])
+
+
+def test_copying_is_said_once(aware: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    needs_peers(WORLD)
+    for _ in range(2):
+        dist.all_sum(fake_cupy.Array(np.ones(3)))
+    said = capfd.readouterr().err.count("arrays on cuda are copied through host memory")
+    assert said == (not aware and WORLD.rank() == 0)
+
+
+def test_the_library_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the variable is not set, and for CUDA alone."""
+    asked: list[bool] = []
+    monkeypatch.delenv(config.CUDA_AWARE.name, raising=False)
+    monkeypatch.setattr(_core, "cuda_aware", lambda: asked.append(True) or True)
+    forget()
+    assert [gpu.is_read_by_mpi("cuda"), gpu.is_read_by_mpi("cuda"), gpu.is_read_by_mpi("mps")] == [True, True, False]
+    assert asked == [True]
+    forget()
+
+
+def test_what_the_libraries_say() -> None:
+    """None of those that are tested was built with CUDA; a group of one has no library."""
+    assert not _core.cuda_aware()
+
+
+def test_refused(aware: bool) -> None:
+    held = np.zeros(7)
+    x = fake_cupy.Array(held[:6])
+    run, mixed = dist.all_sum, "give both of one framework"
+    assert_refused(
+        [
+            case("all_sum", "dtype object, .*: give one of", TypeError, run, fake_cupy.Array(np.array([None]))),
+            case("all_sum", f"out is numpy.ndarray, .*: {mixed}", TypeError, run, x, out=np.zeros(6)),
+            case("all_sum", f"out is parallel.Array, x is numpy.ndarray: {mixed}", TypeError, run, np.zeros(6), out=x),
+            case("all_sum", "out is not contiguous", ValueError, run, x, out=fake_cupy.Array(np.zeros(12)[::2])),
+            case("all_sum", "out overlaps x", ValueError, run, x, out=fake_cupy.Array(held[1:])),
+            case("all_sum", r"out has shape \(5,\)", ValueError, run, x, out=fake_cupy.Array(np.zeros(5))),
+        ]
+    )
+
+
+def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    x = Foreign(np.zeros(3))
+    assert_refused([case("all_sum", "Foreign is in GPU memory: import cupy", TypeError, dist.all_sum, x)])
+    assert "cupy" not in sys.modules
