@@ -4,6 +4,8 @@ MPI ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
+# PyPI's for Linux brings 2 GB of CUDA; what is built for CPUs alone says so in its version, and lies elsewhere.
+TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
 SOURCES := setup.py pyproject.toml mlxdist/_core.pyx $(wildcard mlxdist/core/* include/mlxdist/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
@@ -18,6 +20,10 @@ $(VENV)/.made: pyproject.toml
 	$(PY) -m pip install --quiet --upgrade 'pip>=25.1' 'numpy>=2.0'
 	$(PY) -m pip install --quiet --group test
 	$(PY) -m pip install --quiet 'mlx[cpu]' || echo 'MLX has no wheel here: its tests are left out'
+	$(PY) -m pip install --quiet --only-binary :all: jax || echo 'JAX has no wheel here: its tests are left out'
+	$(PY) -m pip install --quiet --only-binary :all: --retries 1 --timeout 20 \
+		--extra-index-url https://download.pytorch.org/whl/cpu '$(TORCH)' \
+		|| echo 'PyTorch has no wheel for CPUs here: its tests are left out'
 	touch $@
 
 $(BUILT): $(VENV)/.made $(SOURCES)

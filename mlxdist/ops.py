@@ -75,6 +75,9 @@ def _output(framework: arrays.Framework, call: str, x: Any, shape: tuple[int, ..
         raise ValueError(
             f"[{call}] out has shape {tuple(array.shape)}, x has shape {tuple(x.shape)}: give out the shape {shape}"
         )
+    device, wanted = (getattr(either, "device", None) for either in (array, x))  # NumPy 1 has none
+    if device != wanted:
+        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: give both on one device")
     if framework.overlaps(x, array):
         raise ValueError(f"[{call}] out overlaps x in part: give x itself or memory of its own")
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from parallel.refused import COLLECTIVES, OTHER, SIZE, WORLD, assert_refused, ca
 from parallel.ring import needs_peers
 
 import mlxdist as dist
+from mlxdist import config
+from mlxdist.arrays import gpu
+from mlxdist.arrays import torch as ours
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -67,7 +71,7 @@ def test_outputs() -> None:
                 np.zeros(6, np.float32),
                 out=x,
             ),
-            case("all_sum", "out is list", TypeError, run, x, out=[0.0] * 6),
+            case("all_sum", f"out is builtins.list, .*: {mixed}", TypeError, run, x, out=[0.0] * 6),
             case(
                 "all_sum", "out requires grad, .*: give out.detach", TypeError, run, x, out=x.clone().requires_grad_()
             ),
@@ -119,3 +123,37 @@ def test_subclasses_give_plain_tensors() -> None:
 
 def test_results_begin_on_a_cache_line() -> None:
     assert dist.all_gather(torch.ones(5)).data_ptr() % 64 == 0 or SIZE == 1
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says so, though its memory is the host's."""
+
+    device = property(lambda self: torch.device("cuda:0"))
+
+    def cpu(self) -> Any:
+        return self.as_subclass(torch.Tensor).clone()
+
+
+@pytest.mark.parametrize("aware", ["0", "1"], ids=["staged", "aware"])
+def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, aware: str) -> None:
+    """The tensor's own memory after its stream was waited for, or a copy in the host's and back."""
+    waited = []
+    stream = types.SimpleNamespace(synchronize=lambda: waited.append(True))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setenv(config.CUDA_AWARE.name, aware)
+    gpu.is_read_by_mpi.cache_clear()
+    x = torch.ones(3).as_subclass(OnGPU)
+    buffer = ours.pointer(x)
+    assert buffer.on_device == (aware == "1")
+    assert (buffer.owner is x) == bool(waited) == (aware == "1")
+    out = torch.zeros(3).as_subclass(OnGPU)
+    assert dist.all_sum(x, out=out) is out
+    assert out.tolist() == [SIZE] * 3
+    assert dist.broadcast(out, SIZE - 1, out=x, stream=stream) is x
+    assert x.tolist() == [SIZE] * 3
+    assert waited
+    text = "is no stream: give one of the framework of x"
+    assert_refused([case("all_sum", text, TypeError, dist.all_sum, x, stream=0)])
+    mixed = r"out is on cpu, x on cuda:0: give both on one device"
+    assert_refused([case("all_sum", mixed, TypeError, dist.all_sum, x, out=torch.zeros(3))])
+    gpu.is_read_by_mpi.cache_clear()
