@@ -1,4 +1,4 @@
-"""Add arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy and every other buffer.
+"""Add arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy, PyTorch, JAX and CuPy.
 
 >>> import mlxdist as dist
 >>> group = dist.init()

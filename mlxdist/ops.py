@@ -164,8 +164,10 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
         x: an array, buffer or number; the same shape and dtype on every rank. bool: "or". Integers wrap. 16-bit floats
             are added in float32 and rounded to nearest even.
         group: the ranks that take part; all by default.
-        stream: MLX's stream or device, for an mx.array.
-        out: an array of x's shape and dtype that the result goes to, ``out=x`` too; not for an mx.array.
+        stream: MLX's stream or device for an mx.array; for a tensor or CuPy array on a GPU the stream that makes it, if
+            not the current one.
+        out: an array of x's kind, shape and dtype that the result goes to, ``out=x`` too; not for arrays of MLX and
+            JAX, which cannot be written to.
 
     Returns:
         ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one: ``x`` itself.
@@ -335,7 +337,8 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
 
     Args:
         shape: an int or a sequence of ints.
-        dtype: NumPy's dtype, type or name gives a NumPy array, an ``mx.Dtype`` a lazy mx.array.
+        dtype: NumPy's dtype, type or name gives a NumPy array, an ``mx.Dtype`` a lazy mx.array, torch's a tensor and
+            ``jax.numpy``'s type a JAX array.
         src: a rank of the group other than this.
 
     Raises:

@@ -7,28 +7,27 @@ from typing import Any
 from mlxdist import _core
 
 
-def type_of(call: str, name: str) -> int:
-    """The place of the dtype ``name`` in DTYPES, or a TypeError."""
+def check(call: str, name: str) -> None:
+    """Refuse a dtype that is not in DTYPES."""
     if name not in _core.DTYPES:
         raise refused(call, name)
-    return _core.DTYPES.index(name)
 
 
 def refused(call: str, dtype: object) -> TypeError:
-    """The error of a dtype that has no numbers which could be added."""
+    """The error of a dtype that has no numbers to add."""
     return TypeError(
         f"[{call}] x has dtype {dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}"
     )
 
 
 def no_stream(call: str, kind: str, stream: Any) -> None:
-    """The work of ``kind`` of arrays is done, or waited for by reading them."""
+    """Refuse a stream for arrays whose work is done, or is waited for when they are read."""
     if stream is not None:
         raise TypeError(f"[{call}] stream={stream!r}: {kind} have no streams, leave it out")
 
 
 def finish(call: str, stream: Any) -> None:
-    """Wait for a framework's stream."""
+    """Wait for the stream of a framework, if one is given."""
     if stream is None:
         return
     if not callable(getattr(stream, "synchronize", None)):

@@ -28,7 +28,7 @@ def adopt(call: str, x: Any) -> Any:
         raise TypeError(f"[{call}] x is being traced by JAX and has no values yet: communicate outside of jit and grad")
     if x.is_deleted():
         raise ValueError(f"[{call}] x was donated or deleted: give an array that still has its values")
-    elements.type_of(call, x.dtype.name)
+    elements.check(call, x.dtype.name)
     if not x.is_fully_addressable or len(x.devices()) > 1:
         raise TypeError(f"[{call}] x lies on several devices: give one part, x.addressable_data(0)")
     if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:

@@ -28,7 +28,7 @@ def _checked(call: str, name: str, x: Any) -> Any:
         raise TypeError(f"[{call}] {name} is a nested tensor: give its parts, {name}.unbind()")
     if x.requires_grad:
         raise TypeError(f"[{call}] {name} requires grad, which would end here: give {name}.detach()")
-    elements.type_of(call, _name(x.dtype))
+    elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0
     except RuntimeError:  # inside vmap and torch.compile
@@ -47,7 +47,7 @@ def template(call: str, dtype: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(dtype, torch.dtype):
         return None
-    elements.type_of(call, _name(dtype))
+    elements.check(call, _name(dtype))
     return torch.empty(0, dtype=dtype)
 
 
