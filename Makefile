@@ -4,7 +4,7 @@ MPI ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx $(wildcard mlxdist/core/* include/mlxdist/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/core/* include/mlxdist/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help

@@ -23,6 +23,10 @@ ABORT = Variable("MLXDIST_ABORT", "1", "0: an uncaught exception on one rank doe
 MAX_COUNT = Variable(
     "MLXDIST_MAX_COUNT", str(2**31 - 1), "elements that one MPI call may carry; longer arrays go in pieces"
 )
+TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: for ever")
+QUIET = Variable("MLXDIST_QUIET", "0", "1: no line on stderr that says who has been awaited for 10 s, 20 s, 40 s ...")
+CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
+NODE = Variable("MLXDIST_NODE", "1", "0: everything as if each rank were alone on its host")
 RANK_PID = Variable(
     "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
 )
@@ -31,4 +35,4 @@ MPI4PY_LIBMPI = Variable(
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 
-USER_VARIABLES = (LIBMPI, ABORT, MAX_COUNT)
+USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, ABORT, CHECK, NODE, MAX_COUNT)

@@ -16,6 +16,11 @@ from mlxdist import _core, mlx, world
 from mlxdist.arrays import numpy as host
 
 SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+ALLREDUCE, SCATTER, GATHER, BROADCAST, BARRIER, SEND, RECV = map(
+    _core.OPERATIONS_OF.__getitem__,
+    ("all_reduce", "sum_scatter", "all_gather", "broadcast", "barrier", "send", "recv"),
+)
+NOTHING = _core.Buffer(0, 0, 0, None, ())
 
 
 def _members(call: str, group: object) -> _core.Group:
@@ -140,7 +145,7 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
         out,
         _same,
         lambda: mlx.collective(call, x, members, stream, out),
-        lambda x, out: _core.allreduce(members, op, host.pointer(x), _core.buffer_of(out)),
+        lambda x, out: _core.communicate(members, ALLREDUCE, host.pointer(x), _core.buffer_of(out), op),
     )
 
 
@@ -218,7 +223,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
         out,
         _gathered,
         lambda: mlx.collective("all_gather", x, members, stream, out),
-        lambda x, out: _core.allgather(members, host.pointer(x), _core.buffer_of(out)),
+        lambda x, out: _core.communicate(members, GATHER, host.pointer(x), _core.buffer_of(out)),
     )
 
 
@@ -245,7 +250,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
         out,
         _scattered,
         lambda: mlx.sum_scatter(x, members, stream, out),
-        lambda x, out: _core.reduce_scatter(members, SUM, host.pointer(x), _core.buffer_of(out)),
+        lambda x, out: _core.communicate(members, SCATTER, host.pointer(x), _core.buffer_of(out), SUM),
     )
 
 
@@ -269,7 +274,8 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     def run(x: np.ndarray, out: np.ndarray) -> None:
         if members.rank() == root:
             np.copyto(out, x)
-        _core.broadcast(members, _core.buffer_of(out), root)
+        buffer = _core.buffer_of(out)
+        _core.communicate(members, BROADCAST, buffer, buffer, peer=root)
 
     return _collective(
         "broadcast",
@@ -291,7 +297,7 @@ def barrier(*, group: world.Group | None = None) -> None:
 
     MPI_Barrier (MPI 4.1, section 6.3).
     """
-    _core.barrier(_members("barrier", group))
+    _core.communicate(_members("barrier", group), BARRIER, NOTHING, NOTHING)
 
 
 def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
@@ -313,7 +319,8 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     rank = _peer("send", "dst", dst, members)
     if mlx.owns(x):
         return mlx.send(x, rank, members, stream)
-    _core.send(members, host.pointer(_input("send", x, stream)), rank)
+    buffer = host.pointer(_input("send", x, stream))
+    _core.communicate(members, SEND, buffer, buffer, peer=rank)
     return x
 
 
@@ -342,7 +349,8 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
         return mlx.recv(lengths, dtype, rank, members, stream)
     host.ordered("recv", stream)
     out = host.new("recv", lengths, dtype)
-    _core.recv(members, _core.buffer_of(out), rank)
+    buffer = _core.buffer_of(out)
+    _core.communicate(members, RECV, buffer, buffer, peer=rank)
     return out
 
 
@@ -363,5 +371,6 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
         return mlx.recv_like(x, rank, members, stream, out)
     array = _input("recv_like", x, stream)
     result = _output("recv_like", array, array.shape, out)
-    _core.recv(members, _core.buffer_of(result), rank, "recv_like")
+    buffer = _core.buffer_of(result)
+    _core.communicate(members, RECV, buffer, buffer, peer=rank, name="recv_like")
     return result if out is None else out
