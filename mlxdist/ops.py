@@ -167,6 +167,9 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
         TypeError: x, group, stream or out is of a kind that cannot be used.
         ValueError: out has another shape or dtype, is read-only, not contiguous or overlaps x in part; the group is
             closed.
+        MismatchError: the ranks made different calls; every rank raises it.
+        PeerError, TimeoutError: a rank has died, or not come within the time limit of ``init``. After one of these three
+            the group cannot be used any more.
         MPIError: libmpi failed.
 
     Example:
@@ -308,6 +311,7 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     Raises:
         TypeError: x cannot be communicated; dst is no int.
         ValueError: dst is not in the group or this rank itself; the group has one rank, or is closed.
+        PeerError, TimeoutError: dst has died, or not received within the time limit; the group cannot be used any more.
 
     Example:
         >>> mlxdist.send(np.arange(4), 1)
@@ -334,7 +338,8 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
 
     Raises:
         TypeError, ValueError: as of ``send``, and for a shape or dtype that cannot be.
-        MismatchError: the message has another length; it is thrown away, and later messages can be received.
+        MismatchError: the message has another dtype or length; it is thrown away, and later messages can be received.
+        PeerError, TimeoutError: src has died, or has not sent within the time limit; after the latter try again.
 
     Example:
         >>> mlxdist.recv((4,), np.int64, 0)

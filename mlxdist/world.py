@@ -47,6 +47,7 @@ class Group(_core.Group):
         Raises:
             TypeError: color or key is no int.
             ValueError: color is negative or too large, or the group is closed.
+            MismatchError, PeerError, TimeoutError: as ``all_sum``.
 
         Example:
             >>> pair = mlxdist.init().split(mlxdist.init().rank() // 2)
@@ -362,8 +363,9 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
 def finalize() -> None:
     """End all communication, and MPI too if mlxdist initialized it; runs by itself at the program's end.
 
-    Every rank must call it if one does. Operations under way are waited for; later ones raise ValueError. Harmless
-    when repeated. Groups may be let go of before or after.
+    Every rank must call it if one does, and waits for those of its host. Operations under way are waited for; later
+    ones raise ValueError. Harmless when repeated. Groups may be let go of before or after. Where a rank has died or
+    was given up, MPI is left as it is.
 
     Example:
         >>> mlxdist.finalize()
