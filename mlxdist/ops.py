@@ -168,8 +168,8 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
         ValueError: out has another shape or dtype, is read-only, not contiguous or overlaps x in part; the group is
             closed.
         MismatchError: the ranks made different calls; every rank raises it.
-        PeerError, TimeoutError: a rank has died, or not come within the time limit of ``init``. After one of these three
-            the group cannot be used any more.
+        PeerError, TimeoutError: a rank has died, or not come within the time limit of ``init``. After one of these
+            three the group cannot be used any more.
         MPIError: libmpi failed.
 
     Example:

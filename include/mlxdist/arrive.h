@@ -11,6 +11,7 @@ struct ranks {
     struct comm *comm;
     struct node *node; /* NULL: no other rank shares this host's memory */
     int is_whole;      /* all of them do */
+    int is_world;
     struct patience patience;
     uint64_t sequence;          /* of collectives */
     uint64_t own[2], lowest[2]; /* fingerprints, while they agree */
@@ -32,5 +33,8 @@ int ranks_share(struct ranks *ranks, const struct ranks *world, char *not_sharin
 /* Return OK when all are known to make this call, with payload in the node's slots where is_whole. */
 int ranks_arrive(struct ranks *ranks, const struct call *call, const void *payload, size_t nbytes, int binding,
                  struct outcome *outcome);
+
+/* This rank has left the node and will call nothing more: say so to the other hosts, which may be waiting for it. */
+int ranks_end(struct ranks *ranks, struct outcome *outcome);
 
 #endif

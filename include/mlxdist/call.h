@@ -17,6 +17,7 @@ extern "C" {
     row(BROADCAST, "broadcast") \
     row(BARRIER, "barrier") \
     row(SPLIT, "split") \
+    row(FINALIZE, "finalize") \
     row(SEND, "send") \
     row(RECV, "recv")
 /* clang-format on */

@@ -55,6 +55,7 @@ int ranks_share(struct ranks *ranks, const struct ranks *world, char *not_sharin
     struct comm *local;
     int32_t whole = 1;
     ranks->node = NULL;
+    ranks->is_world = !world;
     ranks->is_whole = ranks->comm->size == 1;
     if (ranks->is_whole || !job.settings.share)
         return OK;
@@ -86,7 +87,7 @@ static int look_for_agreement(void *it, int thorough, struct outcome *outcome) {
     if (CALL(test, &agreement->request, &done, outcome))
         return -1;
     for (int seat = 0; thorough && !done && node && seat < node_seats(node); seat++)
-        if (node_look(node, seat, outcome))
+        if (node_look(node, seat, outcome) == PEER_DIED) /* who has left agrees all the same, see ranks_end */
             return -1;
     return done;
 }
@@ -141,8 +142,18 @@ int ranks_arrive(struct ranks *ranks, const struct call *call, const void *paylo
                  struct outcome *outcome) {
     int is_settled_here = ranks->is_whole || !job.settings.check;
     ranks->sequence++;
-    if (ranks->node &&
-        node_arrive(ranks->node, call, payload, nbytes, binding, !is_settled_here, &ranks->patience, outcome))
-        return outcome->what;
-    return is_settled_here ? OK : agree(ranks, call, outcome);
+    int result = ranks->node ? node_arrive(ranks->node, call, payload, nbytes, binding, !is_settled_here,
+                                           &ranks->patience, outcome)
+                             : OK;
+    /* A rank that has left the world tells all hosts by ranks_end, and so does whoever has seen it leave. */
+    if (is_settled_here || (result && !(result == MISMATCH && ranks->is_world)))
+        return result;
+    return agree(ranks, call, outcome);
+}
+
+int ranks_end(struct ranks *ranks, struct outcome *outcome) {
+    struct call call = flat_call(FINALIZE, 0, 0, 0, 0);
+    call.rank = ranks->comm->rank;
+    ranks->sequence++;
+    return ranks->is_whole || !job.settings.check ? OK : agree(ranks, &call, outcome);
 }

@@ -93,16 +93,42 @@ static int free_let_go(struct outcome *outcome) {
     return result;
 }
 
-/* The ranks of a host end together, so that whoever still waits for this one learns that it has ended. */
+/* Whether ranks may have lost each other by it. */
+static int spends(int what) {
+    return what == MISMATCH || what == PEER_DIED || what == TIMED_OUT || what == INTERRUPTED;
+}
+
+/* The group cannot be used any more: ranks are not at the same call. */
+static int spend(struct group *group, const struct outcome *outcome) {
+    if (!spends(outcome->what))
+        return outcome->what;
+    if (outcome->what != MISMATCH)
+        atomic_store(&cannot_end, 1);
+    pthread_mutex_lock(&groups_lock);
+    if (!atomic_load_explicit(&group->is_spent, memory_order_relaxed)) {
+        group->why_spent = *outcome;
+        if (outcome->what == INTERRUPTED)
+            group->why_spent.what = GROUP_SPENT;
+        snprintf(group->why_spent.text, sizeof group->why_spent.text,
+                 "this group cannot be used any more, since before: %.900s", outcome->text);
+        atomic_store_explicit(&group->is_spent, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&groups_lock);
+    return outcome->what;
+}
+
+/* The ranks end together, so that whoever still waits for this one learns that it has ended. */
 static int end_together(struct outcome *outcome) {
     const double last_s = 2; /* to wait, where something went wrong before */
     struct patience patience = world->ranks.patience;
-    patience.quiet = 1;
-    if (atomic_load(&cannot_end))
-        patience.limit_s = last_s;
     for (struct group *group = living; group; group = group->next)
         if (group->ranks.node)
             node_leave(group->ranks.node);
+    if (!atomic_load(&world->is_spent) && ranks_end(&world->ranks, outcome) && outcome->what != MISMATCH)
+        return spend(world, outcome);
+    patience.quiet = 1;
+    if (atomic_load(&cannot_end))
+        patience.limit_s = last_s;
     return world->ranks.node ? node_await_end(world->ranks.node, &patience, outcome) : OK;
 }
 
@@ -110,16 +136,15 @@ int core_finish(struct outcome *outcome) {
     int closed = job_close(outcome);
     if (closed <= 0)
         return closed ? outcome->what : OK;
-    int result = end_together(outcome);
-    if (!result && !atomic_load(&cannot_end)) {
+    int knew = atomic_load(&cannot_end), result = end_together(outcome);
+    if (!result && !knew) {
+        struct outcome second;
         result = free_let_go(outcome);
-        int ended = job.transport->finish(job.ours, result ? &(struct outcome){0} : outcome);
+        int ended = job.transport->finish(job.ours, result ? &second : outcome);
         result = result ? result : ended;
-    } else if (atomic_load(&cannot_end)) {
-        result = OK; /* it has been reported when it was found */
     }
     job_leave();
-    return result;
+    return knew ? OK : result;
 }
 
 struct group *group_retain(struct group *group) {
@@ -198,30 +223,6 @@ static int leave(struct group *group, const struct call *call, int result) {
         pthread_mutex_unlock(&group->turn);
     job_leave();
     return result;
-}
-
-/* Whether ranks may have lost each other by it. */
-static int spends(int what) {
-    return what == MISMATCH || what == PEER_DIED || what == TIMED_OUT || what == INTERRUPTED;
-}
-
-/* The group cannot be used any more: ranks are not at the same call. */
-static int spend(struct group *group, const struct outcome *outcome) {
-    if (!spends(outcome->what))
-        return outcome->what;
-    if (outcome->what != MISMATCH)
-        atomic_store(&cannot_end, 1);
-    pthread_mutex_lock(&groups_lock);
-    if (!atomic_load_explicit(&group->is_spent, memory_order_relaxed)) {
-        group->why_spent = *outcome;
-        if (outcome->what == INTERRUPTED)
-            group->why_spent.what = GROUP_SPENT;
-        snprintf(group->why_spent.text, sizeof group->why_spent.text,
-                 "this group cannot be used any more, since before: %.900s", outcome->text);
-        atomic_store_explicit(&group->is_spent, 1, memory_order_release);
-    }
-    pthread_mutex_unlock(&groups_lock);
-    return outcome->what;
 }
 
 static int divide(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
