@@ -5,7 +5,7 @@
 >>> total = dist.all_sum(gradient)
 """
 
-from mlxdist.errors import Error, LoadError, MismatchError, MPIError
+from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
 from mlxdist.ops import (
     all_gather,
     all_max,
@@ -29,6 +29,8 @@ __all__ = [
     "LoadError",
     "MPIError",
     "MismatchError",
+    "PeerError",
+    "TimeoutError",
     "all_gather",
     "all_max",
     "all_min",

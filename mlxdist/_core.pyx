@@ -4,6 +4,8 @@
 It checks nothing that ``ops`` has checked already. Frameworks are not known here: an array is a ``Buffer``.
 """
 
+import signal
+import threading
 from os import fsdecode, fsencode
 
 import numpy
@@ -11,6 +13,7 @@ import numpy
 from mlxdist import errors
 
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uintptr_t
 
 cimport numpy as cnp
@@ -18,105 +21,67 @@ cimport numpy as cnp
 cnp.import_array()
 
 
-cdef extern from "<dlfcn.h>" nogil:
-    int RTLD_NOW, RTLD_LOCAL, RTLD_GLOBAL, RTLD_NOLOAD
-    void *dlopen(const char *path, int mode)
-    void *dlsym(void *library, const char *symbol)
-    int dlclose(void *library)
-    char *dlerror()
-    ctypedef struct Dl_info:
-        const char *dli_fname
-    int dladdr(const void *address, Dl_info *info)
-
-cdef extern from "mlxdist/types.h" nogil:
-    """
-    #define NUMPY_NAME(name, numpy, ...) numpy,
-    static const char *const numpy_names[] = {MLXDIST_TYPES(NUMPY_NAME)};
-    #define CALL_NAME(name, call) call,
-    static const char *const call_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
-    """
-    enum element_type:
-        pass
-    enum reduction:
-        pass
-    enum:
-        ELEMENT_TYPES, REDUCTIONS
-        OK, MPI_FAILED, LIBRARY_UNFIT, LENGTHS_DIFFER, GROUP_CLOSED, WRONG_THREAD, OUT_OF_MEMORY
-    struct outcome:
-        int what, code
-        const char *class_
-        const char *call
-        const char *text
-    const char *const *numpy_names
-    const char *const *call_names
-    size_t element_size(element_type type)
-
-cdef extern from "mlxdist/abi.h" nogil:
-    enum abi_family:
-        ABI_OPENMPI, ABI_MPICH, ABI_STANDARD
-    int abi_identify(void *library, abi_family *family)
-
-cdef extern from "mlxdist/kernels.h" nogil:
-    void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
-
-cdef extern from "mlxdist/transport.h" nogil:
-    enum thread_level:
-        pass
-    struct transport:
-        void (*version)(char *text, size_t nbytes)
-    const transport alone
-
-cdef extern from "mlxdist/core.h" nogil:
-    struct group:
-        pass
-    struct c_world "world":
-        group *group
-        int ours
-        thread_level threads
-    const transport *core_load(void *library, int64_t max_count, outcome *outcome)
-    int core_start(const transport *transport, outcome *outcome)
-    const c_world *core_world()
-    int core_finish(outcome *outcome)
-    int core_is_finished()
-    int core_is_forked()
-    void core_abort(int status)
-    group *group_retain(group *group)
-    void group_release(group *group)
-    int group_rank(const group *group)
-    int group_size(const group *group)
-    int group_split(group *group, int color, int key, group **part, outcome *outcome)
-    int group_allreduce(group *, const void *, void *, int64_t, element_type, reduction, outcome *)
-    int group_reduce_scatter(group *, const void *, void *, int64_t, element_type, reduction, outcome *)
-    int group_allgather(group *, const void *, void *, int64_t nbytes, outcome *)
-    int group_broadcast(group *, void *, int64_t nbytes, int root, outcome *)
-    int group_barrier(group *, outcome *)
-    int group_send(group *, const void *, int64_t nbytes, int dst, outcome *)
-    int group_recv(group *, void *, int64_t nbytes, int src, outcome *)
-
-cdef extern from "mlxdist/mlx_libmpi.h" nogil:
-    enum mlx_meaning:
-        MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST
-    void mlx_offer(group *group, mlx_meaning meaning, int root)
-    int mlx_has_opened_us()
-
-
 MLX_MEANINGS = {"reduction": MEANS_REDUCTION, "sum_scatter": MEANS_SUM_SCATTER, "broadcast": MEANS_BROADCAST}
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
 CALLS = tuple(call_names[i].decode() for i in range(REDUCTIONS))
+OPERATIONS_OF = {operation_names[i].decode(): i for i in range(OPERATIONS)}
 DTYPES = tuple(numpy_names[i].decode() for i in range(ELEMENT_TYPES))
 
 cdef dict exception_of = {
     LIBRARY_UNFIT: errors.LoadError,
-    LENGTHS_DIFFER: errors.MismatchError,
+    MISMATCH: errors.MismatchError,
+    PEER_DIED: errors.PeerError,
+    TIMED_OUT: errors.TimeoutError,
+    INTERRUPTED: KeyboardInterrupt,
     GROUP_CLOSED: ValueError,
+    GROUP_SPENT: errors.Error,
     WRONG_THREAD: errors.Error,
     OUT_OF_MEMORY: MemoryError,
 }
 
 
+# What Python's handler of SIGINT raised while the main thread was waiting in C.
+cdef object interruption = None
+cdef unsigned long main_thread = 0
+
+
+cdef int interrupt(int signaled) noexcept nogil:
+    """Whether the wait is to be given up: Python's handler raised, or would raise if this were the main thread."""
+    if PyThread_get_thread_ident() != main_thread:
+        if not signaled:
+            return 0
+        with gil:
+            return default_handler()
+    with gil:
+        return handler_raised()
+
+
+cdef bint default_handler():
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+cdef bint handler_raised():
+    global interruption
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        interruption = error
+    return interruption is not None
+
+
+cdef int raise_interruption() except -1:
+    """Also after a call that went on all the same, since the other ranks had."""
+    global interruption
+    if interruption is not None and PyThread_get_thread_ident() == main_thread:
+        raised, interruption = interruption, None
+        raise raised
+    return 0
+
+
 cdef int fail(str call, outcome *why) except -1:
     """Turn what C reports into an exception; the only place that does."""
+    raise_interruption()
     text = f"[{call}] {why.text.decode(errors='replace')}"
     if why.what == MPI_FAILED:
         raise errors.MPIError(text, why.call.decode(), why.code, why.class_.decode())
@@ -227,7 +192,7 @@ cdef class Library:
         if library.handle == NULL:
             why_not = dlerror()
             raise errors.LoadError(fsdecode(why_not) if why_not != NULL else f"{path} is not open")
-        library.transport = core_load(library.handle, max_count, &why)
+        library.transport = job_load(library.handle, max_count, &why)
         if library.transport == NULL:
             dlclose(library.handle)
             raise errors.LoadError(why.text.decode())
@@ -290,18 +255,25 @@ cdef Group the_world = None
 cdef Library started = None
 
 
-def start(Library library, type cls) -> Group:
-    """Start MPI with ``library``, or alone with None; the world as a ``cls``."""
-    global the_world, started
+def start(Library library, type cls, *, double limit_s=0, bint quiet=False, bint share=True, bint check=True) -> Group:
+    """Start MPI with ``library``, or alone with None; the world as a ``cls``. See job.h's settings."""
+    global the_world, started, main_thread
     cdef outcome why
+    cdef settings chosen_settings
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
+    chosen_settings.patience.spins, chosen_settings.patience.limit_s = SPINS, limit_s
+    chosen_settings.patience.quiet, chosen_settings.patience.interrupt = quiet, interrupt
+    chosen_settings.share, chosen_settings.check = share, check
+    main_thread = threading.main_thread().ident
+    if chosen != &alone and PyThread_get_thread_ident() == main_thread:
+        wait_watch_interrupts()
     with nogil:
-        failed = core_start(chosen, &why)
+        failed = core_start(chosen, &chosen_settings, &why)
     if failed:
         fail("init", &why)
     started = library
-    the_world = wrap(cls, group_retain(core_world().group))
+    the_world = wrap(cls, group_retain(core_world()))
     return the_world
 
 
@@ -327,32 +299,43 @@ def world() -> Group | None:
 
 def initialized_by_us() -> bool:
     """Whether MPI was initialized by start(), not by somebody before."""
-    return core_world() != NULL and <bint>core_world().ours
+    return job.transport != NULL and <bint>job.ours
 
 
 def threads() -> str:
     """What MPI allows threads to do, in its own words."""
-    return THREAD_LEVELS[core_world().threads]
+    return THREAD_LEVELS[job.threads]
+
+
+def sharing() -> tuple:
+    """How many ranks of the world share this host's memory, and where they cannot, why."""
+    return group_sharing(core_world()), core_not_sharing().decode(errors="replace")
+
+
+def limit(Group members, double limit_s) -> None:
+    """Let calls on ``members`` wait for ``limit_s`` seconds, 0: for ever."""
+    group_limit(members.ranks, limit_s)
 
 
 def finish() -> None:
-    """End all communication; waits for what is under way."""
+    """End all communication; waits for what is under way and for the other ranks of this host."""
     cdef outcome why
     cdef int failed
     with nogil:
         failed = core_finish(&why)
+    wait_unwatch_interrupts()
     if failed:
         fail("finalize", &why)
 
 
 def is_finished() -> bool:
     """Whether finish() has run, or this is a fork of a rank."""
-    return <bint>core_is_finished()
+    return <bint>job_is_closed()
 
 
 def is_forked() -> bool:
     """Whether this process was forked from a rank."""
-    return <bint>core_is_forked()
+    return <bint>job_is_forked()
 
 
 def abort(int status) -> None:
@@ -383,84 +366,44 @@ def mlx_opened_us() -> bool:
     return <bint>mlx_has_opened_us()
 
 
-def allreduce(Group members, int op, Buffer x, Buffer out) -> None:
-    """``out`` = the reduction ``CALLS[op]`` of all ranks' ``x``; they may be the same memory."""
+# Of sends that were given up: MPI may still read them.
+cdef list left_with_mpi = []
+
+
+def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name=None) -> None:
+    """Carry out OPERATIONS_OF[...] from ``x`` into ``out``; what does not use one of the two is given the same twice.
+
+    Args:
+        op: the place in CALLS of a reduction.
+        peer: the root of a broadcast, whom to send to or receive from.
+        name: what the user called, where it is not the operation's own name.
+    """
     cdef outcome why
-    cdef int failed
+    cdef call made
+    cdef int failed, i
+    made.operation, made.op, made.type, made.peer = operation, op, x.type, peer
+    made.count, made.on_device, made.ndim = x.count, x.on_device or out.on_device, len(x.shape)
+    for i in range(SHOWN_DIMENSIONS):
+        made.shape[i] = x.shape[i] if i < made.ndim else 0
     with nogil:
-        failed = group_allreduce(members.ranks, x.address, out.address, x.count, x.type, <reduction>op, &why)
+        if operation == SEND:
+            failed = group_send(members.ranks, &made, x.address, &why)
+        elif operation == RECV:
+            failed = group_recv(members.ranks, &made, out.address, &why)
+        else:
+            failed = group_run(members.ranks, &made, x.address, out.address, &why)
     if failed:
-        fail(CALLS[op], &why)
-
-
-def reduce_scatter(Group members, int op, Buffer x, Buffer out) -> None:
-    """``out`` = this rank's part of the reduction of all ranks' ``x``, which is ``size`` times as long."""
-    cdef outcome why
-    cdef int failed
-    with nogil:
-        failed = group_reduce_scatter(members.ranks, x.address, out.address, out.count, x.type, <reduction>op, &why)
-    if failed:
-        fail("sum_scatter", &why)
-
-
-def allgather(Group members, Buffer x, Buffer out) -> None:
-    """``out`` = all ranks' ``x`` one behind the other."""
-    cdef outcome why
-    cdef int failed
-    cdef int64_t nbytes = x.nbytes
-    with nogil:
-        failed = group_allgather(members.ranks, x.address, out.address, nbytes, &why)
-    if failed:
-        fail("all_gather", &why)
-
-
-def broadcast(Group members, Buffer x, int root) -> None:
-    """``x`` on every rank = ``x`` of rank ``root``."""
-    cdef outcome why
-    cdef int failed
-    cdef int64_t nbytes = x.nbytes
-    with nogil:
-        failed = group_broadcast(members.ranks, x.address, nbytes, root, &why)
-    if failed:
-        fail("broadcast", &why)
-
-
-def barrier(Group members) -> None:
-    """Return when every rank has called it."""
-    cdef outcome why
-    cdef int failed
-    with nogil:
-        failed = group_barrier(members.ranks, &why)
-    if failed:
-        fail("barrier", &why)
-
-
-def send(Group members, Buffer x, int dst) -> None:
-    """Send ``x`` to rank ``dst``."""
-    cdef outcome why
-    cdef int failed
-    cdef int64_t nbytes = x.nbytes
-    with nogil:
-        failed = group_send(members.ranks, x.address, nbytes, dst, &why)
-    if failed:
-        fail("send", &why)
-
-
-def recv(Group members, Buffer out, int src, str call="recv") -> None:
-    """Fill ``out`` with what rank ``src`` sends."""
-    cdef outcome why
-    cdef int failed
-    cdef int64_t nbytes = out.nbytes
-    with nogil:
-        failed = group_recv(members.ranks, out.address, nbytes, src, &why)
-    if failed:
-        fail(call, &why)
+        if operation == SEND:
+            left_with_mpi.append(x.owner)
+        fail(name or (CALLS[op] if operation == ALLREDUCE else operation_names[operation].decode()), &why)
+    raise_interruption()
 
 
 cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except -1:
     """The reduction of one NumPy array into another where nothing has to be converted, copied or refused."""
     cdef Group ranks = the_world if members is None else members if isinstance(members, Group) else None
     cdef outcome why
+    cdef call made
     cdef int failed, i, ndim = cnp.PyArray_NDIM(x)
     cdef int kind = element_type_of(x.descr)
     cdef char *sendbuf = cnp.PyArray_BYTES(x)
@@ -476,10 +419,15 @@ cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except
     cdef int64_t nbytes = count * <int64_t>element_size(<element_type>kind)
     if sendbuf != recvbuf and sendbuf < recvbuf + nbytes and recvbuf < sendbuf + nbytes:
         return False
+    made.operation, made.op, made.type, made.peer = ALLREDUCE, op, kind, 0
+    made.count, made.on_device, made.ndim = count, 0, ndim
+    for i in range(SHOWN_DIMENSIONS):
+        made.shape[i] = cnp.PyArray_DIM(x, i) if i < ndim else 0
     with nogil:
-        failed = group_allreduce(ranks.ranks, sendbuf, recvbuf, count, <element_type>kind, <reduction>op, &why)
+        failed = group_run(ranks.ranks, &made, sendbuf, recvbuf, &why)
     if failed:
         fail(CALLS[op], &why)
+    raise_interruption()
     return True
 
 

@@ -5,6 +5,8 @@ built-in ``ValueError`` or ``TypeError`` before anything is sent; what goes wron
 ``Error``.
 """
 
+import builtins
+
 
 class Error(RuntimeError):
     """Base class of everything mlxdist raises by itself; a RuntimeError, as MLX's own errors are."""
@@ -32,4 +34,19 @@ class MPIError(Error):
 
 
 class MismatchError(Error):
-    """Ranks disagree about what they do together, for example on the length of a message."""
+    """Ranks ask for different things: other operations, reductions, dtypes, lengths, roots, or another order of calls.
+
+    After a collective every rank raises it, and the group cannot be used any more; after ``recv`` only the
+    receiver, and the group can.
+    """
+
+
+class PeerError(Error):
+    """A rank that is needed has died, or has given up an earlier call; the group cannot be used any more."""
+
+
+class TimeoutError(Error, builtins.TimeoutError):
+    """The time limit of the group passed; the text names who has not come.
+
+    After a collective or a send the group cannot be used any more; after ``recv`` it can.
+    """

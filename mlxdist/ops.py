@@ -13,6 +13,11 @@ from typing import Any
 from mlxdist import _core, arrays, mlx, world
 
 SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+ALLREDUCE, SCATTER, GATHER, BROADCAST, BARRIER, SEND, RECV = map(
+    _core.OPERATIONS_OF.__getitem__,
+    ("all_reduce", "sum_scatter", "all_gather", "broadcast", "barrier", "send", "recv"),
+)
+NOTHING = _core.Buffer(0, 0, 0, None, ())
 
 
 def _members(call: str, group: object) -> _core.Group:
@@ -152,7 +157,7 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
         out,
         _same,
         lambda: mlx.collective(call, x, members, stream, out),
-        lambda framework, x, out: _core.allreduce(members, op, framework.pointer(x), out),
+        lambda framework, x, out: _core.communicate(members, ALLREDUCE, framework.pointer(x), out, op),
     )
 
 
@@ -176,6 +181,9 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
         TypeError: x, group, stream or out is of a kind that cannot be used.
         ValueError: out has another shape or dtype, is read-only, not contiguous or overlaps x in part; the group is
             closed.
+        MismatchError: the ranks made different calls; every rank raises it.
+        PeerError, TimeoutError: a rank has died, or not come within the time limit of ``init``. After one of these
+            three the group cannot be used any more.
         MPIError: libmpi failed.
 
     Example:
@@ -232,7 +240,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
         out,
         _gathered,
         lambda: mlx.collective("all_gather", x, members, stream, out),
-        lambda framework, x, out: _core.allgather(members, framework.pointer(x), out),
+        lambda framework, x, out: _core.communicate(members, GATHER, framework.pointer(x), out),
     )
 
 
@@ -259,7 +267,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
         out,
         _scattered,
         lambda: mlx.sum_scatter(x, members, stream, out),
-        lambda framework, x, out: _core.reduce_scatter(members, SUM, framework.pointer(x), out),
+        lambda framework, x, out: _core.communicate(members, SCATTER, framework.pointer(x), out, SUM),
     )
 
 
@@ -283,7 +291,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     def run(framework: arrays.Framework, x: Any, out: _core.Buffer) -> None:
         if members.rank() == root:
             framework.assign(out.owner, x)
-        _core.broadcast(members, out, root)
+        _core.communicate(members, BROADCAST, out, out, peer=root)
 
     return _collective(
         "broadcast",
@@ -305,7 +313,7 @@ def barrier(*, group: world.Group | None = None) -> None:
 
     MPI_Barrier (MPI 4.1, section 6.3).
     """
-    _core.barrier(_members("barrier", group))
+    _core.communicate(_members("barrier", group), BARRIER, NOTHING, NOTHING)
 
 
 def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
@@ -316,6 +324,7 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     Raises:
         TypeError: x cannot be communicated; dst is no int.
         ValueError: dst is not in the group or this rank itself; the group has one rank, or is closed.
+        PeerError, TimeoutError: dst has died, or not received within the time limit; the group cannot be used any more.
 
     Example:
         >>> mlxdist.send(np.arange(4), 1)
@@ -328,7 +337,8 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     if mlx.owns(x):
         return mlx.send(x, rank, members, stream)
     framework, array = _input("send", x, stream)
-    _core.send(members, framework.pointer(array), rank)
+    buffer = framework.pointer(array)
+    _core.communicate(members, SEND, buffer, buffer, peer=rank)
     return x
 
 
@@ -343,7 +353,8 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
 
     Raises:
         TypeError, ValueError: as of ``send``, and for a shape or dtype that cannot be.
-        MismatchError: the message has another length; it is thrown away, and later messages can be received.
+        MismatchError: the message has another dtype or length; it is thrown away, and later messages can be received.
+        PeerError, TimeoutError: src has died, or has not sent within the time limit; after the latter try again.
 
     Example:
         >>> mlxdist.recv((4,), np.int64, 0)
@@ -362,7 +373,7 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
         filled = framework.like(template, lengths)
     except (OverflowError, RuntimeError, TypeError, ValueError):  # NumPy's and torch's words for it
         raise ValueError(f"[recv] shape={shape} is larger than memory can be: give the shape that was sent") from None
-    _core.recv(members, filled, rank)
+    _core.communicate(members, RECV, filled, filled, peer=rank)
     return framework.result(template, filled)
 
 
@@ -384,5 +395,9 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     framework, array = _input("recv_like", x, stream)
     shape = tuple(array.shape)
     into = None if out is None else _output(framework, "recv_like", array, shape, out)
-    result = _result(framework, array, shape, into, lambda filled: _core.recv(members, filled, rank, "recv_like"))
+
+    def run(filled: _core.Buffer) -> None:
+        _core.communicate(members, RECV, filled, filled, peer=rank, name="recv_like")
+
+    result = _result(framework, array, shape, into, run)
     return result if out is None else out

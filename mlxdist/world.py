@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import operator
 import os
 import sys
@@ -46,6 +47,7 @@ class Group(_core.Group):
         Raises:
             TypeError: color or key is no int.
             ValueError: color is negative or too large, or the group is closed.
+            MismatchError, PeerError, TimeoutError: as ``all_sum``.
 
         Example:
             >>> pair = mlxdist.init().split(mlxdist.init().rank() // 2)
@@ -80,6 +82,7 @@ class Info:
         libmpi, found_via, family, version: the library, the way to it, its ABI and what it says of itself.
         threads: what MPI allows threads to do.
         initialized_by: "mlxdist", or "another" that MPI is shared with.
+        shared_memory: how many ranks share this host's memory, or why they cannot.
         tried: (place, why it did not do) of everything that was looked at before.
     """
 
@@ -93,6 +96,7 @@ class Info:
     version: str = ""
     threads: str = ""
     initialized_by: str = ""
+    shared_memory: str = ""
     tried: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -109,6 +113,19 @@ _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
 _is_fork = False  # this process was forked after mlxdist had been imported
+
+
+def _limit_s(timeout_s: float | None) -> float:
+    """The time limit that was given, or else that of the environment; 0 for none."""
+    given = timeout_s if timeout_s is not None else config.TIMEOUT_S.get()
+    name = "timeout_s" if timeout_s is not None else config.TIMEOUT_S.name
+    try:
+        limit_s = float(given)
+    except (TypeError, ValueError):
+        limit_s = math.nan
+    if not 0 <= limit_s < math.inf or isinstance(given, bool):
+        raise ValueError(f"[init] {name}={given!r}: give seconds, 0 for no limit")
+    return limit_s
 
 
 def _max_count() -> int:
@@ -156,7 +173,14 @@ def _environment(library: _core.Library) -> Iterator[None]:
             del os.environ[name]
 
 
-def _start_mpi(context: loader.Context) -> Group:
+def _shared_memory() -> str:
+    if config.NODE.get() == "0":
+        return f"not used: {config.NODE.name}=0"
+    ranks, why_not = _core.sharing()
+    return f"not to be had, {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} of this host"
+
+
+def _start_mpi(context: loader.Context, limit_s: float) -> Group:
     global _wrong_world
     launcher, tried = context.launcher, _info.tried
     chosen = next(_look(context, tried), None)
@@ -169,12 +193,20 @@ def _start_mpi(context: loader.Context) -> Group:
         )
     found, library, described = chosen
     with _environment(library):
-        group: Group = _core.start(library, Group)
+        group: Group = _core.start(
+            library,
+            Group,
+            limit_s=limit_s,
+            quiet=config.QUIET.get() == "1",
+            share=config.NODE.get() != "0",
+            check=config.CHECK.get() != "0",
+        )
     os.environ[config.RANK_PID.name] = str(os.getpid())
     os.environ.setdefault(config.MPI4PY_LIBMPI.name, library.path)
     _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
     _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
+    _info.shared_memory = _shared_memory()
     wrong = launcher and launchers.wrong_world(launcher, described, group.size())
     if wrong:
         _core.finish()
@@ -183,7 +215,7 @@ def _start_mpi(context: loader.Context) -> Group:
     return group
 
 
-def _start(strict: bool) -> Group:
+def _start(strict: bool, limit_s: float) -> Group:
     ancestors = launchers.ancestors()
     if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
         raise errors.LoadError(
@@ -207,7 +239,7 @@ def _start(strict: bool) -> Group:
         )
     group: Group
     try:
-        group = _start_mpi(context) if launcher is not None or named else _core.start(None, Group)
+        group = _start_mpi(context, limit_s) if launcher is not None or named else _core.start(None, Group)
     except errors.LoadError:
         if strict or named or launcher is None or launcher.size > 1 or _wrong_world:
             raise
@@ -280,7 +312,7 @@ def is_available(backend: str = "any") -> bool:
     )
 
 
-def init(strict: bool = False, backend: str = "any") -> Group:
+def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None = None) -> Group:
     """The group of all ranks that the launcher started; the same object every time.
 
     Without a launcher this is a group of one, and no MPI is opened. With one, its number of ranks is kept: a world of
@@ -289,11 +321,14 @@ def init(strict: bool = False, backend: str = "any") -> Group:
     Args:
         strict: do not run alone.
         backend: "any" or "mpi"; the same here.
+        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0: for ever.
+            Groups split from the world afterwards have the same limit. By default what the environment says, else 0.
+            A later init(timeout_s=...) changes it.
 
     Raises:
         LoadError: no libmpi belongs to the launcher, or the world has another size than it promised; the message
             lists what was tried. Also if strict and alone, and in a child process of a rank.
-        ValueError: unknown backend, or finalize() has been called.
+        ValueError: unknown backend, no such time limit, or finalize() has been called.
 
     Example:
         >>> group = mlxdist.init()
@@ -304,6 +339,7 @@ def init(strict: bool = False, backend: str = "any") -> Group:
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
+    limit_s = _limit_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
@@ -316,7 +352,9 @@ def init(strict: bool = False, backend: str = "any") -> Group:
             )
         group = _core.world()
         if group is None:
-            group = _start(strict)
+            group = _start(strict, limit_s)
+        elif timeout_s is not None:
+            _core.limit(group, limit_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
         return group  # type: ignore[return-value]
@@ -325,8 +363,9 @@ def init(strict: bool = False, backend: str = "any") -> Group:
 def finalize() -> None:
     """End all communication, and MPI too if mlxdist initialized it; runs by itself at the program's end.
 
-    Every rank must call it if one does. Operations under way are waited for; later ones raise ValueError. Harmless
-    when repeated. Groups may be let go of before or after.
+    Every rank must call it if one does, and waits for those of its host. Operations under way are waited for; later
+    ones raise ValueError. Harmless when repeated. Groups may be let go of before or after. Where a rank has died or
+    was given up, MPI is left as it is.
 
     Example:
         >>> mlxdist.finalize()

@@ -18,6 +18,7 @@ int abi_identify(void *library, enum abi_family *family);
     row(COMM_SELF,         "ompi_mpi_comm_self",            0x44000001, 0x102) \
     row(ERRORS_RETURN,     "ompi_mpi_errors_return",        0x54000001, 0x143) \
     row(OP_SUM,            "ompi_mpi_op_sum",               0x58000003, 0x21) \
+    row(INFO_NULL,         "ompi_mpi_info_null",            0x1c000000, 0x130) \
     row(BYTE,              "ompi_mpi_byte",                 0x4c00010d, 0x247) \
     row(INT8_T,            "ompi_mpi_int8_t",               0x4c000137, 0x240) \
     row(INT16_T,           "ompi_mpi_int16_t",              0x4c000238, 0x248) \
@@ -35,6 +36,9 @@ int abi_identify(void *library, enum abi_family *family);
 /*      name               Open MPI  MPICH  standard */
 #define MPI_NUMBERS(row) \
     row(IN_PLACE,                 1,    -1,        1) \
+    row(ANY_TAG,                 -1,    -1,       -2) \
+    row(COMM_TYPE_SHARED,         0,     1,      221) \
+    row(STATUS_TAG,               4,    12,        4) /* where in a status, in bytes */ \
     row(THREAD_FUNNELED,          1,     1,     1024) \
     row(THREAD_SERIALIZED,        2,     2,     2048) \
     row(THREAD_MULTIPLE,          3,     3,     4096)
@@ -60,6 +64,7 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Comm_size, (MPI_Comm, int *)) \
     row(Comm_dup, (MPI_Comm, MPI_Comm *)) \
     row(Comm_split, (MPI_Comm, int, int, MPI_Comm *)) \
+    row(Comm_split_type, (MPI_Comm, int, int, MPI_Info, MPI_Comm *)) \
     row(Comm_free, (MPI_Comm *)) \
     row(Op_create, (MPI_User_function *, int, MPI_Op *)) \
     row(Op_free, (MPI_Op *)) \
@@ -73,33 +78,37 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Allgather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm)) \
     row(Bcast, (void *, int, MPI_Datatype, int, MPI_Comm)) \
     row(Barrier, (MPI_Comm)) \
-    row(Send, (const void *, int, MPI_Datatype, int, int, MPI_Comm)) \
-    row(Mprobe, (int, int, MPI_Comm, MPI_Message *, MPI_Status *)) \
+    row(Iallreduce, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \
+    row(Isend, (const void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \
+    row(Test, (MPI_Request *, int *, MPI_Status *)) \
+    row(Improbe, (int, int, MPI_Comm, int *, MPI_Message *, MPI_Status *)) \
     row(Mrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Status *)) \
     row(Get_elements_x, (const MPI_Status *, MPI_Datatype, MPI_Count *))
 
 /* In our own words: MPICH 5.0.2's libmpi_abi gives those of other classes. */
-/*      class          Open MPI  MPICH  standard  meaning */
+/*      class          Open MPI  MPICH  standard  outcome, meaning */
 #define MPI_ERROR_CLASSES(row) \
-    row(MPI_ERR_BUFFER,       1,     1,        1, "a buffer is not valid") \
-    row(MPI_ERR_COUNT,        2,     2,        2, "a count is not valid") \
-    row(MPI_ERR_TYPE,         3,     3,        3, "a datatype is not valid") \
-    row(MPI_ERR_TAG,          4,     4,        4, "a tag is not valid") \
-    row(MPI_ERR_COMM,         5,     5,        5, "a communicator is not valid") \
-    row(MPI_ERR_RANK,         6,     6,        6, "a rank is not valid") \
-    row(MPI_ERR_REQUEST,      7,    19,        7, "a request is not valid") \
-    row(MPI_ERR_ROOT,         8,     7,        8, "a root is not valid") \
-    row(MPI_ERR_GROUP,        9,     8,        9, "a group is not valid") \
-    row(MPI_ERR_OP,          10,     9,       10, "a reduction is not valid for this datatype") \
-    row(MPI_ERR_ARG,         13,    12,       13, "an argument is not valid") \
-    row(MPI_ERR_UNKNOWN,     14,    13,       14, "an error that the library does not name") \
-    row(MPI_ERR_TRUNCATE,    15,    14,       15, "a message is longer than the buffer for it") \
-    row(MPI_ERR_OTHER,       16,    15,       16, "an error outside MPI's classes, often of the network") \
-    row(MPI_ERR_INTERN,      17,    16,       17, "an internal error of the library, often memory ran out") \
-    row(MPI_ERR_NO_MEM,      39,    34,       39, "memory ran out") \
-    row(MPI_ERR_UNSUPPORTED_OPERATION, 52, 44, 55, "the library does not support this") \
-    row(MPI_ERR_PROC_ABORTED, 74,   76,       58, "a peer has aborted") \
-    row(MPI_ERR_PROC_FAILED, 75,   101,       -1, "a peer has died")
+    row(MPI_ERR_BUFFER,       1,     1,        1, MPI_FAILED, "a buffer is not valid") \
+    row(MPI_ERR_COUNT,        2,     2,        2, MPI_FAILED, "a count is not valid") \
+    row(MPI_ERR_TYPE,         3,     3,        3, MPI_FAILED, "a datatype is not valid") \
+    row(MPI_ERR_TAG,          4,     4,        4, MPI_FAILED, "a tag is not valid") \
+    row(MPI_ERR_COMM,         5,     5,        5, MPI_FAILED, "a communicator is not valid") \
+    row(MPI_ERR_RANK,         6,     6,        6, MPI_FAILED, "a rank is not valid") \
+    row(MPI_ERR_REQUEST,      7,    19,        7, MPI_FAILED, "a request is not valid") \
+    row(MPI_ERR_ROOT,         8,     7,        8, MPI_FAILED, "a root is not valid") \
+    row(MPI_ERR_GROUP,        9,     8,        9, MPI_FAILED, "a group is not valid") \
+    row(MPI_ERR_OP,          10,     9,       10, MPI_FAILED, "a reduction is not valid for this datatype") \
+    row(MPI_ERR_ARG,         13,    12,       13, MPI_FAILED, "an argument is not valid") \
+    row(MPI_ERR_UNKNOWN,     14,    13,       14, MPI_FAILED, "an error that the library does not name") \
+    row(MPI_ERR_TRUNCATE,    15,    14,       15, MPI_FAILED, "a message is longer than the buffer for it") \
+    row(MPI_ERR_OTHER,       16,    15,       16, MPI_FAILED, "an error outside MPI's classes, often of the network") \
+    row(MPI_ERR_INTERN,      17,    16,       17, MPI_FAILED, "an internal error of the library, often memory ran out") \
+    row(MPI_ERR_NO_MEM,      39,    34,       39, MPI_FAILED, "memory ran out") \
+    row(MPI_ERR_UNSUPPORTED_OPERATION, 52, 44, 55, MPI_FAILED, "the library does not support this") \
+    row(MPI_ERR_PROC_ABORTED, 74,   76,       58, PEER_DIED, "a peer has aborted") \
+    row(MPI_ERR_PROC_FAILED,  75,  101,       -1, PEER_DIED, "a peer has died") \
+    row(MPI_ERR_PROC_FAILED_PENDING, 76, 102, -1, PEER_DIED, "a peer has died, and a receive may still succeed") \
+    row(MPI_ERR_REVOKED,      77,  103,       -1, PEER_DIED, "another rank has found that a peer died")
 /* clang-format on */
 
 #endif

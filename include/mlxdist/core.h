@@ -1,13 +1,13 @@
-/* An operation on (group, pointers, count, type): what stands between Python or MLX and a transport.
+/* An operation on (group, call, pointers): what stands between Python or MLX and a transport.
  *
- * It keeps the promises that no transport makes: one lock a group for its collectives, one for everything where MPI
- * does not allow threads, an error instead of a crash once MPI is finalized, and a group that may be let go of at any
- * time. Every function blocks and may be called by any thread; where
- * MPI does not allow that, a receive keeps every other call waiting until its message has come. */
+ * Ranks arrive, then communicate: all waiting is done before any buffer is in MPI's hands, and can be interrupted,
+ * timed out, and told that a peer is dead or asks for something else. Every function blocks, may be called by any
+ * thread, and ends with an outcome. */
 #ifndef MLXDIST_CORE_H
 #define MLXDIST_CORE_H
 
-#include "mlxdist/transport.h"
+#include "mlxdist/call.h"
+#include "mlxdist/job.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,23 +15,13 @@ extern "C" {
 
 struct group;
 
-struct world {
-    struct group *group;
-    int ours; /* MPI was initialized by us */
-    enum thread_level threads;
-};
-
-/* The transport for an opened library, with all its functions looked up; NULL: see outcome. */
-const struct transport *core_load(void *library, int64_t max_count, struct outcome *outcome);
-
 /* Once in a process. core_world() is NULL before. */
-int core_start(const struct transport *transport, struct outcome *outcome);
-const struct world *core_world(void);
+int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome);
+struct group *core_world(void);
 
-/* Waits for operations under way, then every later one fails with GROUP_CLOSED. Harmless when repeated. */
+/* Waits for operations under way, then for the other ranks of the host; then every call fails with GROUP_CLOSED.
+ * Harmless when repeated. */
 int core_finish(struct outcome *outcome);
-int core_is_finished(void);
-int core_is_forked(void); /* this process is a child of the rank, made by fork */
 void core_abort(int status);
 
 /* A group lives until its last reference goes. MPI frees a communicator at the next split or at the end, never at the
@@ -41,20 +31,25 @@ void group_release(struct group *group);
 
 int group_rank(const struct group *group);
 int group_size(const struct group *group);
+/* Ranks that share this host's memory, this one among them. */
+int group_sharing(const struct group *group);
+/* Why they could not, where they are alone though other ranks run on this host; else empty. */
+const char *core_not_sharing(void);
+/* Groups split from it afterwards inherit the limit. 0: none. */
+void group_limit(struct group *group, double limit_s);
 
 /* color and key are not negative. */
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome);
 
-/* See transport.h for the shapes of the buffers. */
-int group_allreduce(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                    enum reduction op, struct outcome *outcome);
-int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                         enum reduction op, struct outcome *outcome);
-int group_allgather(struct group *group, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
-int group_broadcast(struct group *group, void *buf, int64_t nbytes, int root, struct outcome *outcome);
-int group_barrier(struct group *group, struct outcome *outcome);
-int group_send(struct group *group, const void *sendbuf, int64_t nbytes, int dst, struct outcome *outcome);
-int group_recv(struct group *group, void *recvbuf, int64_t nbytes, int src, struct outcome *outcome);
+/* A collective. count is that of sendbuf; recvbuf has as much, ALLGATHER size times, REDUCE_SCATTER a size-th of it.
+ * ALLREDUCE may, BROADCAST must have sendbuf == recvbuf. After MISMATCH, PEER_DIED, TIMED_OUT or INTERRUPTED the group
+ * is spent: every later call on it fails with the same reason. call->rank is filled in. */
+int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
+/* After a failed send the buffer still belongs to MPI, and the group is spent. */
+int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
+/* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. After that and after
+ * TIMED_OUT or INTERRUPTED the group is as good as before. */
+int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome);
 
 #ifdef __cplusplus
 }

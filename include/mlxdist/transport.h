@@ -1,9 +1,9 @@
 /* What is asked of MPI: about a dozen whole operations, the same from every library.
  *
  * mpi_int serves the MPICH family, mpi_ptr Open MPI and the standard ABI (one source, mpi_impl.h, compiled twice),
- * alone a single process without any MPI. Operations block; sizes are in bytes where no arithmetic is done, else in
- * elements, and may exceed 2^31. No operation is called with a type, peer or size that its group does not allow:
- * that is checked above. */
+ * alone a single process without any MPI. Collectives block, what may have to wait for a peer only begins: test()
+ * tells whether it is done. Sizes are in bytes where no arithmetic is done, else in elements, and may exceed 2^31. No
+ * operation is called with a type, peer or size that its group does not allow: that is checked above. */
 #ifndef MLXDIST_TRANSPORT_H
 #define MLXDIST_TRANSPORT_H
 
@@ -13,6 +13,16 @@
 /* A communicator; each transport's own struct begins with it. */
 struct comm {
     int rank, size;
+};
+
+/* MPI's handles, an int or a pointer. */
+typedef intptr_t request_handle, message_handle;
+
+/* A message that has come. */
+struct message {
+    message_handle handle;
+    int64_t nbytes;
+    int tag;
 };
 
 enum thread_level { THREADS_SINGLE, THREADS_FUNNELED, THREADS_SERIALIZED, THREADS_MULTIPLE };
@@ -33,6 +43,8 @@ struct transport {
 
     /* color and key are not negative. */
     int (*split)(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome);
+    /* Those of the same host. */
+    int (*split_host)(struct comm *comm, struct comm **part, struct outcome *outcome);
     int (*release)(struct comm *comm, struct outcome *outcome);
 
     /* sendbuf may be recvbuf. */
@@ -45,9 +57,17 @@ struct transport {
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);
     int (*barrier)(struct comm *comm, struct outcome *outcome);
-    int (*send)(struct comm *comm, const void *sendbuf, int64_t nbytes, int dst, struct outcome *outcome);
-    /* A message of another length than nbytes is taken off the wire, thrown away and reported: LENGTHS_DIFFER. */
-    int (*recv)(struct comm *comm, void *recvbuf, int64_t nbytes, int src, struct outcome *outcome);
+
+    /* These do not wait. sent or agreed belongs to MPI until test() has found it done. */
+    int (*send)(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
+                struct outcome *outcome);
+    /* lowest[i] = the lowest of all ranks' own[i], for i < 2. */
+    int (*agree)(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
+                 struct outcome *outcome);
+    int (*test)(request_handle *request, int *done, struct outcome *outcome);
+    int (*probe)(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome);
+    /* Blocks, but its sender is sending already. recvbuf: message->nbytes. */
+    int (*recv)(void *recvbuf, struct message *message, struct outcome *outcome);
 };
 
 extern const struct transport mpi_int, mpi_ptr, alone;

@@ -50,17 +50,33 @@ enum reduction { MLXDIST_REDUCTIONS(MLXDIST_REDUCTION) REDUCTIONS };
 #undef MLXDIST_TYPE
 #undef MLXDIST_REDUCTION
 
+/* Either of the 16-bit floats: MLX moves both as two bytes and does not say which. Only moved, never added. */
+enum { HALF_UNNAMED = ELEMENT_TYPES };
+
 /* Bytes of one element. */
 static inline size_t element_size(enum element_type type) {
 #define MLXDIST_SIZE(name, numpy, ctype, ...) sizeof(ctype),
-    static const size_t size[] = {MLXDIST_TYPES(MLXDIST_SIZE)};
+    static const size_t size[] = {MLXDIST_TYPES(MLXDIST_SIZE) sizeof(uint16_t)};
 #undef MLXDIST_SIZE
     return size[type];
 }
 
 /* What became of an operation. Functions that can fail return one of these and, where it is not OK,
  * have filled in the struct. */
-enum { OK, MPI_FAILED, LIBRARY_UNFIT, LENGTHS_DIFFER, GROUP_CLOSED, WRONG_THREAD, OUT_OF_MEMORY };
+enum {
+    OK,
+    MPI_FAILED,
+    LIBRARY_UNFIT,
+    MISMATCH,  /* ranks ask for different things */
+    PEER_DIED, /* or can never answer */
+    TIMED_OUT,
+    INTERRUPTED, /* by SIGINT */
+    GROUP_CLOSED,
+    GROUP_SPENT, /* by an earlier error */
+    WRONG_THREAD,
+    OUT_OF_MEMORY,
+    NOT_SHARED, /* memory cannot be shared with the other ranks of the host */
+};
 
 struct outcome {
     int what;           /* one of the above */

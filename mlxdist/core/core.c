@@ -4,103 +4,88 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "mlxdist/kernels.h"
+#include "mlxdist/message.h"
 
 struct group {
-    struct comm *comm;
-    struct group *next; /* among those let go of */
-    pthread_mutex_t turn;
+    struct ranks ranks;
+    pthread_mutex_t turn; /* of its collectives */
+    atomic_int is_spent;
+    struct outcome why_spent;
     atomic_long references;
+    struct group *next; /* among all that live, or all that were let go of */
 };
 
-static const struct transport *transport;
-static struct world world;
-static atomic_int finished, forked;
-static pthread_t starter;
+static struct group *world, *living, *let_go;
+static char not_sharing[200];
+static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
+/* MPI_Finalize would wait for a rank that is missing, or for a request that nobody will complete. */
+static atomic_int cannot_end;
 
-/* Read-held by every operation under way, write-held to finish. */
-static pthread_rwlock_t open_gate = PTHREAD_RWLOCK_INITIALIZER;
-/* Where MPI provides less than MPI_THREAD_MULTIPLE, one call at a time. */
-static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
-
-/* Groups let go of, whose communicators wait to be freed. */
-static struct group *let_go;
-static pthread_mutex_t let_go_lock = PTHREAD_MUTEX_INITIALIZER;
-
-const struct transport *core_load(void *library, int64_t max_count, struct outcome *outcome) {
-    enum abi_family family;
-    if (abi_identify(library, &family)) {
-        outcome->what = LIBRARY_UNFIT;
-        snprintf(outcome->text, sizeof outcome->text, "it is no MPI: it has no MPI_Get_library_version");
-        return NULL;
-    }
-    const struct transport *loaded = family == ABI_MPICH ? &mpi_int : &mpi_ptr;
-    return loaded->load(library, family, max_count, outcome) ? NULL : loaded;
-}
-
-static struct group *new_group(struct comm *comm, struct outcome *outcome) {
-    struct group *group = malloc(sizeof *group);
+static struct group *new_group(struct comm *comm, const struct patience *patience, struct outcome *outcome) {
+    struct group *group = calloc(1, sizeof *group);
     if (!group) {
         outcome->what = OUT_OF_MEMORY;
         snprintf(outcome->text, sizeof outcome->text, "no memory for a group");
         return NULL;
     }
-    group->comm = comm;
+    group->ranks.comm = comm;
+    group->ranks.patience = *patience;
     pthread_mutex_init(&group->turn, NULL);
     atomic_init(&group->references, 1);
+    if (ranks_share(&group->ranks, world ? &world->ranks : NULL, not_sharing, sizeof not_sharing, outcome)) {
+        free(group);
+        return NULL;
+    }
+    pthread_mutex_lock(&groups_lock);
+    group->next = living;
+    living = group;
+    pthread_mutex_unlock(&groups_lock);
     return group;
 }
 
-/* In a child made by fork: MPI belongs to its parent. */
-static void after_fork(void) {
-    atomic_store(&forked, 1);
-    atomic_store(&finished, 1);
-    pthread_rwlock_init(&open_gate, NULL);
-}
-
-int core_start(const struct transport *chosen, struct outcome *outcome) {
+int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
     struct comm *comm;
-    starter = pthread_self();
-    int failed = chosen->start(&world.ours, &world.threads, &comm, outcome);
-    world.group = failed ? NULL : new_group(comm, outcome);
-    if (!world.group) {
-        struct outcome second;
-        if (world.ours)
-            chosen->finish(world.ours, &second);
+    struct outcome second;
+    int failed = job_start(transport, settings, &comm, outcome);
+    struct group *started = failed ? NULL : new_group(comm, &settings->patience, outcome);
+    if (!started) {
+        if (job.ours)
+            transport->finish(job.ours, &second);
+        job.transport = NULL;
         return outcome->what;
     }
-    if (chosen != &alone)
-        pthread_atfork(NULL, NULL, after_fork);
-    transport = chosen;
+    if (started->ranks.comm->size > 1 && (!started->ranks.node || node_is_crowded(started->ranks.node)))
+        started->ranks.patience.spins = SPINS_CROWDED;
+    world = started;
     return OK;
 }
 
-const struct world *core_world(void) {
-    return transport ? &world : NULL;
+struct group *core_world(void) {
+    return world;
 }
 
-int core_is_finished(void) {
-    return atomic_load_explicit(&finished, memory_order_acquire);
-}
-
-int core_is_forked(void) {
-    return atomic_load(&forked);
+const char *core_not_sharing(void) {
+    return not_sharing;
 }
 
 void core_abort(int status) {
-    if (transport && !core_is_finished())
-        transport->abort(status);
+    if (job.transport && !job_is_closed())
+        job.transport->abort(status);
 }
 
 /* Free the communicators of groups let go of, on a thread that is in an MPI call anyway. */
 static int free_let_go(struct outcome *outcome) {
-    pthread_mutex_lock(&let_go_lock);
+    pthread_mutex_lock(&groups_lock);
     struct group *group = let_go;
     let_go = NULL;
-    pthread_mutex_unlock(&let_go_lock);
+    pthread_mutex_unlock(&groups_lock);
     int result = OK;
     while (group) {
         struct group *next = group->next;
-        int released = transport->release(group->comm, outcome);
+        int released = CALL(release, group->ranks.comm, outcome);
         result = result ? result : released;
         free(group);
         group = next;
@@ -108,17 +93,58 @@ static int free_let_go(struct outcome *outcome) {
     return result;
 }
 
+/* Whether ranks may have lost each other by it. */
+static int spends(int what) {
+    return what == MISMATCH || what == PEER_DIED || what == TIMED_OUT || what == INTERRUPTED;
+}
+
+/* The group cannot be used any more: ranks are not at the same call. */
+static int spend(struct group *group, const struct outcome *outcome) {
+    if (!spends(outcome->what))
+        return outcome->what;
+    if (outcome->what != MISMATCH)
+        atomic_store(&cannot_end, 1);
+    pthread_mutex_lock(&groups_lock);
+    if (!atomic_load_explicit(&group->is_spent, memory_order_relaxed)) {
+        group->why_spent = *outcome;
+        if (outcome->what == INTERRUPTED)
+            group->why_spent.what = GROUP_SPENT;
+        snprintf(group->why_spent.text, sizeof group->why_spent.text,
+                 "this group cannot be used any more, since before: %.900s", outcome->text);
+        atomic_store_explicit(&group->is_spent, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&groups_lock);
+    return outcome->what;
+}
+
+/* The ranks end together, so that whoever still waits for this one learns that it has ended. */
+static int end_together(struct outcome *outcome) {
+    const double last_s = 2; /* to wait, where something went wrong before */
+    struct patience patience = world->ranks.patience;
+    for (struct group *group = living; group; group = group->next)
+        if (group->ranks.node)
+            node_leave(group->ranks.node);
+    if (!atomic_load(&world->is_spent) && ranks_end(&world->ranks, outcome) && outcome->what != MISMATCH)
+        return spend(world, outcome);
+    patience.quiet = 1;
+    if (atomic_load(&cannot_end))
+        patience.limit_s = last_s;
+    return world->ranks.node ? node_await_end(world->ranks.node, &patience, outcome) : OK;
+}
+
 int core_finish(struct outcome *outcome) {
-    int result = OK;
-    pthread_rwlock_wrlock(&open_gate);
-    if (transport && !core_is_finished()) {
-        atomic_store_explicit(&finished, 1, memory_order_release);
+    int closed = job_close(outcome);
+    if (closed <= 0)
+        return closed ? outcome->what : OK;
+    int knew = atomic_load(&cannot_end), result = end_together(outcome);
+    if (!result && !knew) {
+        struct outcome second;
         result = free_let_go(outcome);
-        int ended = transport->finish(world.ours, outcome);
+        int ended = job.transport->finish(job.ours, result ? &second : outcome);
         result = result ? result : ended;
     }
-    pthread_rwlock_unlock(&open_gate);
-    return result;
+    job_leave();
+    return knew ? OK : result;
 }
 
 struct group *group_retain(struct group *group) {
@@ -129,100 +155,170 @@ struct group *group_retain(struct group *group) {
 void group_release(struct group *group) {
     if (atomic_fetch_sub_explicit(&group->references, 1, memory_order_acq_rel) > 1)
         return;
+    pthread_mutex_lock(&groups_lock);
+    struct group **place = &living;
+    while (*place != group)
+        place = &(*place)->next;
+    *place = group->next;
+    if (group->ranks.node) {
+        if (!job_is_forked())
+            node_leave(group->ranks.node);
+        node_close(group->ranks.node);
+    }
     pthread_mutex_destroy(&group->turn);
-    pthread_mutex_lock(&let_go_lock);
-    group->next = let_go;
-    let_go = group;
-    pthread_mutex_unlock(&let_go_lock);
+    if (!group->ranks.is_pending) {
+        group->next = let_go;
+        let_go = group;
+    }
+    pthread_mutex_unlock(&groups_lock);
 }
 
 int group_rank(const struct group *group) {
-    return group->comm->rank;
+    return group->ranks.comm->rank;
 }
 
 int group_size(const struct group *group) {
-    return group->comm->size;
+    return group->ranks.comm->size;
+}
+
+int group_sharing(const struct group *group) {
+    return group->ranks.node ? node_seats(group->ranks.node) : 1;
+}
+
+void group_limit(struct group *group, double limit_s) {
+    group->ranks.patience.limit_s = limit_s;
+}
+
+static int look_for_turn(void *it, int thorough, struct outcome *outcome) {
+    (void)thorough, (void)outcome;
+    return !pthread_mutex_trylock(it);
+}
+
+static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
+    (void)it, (void)to_all;
+    snprintf(text, nbytes, "a group that another thread of this rank uses: it has not ended its call");
 }
 
 /* What every operation does first and last. A collective waits for its turn in the group; send and recv do not, or a
  * thread that waits for a message would keep another from sending the one that it waits for. */
-static int enter(struct group *group, int collective, struct outcome *outcome) {
-    pthread_rwlock_rdlock(&open_gate);
-    if (core_is_finished() || transport->is_over()) {
-        outcome->what = GROUP_CLOSED;
-        snprintf(outcome->text, sizeof outcome->text, "%s",
-                 core_is_forked() ? "this process was forked from a rank: only the rank itself may communicate"
-                                  : "MPI has been finalized: communicate before finalize() and the program's end");
-    } else if (world.threads < THREADS_SERIALIZED && !pthread_equal(starter, pthread_self())) {
-        outcome->what = WRONG_THREAD;
-        snprintf(outcome->text, sizeof outcome->text,
-                 "this MPI was initialized for one thread, and this is another: call from the thread that called "
-                 "init(), or let mlxdist initialize MPI first (it asks for MPI_THREAD_MULTIPLE)");
-    } else {
-        if (collective)
-            pthread_mutex_lock(&group->turn);
-        if (world.threads < THREADS_MULTIPLE)
-            pthread_mutex_lock(&one_call);
-        return OK;
+static int enter(struct group *group, struct call *call, struct outcome *outcome) {
+    int is_collective = call->operation != SEND && call->operation != RECV;
+    call->rank = group->ranks.comm->rank;
+    if (job_enter(outcome))
+        return outcome->what;
+    if (!is_collective || !pthread_mutex_trylock(&group->turn) ||
+        !wait_for(&(struct awaited){look_for_turn, describe_turn, &group->turn, 0}, &group->ranks.patience, outcome)) {
+        if (!atomic_load_explicit(&group->is_spent, memory_order_acquire))
+            return OK;
+        *outcome = group->why_spent;
+        if (is_collective)
+            pthread_mutex_unlock(&group->turn);
     }
-    pthread_rwlock_unlock(&open_gate);
+    job_leave();
     return outcome->what;
 }
 
-static int leave(struct group *group, int collective, int result) {
-    if (world.threads < THREADS_MULTIPLE)
-        pthread_mutex_unlock(&one_call);
-    if (collective)
+static int leave(struct group *group, const struct call *call, int result) {
+    if (call->operation != SEND && call->operation != RECV)
         pthread_mutex_unlock(&group->turn);
-    pthread_rwlock_unlock(&open_gate);
+    job_leave();
     return result;
 }
 
-#define RUN(collective, operation, ...) \
-    return enter(group, collective, outcome) \
-               ? outcome->what \
-               : leave(group, collective, transport->operation(group->comm, __VA_ARGS__))
-
-static int split_comm(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
-    int result = free_let_go(outcome);
-    return result ? result : transport->split(comm, color, key, part, outcome);
-}
-
-int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
+static int divide(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
     struct comm *comm;
-    *part = NULL;
-    if (enter(group, 1, outcome) || leave(group, 1, split_comm(group->comm, color, key, &comm, outcome)))
-        return outcome->what;
-    *part = new_group(comm, outcome);
+    int result = free_let_go(outcome);
+    if (result || (result = CALL(split, group->ranks.comm, color, key, &comm, outcome)))
+        return result;
+    *part = new_group(comm, &group->ranks.patience, outcome);
     return *part ? OK : outcome->what;
 }
 
-int group_allreduce(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                    enum reduction op, struct outcome *outcome) {
-    RUN(1, allreduce, sendbuf, recvbuf, count, type, op, outcome);
+int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
+    struct call call = flat_call(SPLIT, 0, 0, 0, 0);
+    *part = NULL;
+    if (enter(group, &call, outcome))
+        return outcome->what;
+    if (group->ranks.comm->size > 1 && ranks_arrive(&group->ranks, &call, NULL, 0, 1, outcome))
+        return leave(group, &call, spend(group, outcome));
+    return leave(group, &call, divide(group, color, key, part, outcome));
 }
 
-int group_reduce_scatter(struct group *group, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                         enum reduction op, struct outcome *outcome) {
-    RUN(1, reduce_scatter, sendbuf, recvbuf, count, type, op, outcome);
+/* What a rank puts into its slot. */
+static int64_t brought(const struct ranks *ranks, const struct call *call) {
+    if (call->operation == BARRIER || (call->operation == BROADCAST && call->peer != ranks->comm->rank))
+        return 0;
+    return call_nbytes(call);
 }
 
-int group_allgather(struct group *group, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome) {
-    RUN(1, allgather, sendbuf, recvbuf, nbytes, outcome);
+/* Every rank's payload has come, and all slots stay as they are until this rank arrives again. */
+static void collect(const struct ranks *ranks, const struct call *call, void *recvbuf) {
+    int size = ranks->comm->size;
+    int64_t nbytes = call_nbytes(call), part = call->count / size;
+    const void *payloads[NODE_SEATS];
+    int64_t offset = call->operation == REDUCE_SCATTER ? ranks->comm->rank * (nbytes / size) : 0;
+    for (int i = 0; i < size; i++)
+        payloads[i] = (const char *)node_payload(ranks->node, i) + offset;
+    if (call->operation == ALLREDUCE || call->operation == REDUCE_SCATTER)
+        reduce((enum element_type)call->type, (enum reduction)call->op, payloads, size, recvbuf,
+               (size_t)(call->operation == ALLREDUCE ? call->count : part));
+    else if (call->operation == ALLGATHER)
+        for (int i = 0; i < size; i++)
+            memcpy((char *)recvbuf + i * nbytes, payloads[i], (size_t)nbytes);
+    else if (call->operation == BROADCAST && call->peer != ranks->comm->rank)
+        memcpy(recvbuf, payloads[call->peer], (size_t)nbytes);
 }
 
-int group_broadcast(struct group *group, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
-    RUN(1, broadcast, buf, nbytes, root, outcome);
+static int communicate(const struct ranks *ranks, const struct call *call, const void *sendbuf, void *recvbuf,
+                       struct outcome *outcome) {
+    struct comm *comm = ranks->comm;
+    enum element_type type = (enum element_type)call->type;
+    enum reduction op = (enum reduction)call->op;
+    switch (call->operation) {
+    case ALLREDUCE:
+        return CALL(allreduce, comm, sendbuf, recvbuf, call->count, type, op, outcome);
+    case REDUCE_SCATTER:
+        return CALL(reduce_scatter, comm, sendbuf, recvbuf, call->count / comm->size, type, op, outcome);
+    case ALLGATHER:
+        return CALL(allgather, comm, sendbuf, recvbuf, call_nbytes(call), outcome);
+    case BROADCAST:
+        return CALL(broadcast, comm, recvbuf, call_nbytes(call), call->peer, outcome);
+    default:
+        return CALL(barrier, comm, outcome);
+    }
 }
 
-int group_barrier(struct group *group, struct outcome *outcome) {
-    RUN(1, barrier, outcome);
+int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
+    struct ranks *ranks = &group->ranks;
+    if (enter(group, call, outcome))
+        return outcome->what;
+    int64_t nbytes = brought(ranks, call);
+    int in_slots = ranks->node && ranks->is_whole && call_nbytes(call) <= NODE_SLOT && !call->on_device;
+    int result = ranks->comm->size == 1
+                     ? OK
+                     : ranks_arrive(ranks, call, sendbuf, in_slots ? (size_t)nbytes : 0, !in_slots, outcome);
+    if (!result && in_slots)
+        collect(ranks, call, recvbuf);
+    else if (!result)
+        result = communicate(ranks, call, sendbuf, recvbuf, outcome);
+    return leave(group, call, result ? spend(group, outcome) : OK);
 }
 
-int group_send(struct group *group, const void *sendbuf, int64_t nbytes, int dst, struct outcome *outcome) {
-    RUN(0, send, sendbuf, nbytes, dst, outcome);
+int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome) {
+    int pending;
+    if (enter(group, call, outcome))
+        return outcome->what;
+    int result = message_send(&group->ranks, call, sendbuf, &pending, outcome);
+    if (pending)
+        spend(group, outcome);
+    return leave(group, call, result);
 }
 
-int group_recv(struct group *group, void *recvbuf, int64_t nbytes, int src, struct outcome *outcome) {
-    RUN(0, recv, recvbuf, nbytes, src, outcome);
+int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome) {
+    if (enter(group, call, outcome))
+        return outcome->what;
+    int result = message_recv(&group->ranks, call, recvbuf, outcome);
+    if (result == PEER_DIED)
+        spend(group, outcome);
+    return leave(group, call, result);
 }

@@ -21,14 +21,14 @@ struct communicator {
 };
 
 // MLX's own 16-bit types come as two bytes without a name; the operation that comes with them tells which.
-constexpr int UNNAMED = ELEMENT_TYPES;
+constexpr int UNNAMED = HALF_UNNAMED;
 struct datatype {
     int type;
     size_t size;
 };
 
 // A reduction with a name, or a callback of MLX.
-struct operation {
+struct reducer {
     int op;
     int type;
     void (*callback)(void *in, void *inout, int *count, datatype **type);
@@ -99,7 +99,7 @@ const question questions[] = {
     {TYPE_COMPLEX64, 3, {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
 };
 
-bool agrees(const operation &asked, element_type type, reduction op, const number (&pair)[2]) {
+bool agrees(const reducer &asked, element_type type, reduction op, const number (&pair)[2]) {
     number in = pair[0], theirs = pair[1], ours = pair[1];
     datatype as{type, element_size(type)}, *as_pointer = &as;
     int one = 1;
@@ -111,7 +111,7 @@ bool agrees(const operation &asked, element_type type, reduction op, const numbe
 
 // What a callback does is asked, not guessed from the order in which MLX registers its callbacks: it is the reduction
 // of ours that gives the same on every pair.
-void identify(operation &asked, size_t size) {
+void identify(reducer &asked, size_t size) {
     for (const question &question : questions) {
         if (element_size(question.type) != size)
             continue;
@@ -129,7 +129,7 @@ void identify(operation &asked, size_t size) {
     fail("all_reduce", "MLX asks for a reduction that mlxdist does not know: report it with MLX's version");
 }
 
-void resolve(operation &asked, const datatype &with, element_type *type, reduction *op) {
+void resolve(reducer &asked, const datatype &with, element_type *type, reduction *op) {
     static std::mutex lock;
     std::lock_guard<std::mutex> guard(lock);
     if (asked.op == UNASKED)
@@ -156,9 +156,9 @@ NAMED_TYPE(uint64_t, UINT64)
 NAMED_TYPE(float, FLOAT32)
 NAMED_TYPE(double, FLOAT64)
 NAMED_TYPE(c_complex, COMPLEX64)
-EXPORT operation ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
-EXPORT operation ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
-EXPORT operation ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
+EXPORT reducer ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
+EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
+EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
 EXPORT communicator ompi_mpi_comm_world = {nullptr, MEANS_REDUCTION, 0};
 
 void mlx_offer(group *ranks, mlx_meaning meaning, int root) {
@@ -179,7 +179,7 @@ EXPORT int MPI_Get_library_version(char *text, int *length) {
 EXPORT int MPI_Init(int *, char ***) {
     if (!core_world())
         return 1;
-    ompi_mpi_comm_world.ranks = core_world()->group;
+    ompi_mpi_comm_world.ranks = core_world();
     return 0;
 }
 
@@ -225,12 +225,12 @@ EXPORT int MPI_Type_commit(datatype **) {
     return 0;
 }
 
-EXPORT int MPI_Op_create(void (*callback)(void *, void *, int *, datatype **), int, operation **created) {
-    *created = new operation{UNASKED, UNNAMED, callback};
+EXPORT int MPI_Op_create(void (*callback)(void *, void *, int *, datatype **), int, reducer **created) {
+    *created = new reducer{UNASKED, UNNAMED, callback};
     return 0;
 }
 
-EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype *with, operation *asked,
+EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype *with, reducer *asked,
                          communicator *comm) {
     outcome outcome;
     element_type type;
@@ -239,26 +239,27 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
     group *ranks = ranks_of(comm, CALLS[op]);
+    call call = flat_call(ALLREDUCE, op, type, 0, n);
     if (comm->meaning == MEANS_REDUCTION) {
-        if (group_allreduce(ranks, from, recvbuf, n, type, op, &outcome))
+        if (group_run(ranks, &call, from, recvbuf, &outcome))
             fail(CALLS[op], outcome.text);
     } else if (comm->meaning == MEANS_SUM_SCATTER) {
-        int64_t part = n / group_size(ranks);
-        size_t nbytes = static_cast<size_t>(part) * element_size(type);
+        call.operation = REDUCE_SCATTER;
+        size_t nbytes = static_cast<size_t>(n / group_size(ranks)) * element_size(type);
         void *sum = std::malloc(nbytes + 1);
         if (!sum)
             fail("sum_scatter", "no memory for the sum");
-        int failed = group_reduce_scatter(ranks, from, sum, part, type, op, &outcome);
+        int failed = group_run(ranks, &call, from, sum, &outcome);
         if (!failed)
             std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(ranks), sum, nbytes);
         std::free(sum);
         if (failed)
             fail("sum_scatter", outcome.text);
     } else {
-        int64_t nbytes = n * static_cast<int64_t>(element_size(type));
+        call = flat_call(BROADCAST, 0, type, comm->root, n);
         if (from != recvbuf && group_rank(ranks) == comm->root)
-            std::memcpy(recvbuf, from, static_cast<size_t>(nbytes));
-        if (group_broadcast(ranks, recvbuf, nbytes, comm->root, &outcome))
+            std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
+        if (group_run(ranks, &call, recvbuf, recvbuf, &outcome))
             fail("broadcast", outcome.text);
     }
     return 0;
@@ -267,22 +268,24 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
 EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *recvbuf, int, datatype *,
                          communicator *comm) {
     outcome outcome;
-    int64_t nbytes = elements(count) * static_cast<int64_t>(with->size);
-    if (group_allgather(ranks_of(comm, "all_gather"), sendbuf, recvbuf, nbytes, &outcome))
+    call call = flat_call(ALLGATHER, 0, with->type, 0, elements(count));
+    if (group_run(ranks_of(comm, "all_gather"), &call, sendbuf, recvbuf, &outcome))
         fail("all_gather", outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
-    if (group_send(ranks_of(comm, "send"), buf, elements(count) * static_cast<int64_t>(with->size), dst, &outcome))
+    call call = flat_call(SEND, 0, with->type, dst, elements(count));
+    if (group_send(ranks_of(comm, "send"), &call, buf, &outcome))
         fail("send", outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
-    if (group_recv(ranks_of(comm, "recv"), buf, elements(count) * static_cast<int64_t>(with->size), src, &outcome))
+    call call = flat_call(RECV, 0, with->type, src, elements(count));
+    if (group_recv(ranks_of(comm, "recv"), &call, buf, &outcome))
         fail("recv", outcome.text);
     return 0;
 }

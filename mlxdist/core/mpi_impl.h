@@ -9,7 +9,7 @@
 #include "mlxdist/kernels.h"
 #include "mlxdist/transport.h"
 
-typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Message;
+typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Info, MPI_Message, MPI_Request;
 typedef intptr_t MPI_Aint;
 typedef long long MPI_Count;
 /* The largest is the standard's, 32 bytes; only MPI itself looks inside. */
@@ -39,20 +39,19 @@ static MPI_Comm comm_of(struct comm *comm) {
     return ((struct mpi_comm *)comm)->comm;
 }
 
-/* Every message bears this tag: the private duplicate of the world keeps ours apart from others'. */
-enum { TAG = 0 };
-
 /* The one place that looks at a return code. */
 static int check(int rc, const char *call, struct outcome *outcome) {
     if (rc == 0)
         return OK;
     static const struct {
         int value[3];
-        const char *name, *meaning;
+        const char *name;
+        int what;
+        const char *meaning;
     } classes[] = {
-#define CLASS_ROW(name, openmpi, mpich, standard, meaning) {{openmpi, mpich, standard}, #name, meaning},
+#define CLASS_ROW(name, openmpi, mpich, standard, what, meaning) {{openmpi, mpich, standard}, #name, what, meaning},
         MPI_ERROR_CLASSES(CLASS_ROW)};
-    int class_ = 0, length = 0;
+    int class_ = 0, length = 0, what = MPI_FAILED;
     char said[1024] = "";
     mpi.Error_class(rc, &class_);
     /* MPICH 5.0.2's libmpi_abi describes another class than the one it means. */
@@ -61,14 +60,14 @@ static int check(int rc, const char *call, struct outcome *outcome) {
     const char *name = "an unknown class", *meaning = "no description";
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
         if (classes[i].value[spoken] == class_)
-            name = classes[i].name, meaning = classes[i].meaning;
-    outcome->what = MPI_FAILED;
+            name = classes[i].name, what = classes[i].what, meaning = classes[i].meaning;
+    outcome->what = what;
     outcome->code = rc;
     outcome->class_ = name;
     outcome->call = call;
     snprintf(outcome->text, sizeof outcome->text, "%s failed with %s (code %d): %s%s%.700s", call, name, rc, meaning,
              *said ? "; the library says: " : "", said);
-    return MPI_FAILED;
+    return what;
 }
 
 #define CALL(function, ...) check(mpi.function(__VA_ARGS__), "MPI_" #function, outcome)
@@ -236,6 +235,13 @@ static int split(struct comm *comm, int color, int key, struct comm **part, stru
     return wrap(created, part, outcome);
 }
 
+static int split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
+    MPI_Comm created;
+    if (CALL(Comm_split_type, comm_of(comm), (int)mpi.COMM_TYPE_SHARED, comm->rank, mpi.INFO_NULL, &created))
+        return outcome->what;
+    return wrap(created, part, outcome);
+}
+
 static int release(struct comm *comm, struct outcome *outcome) {
     MPI_Comm freed = comm_of(comm);
     free(comm);
@@ -333,44 +339,78 @@ static int barrier(struct comm *comm, struct outcome *outcome) {
     return CALL(Barrier, comm_of(comm));
 }
 
-static int send(struct comm *comm, const void *sendbuf, int64_t nbytes, int dst, struct outcome *outcome) {
+static int send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
+                struct outcome *outcome) {
     struct span span;
+    MPI_Request begun;
     if (make_span(nbytes, &span, outcome))
         return outcome->what;
-    return free_span(CALL(Send, sendbuf, span.count, span.datatype, dst, TAG, comm_of(comm)), &span, outcome);
+    int result = CALL(Isend, sent, span.count, span.datatype, dst, tag, comm_of(comm), &begun);
+    *request = (request_handle)begun;
+    return free_span(result, &span, outcome);
 }
 
-static int take(void *recvbuf, int64_t nbytes, MPI_Message *message, struct outcome *outcome) {
-    struct span span;
+static int agree(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
+                 struct outcome *outcome) {
+    MPI_Request begun;
+    int result =
+        CALL(Iallreduce, own, lowest, 2, datatypes[TYPE_UINT64], ops[TYPE_UINT64][REDUCE_MIN], comm_of(comm), &begun);
+    *request = (request_handle)begun;
+    return result;
+}
+
+static int test(request_handle *request, int *done, struct outcome *outcome) {
+    MPI_Request begun = (MPI_Request)*request;
     MPI_Status status;
-    if (make_span(nbytes, &span, outcome))
+    int result = CALL(Test, &begun, done, &status);
+    *request = (request_handle)begun;
+    return result;
+}
+
+static int probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
+    MPI_Message arrived;
+    MPI_Status status;
+    MPI_Count nbytes = 0;
+    if (CALL(Improbe, src, (int)mpi.ANY_TAG, comm_of(comm), found, &arrived, &status) ||
+        (*found && CALL(Get_elements_x, &status, mpi.BYTE, &nbytes)))
         return outcome->what;
-    return free_span(CALL(Mrecv, recvbuf, span.count, span.datatype, message, &status), &span, outcome);
+    if (*found) {
+        message->handle = (message_handle)arrived;
+        message->nbytes = nbytes;
+        memcpy(&message->tag, status.opaque + mpi.STATUS_TAG, sizeof message->tag);
+    }
+    return OK;
 }
 
 /* The length is known before a buffer is offered: Open MPI 4.1 and 5.0 write a longer message past the buffer's end,
- * and only then report it. A message that does not fit is taken all the same, or its sender would wait for ever. */
-static int recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, struct outcome *outcome) {
-    MPI_Message message;
+ * and only then report it. */
+static int recv(void *recvbuf, struct message *message, struct outcome *outcome) {
+    struct span span;
+    MPI_Message arrived = (MPI_Message)message->handle;
     MPI_Status status;
-    MPI_Count arrived = 0;
-    if (CALL(Mprobe, src, TAG, comm_of(comm), &message, &status) || CALL(Get_elements_x, &status, mpi.BYTE, &arrived))
+    if (make_span(message->nbytes, &span, outcome))
         return outcome->what;
-    if (arrived == nbytes)
-        return take(recvbuf, nbytes, &message, outcome);
-    void *unwanted = malloc(arrived ? (size_t)arrived : 1);
-    if (!unwanted)
-        return out_of_memory(outcome, arrived);
-    int result = take(unwanted, arrived, &message, outcome);
-    free(unwanted);
-    if (result)
-        return result;
-    outcome->what = LENGTHS_DIFFER;
-    snprintf(outcome->text, sizeof outcome->text,
-             "rank %d sent %lld bytes, rank %d expected %lld: give recv the shape and dtype that were sent", src,
-             (long long)arrived, comm->rank, (long long)nbytes);
-    return LENGTHS_DIFFER;
+    return free_span(CALL(Mrecv, recvbuf, span.count, span.datatype, &arrived, &status), &span, outcome);
 }
 
-const struct transport TRANSPORT = {load,      version,        start,     is_over,   finish,  abort_job, split, release,
-                                    allreduce, reduce_scatter, allgather, broadcast, barrier, send,      recv};
+const struct transport TRANSPORT = {
+    .load = load,
+    .version = version,
+    .start = start,
+    .is_over = is_over,
+    .finish = finish,
+    .abort = abort_job,
+    .split = split,
+    .split_host = split_host,
+    .release = release,
+    .allreduce = allreduce,
+    .reduce_scatter = reduce_scatter,
+    .allgather = allgather,
+    .broadcast = broadcast,
+    .barrier = barrier,
+    .send = send,
+    .agree = agree,
+    .test = test,
+    .probe = probe,
+    .recv = recv,
+};

@@ -36,7 +36,10 @@ def test_another_length(world: dist.Group, sent: int, expected: int) -> None:
     message = np.full(sent, world.rank(), np.uint8)
 
     def refused(src: int) -> None:
-        text = rf"^\[recv\w*\] rank {src} sent {sent} bytes, rank {world.rank()} expected {expected}: give recv"
+        text = (
+            rf"^\[recv\w*\] rank {src} sent {sent} bytes of uint8, "
+            rf"rank {world.rank()} expected {expected} of uint8: give recv"
+        )
         with pytest.raises(dist.MismatchError, match=text):
             dist.recv_like(out, src, out=out)
 
@@ -56,7 +59,7 @@ def test_another_dtype_of_another_length(world: dist.Group) -> None:
     x = np.ones(4, np.float32)
 
     def refused(src: int) -> None:
-        with pytest.raises(dist.MismatchError, match=r"^\[recv\] .* sent 16 bytes, .* expected 32: give recv"):
+        with pytest.raises(dist.MismatchError, match=r"^\[recv\] .* sent 16 bytes of float32, .* expected 32"):
             dist.recv(4, np.float64, src)
 
     around(world, functools.partial(dist.send, x), refused)
@@ -73,6 +76,6 @@ def test_only_the_wrong_one_is_thrown_away(world: dist.Group) -> None:
             dist.send(np.full(length, length, np.int32), 1)
     elif world.rank() == 1:
         assert dist.recv(1, np.int32, 0) == 1
-        with pytest.raises(dist.MismatchError, match="rank 0 sent 8 bytes, rank 1 expected 4"):
+        with pytest.raises(dist.MismatchError, match="rank 0 sent 8 bytes of int32, rank 1 expected 4 of int32"):
             dist.recv(1, np.int32, 0)
         np.testing.assert_array_equal(dist.recv(3, np.int32, 0), [3, 3, 3])

@@ -15,10 +15,16 @@ PACKAGE, INCLUDE = mpis.ROOT / "mlxdist", mpis.ROOT / "include" / "mlxdist"
 # From the bottom to the top. Files of one line are one room: they may use each other.
 ORDER = (
     ("types.h",),
+    ("call.h", "call.c"),
     ("abi.h", "abi.c"),
     ("half.h",),
     ("kernels.h", "kernels.c"),
+    ("wait.h", "wait.c"),
+    ("node.h", "node.c"),
     ("transport.h", "mpi_impl.h", "mpi_int.c", "mpi_ptr.c", "alone.c"),
+    ("job.h", "job.c"),
+    ("arrive.h", "arrive.c"),
+    ("message.h", "message.c"),
     ("core.h", "core.c"),
     ("mlx_libmpi.h", "mlx_libmpi.cpp"),
     ("errors",),
@@ -40,7 +46,7 @@ SOURCES = sorted(
     path
     for folder in (PACKAGE, INCLUDE)
     for path in folder.rglob("*")
-    if path.suffix in (".py", ".pyx", ".pyi", ".c", ".h", ".cpp") and path != GENERATED
+    if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".cpp") and path != GENERATED
 )
 PYTHON = [path for path in SOURCES if path.suffix == ".py"]
 
@@ -106,6 +112,7 @@ READERS = {
     ".py": used_in_python,
     ".pyi": used_in_python,
     ".pyx": used_in_cython,
+    ".pxd": used_in_cython,
     ".c": used_in_c,
     ".h": used_in_c,
     ".cpp": used_in_c,
@@ -123,9 +130,10 @@ def test_what_is_read_is_what_is_used() -> None:
     """The readers above find what they look for."""
     assert used_in_c((PACKAGE / "core" / "mpi_int.c").read_text()) == {"abi.h", "mpi_impl.h"}
     assert {"_core", "mlx", "world", "arrays"} <= used_in_python((PACKAGE / "ops.py").read_text())
-    assert {"types.h", "core.h", "mlx_libmpi.h", "errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
+    assert {"types.h", "core.h", "mlx_libmpi.h"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
+    assert {"errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
     assert used_in_python("def f():\n    from mlxdist import all_sum") == {""}
-    assert level("types.h") < level("core.c") < level("errors") < level("arrays.numpy") < level("")
+    assert level("types.h") < level("node.c") < level("core.c") < level("errors") < level("arrays.numpy") < level("")
 
 
 @each_source
@@ -139,8 +147,8 @@ def test_numbers_of_mpi_stand_in_abi_h_only(path: Path) -> None:
 def test_variables_are_named_in_config_only(path: Path) -> None:
     """Else a variable could be read that is documented nowhere. The macros of types.h begin alike."""
     text = path.read_text()
-    if path.suffix in (".py", ".pyx", ".pyi"):
-        found = set(re.findall(r"MLXDIST_\w*", text)) - {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS"}
+    if path.suffix in (".py", ".pyx", ".pxd", ".pyi"):
+        found = set(re.findall(r"MLXDIST_\w*", text)) - {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS"}
         assert bool(found) == (name_of(path) == "config")
     else:
         assert "getenv" not in text

@@ -97,7 +97,7 @@ def test_the_family_and_the_first_line_of_the_version_are_told(kind: str, tmp_pa
     ("options", "missing"),
     [
         ({"handle": "void *", "extra": OPENMPI.replace("ompi_mpi_op_sum", "other")}, "ompi_mpi_op_sum"),
-        ({"handle": "int", "without": "MPI_Mprobe"}, "MPI_Mprobe"),
+        ({"handle": "int", "without": "MPI_Improbe"}, "MPI_Improbe"),
         ({"handle": "int", "without": "MPI_Get_library_version"}, "it is no MPI"),
     ],
 )
@@ -124,10 +124,11 @@ def test_a_text_file_and_a_missing_file_give_the_loaders_own_words(tmp_path: Pat
 START = """
 import sys
 from mlxdist import _core, errors
-world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group)
+world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, share=False, check=False)
+nothing = _core.Buffer(0, 0, 0, None, ())
 print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
 try:
-    _core.barrier(world)
+    _core.communicate(world, _core.OPERATIONS_OF["barrier"], nothing, nothing)
 except errors.MPIError as error:
     print(error.call, error.code, error.error_class, error)
 """

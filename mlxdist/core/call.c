@@ -1,0 +1,96 @@
+#include "mlxdist/call.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *call_name(const struct call *call) {
+#define NAME(name, called) called,
+    static const char *const reductions[] = {MLXDIST_REDUCTIONS(NAME)};
+    static const char *const operations[] = {MLXDIST_OPERATIONS(NAME)};
+    return call->operation == ALLREDUCE ? reductions[call->op] : operations[call->operation];
+}
+
+const char *type_name(int type) {
+#define NUMPY_NAME(name, numpy, ...) numpy,
+    static const char *const names[] = {MLXDIST_TYPES(NUMPY_NAME) "16-bit float"};
+    return names[type];
+}
+
+/* Append, as far as there is room. */
+__attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes, const char *format, ...) {
+    size_t used = strlen(text);
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text + used, nbytes - used, format, values);
+    va_end(values);
+}
+
+void call_text(const struct call *call, char *text, size_t nbytes) {
+    *text = 0;
+    add(text, nbytes, "%s", call_name(call));
+    if (call->operation == BARRIER || call->operation == SPLIT || call->operation == FINALIZE)
+        return;
+    add(text, nbytes, " %s (", type_name(call->type));
+    for (int i = 0; i < call->ndim && i < SHOWN_DIMENSIONS; i++)
+        add(text, nbytes, "%s%lld", i ? ", " : "", (long long)call->shape[i]);
+    add(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
+    if (call->operation == BROADCAST || call->operation == RECV)
+        add(text, nbytes, " from rank %d", call->peer);
+    else if (call->operation == SEND)
+        add(text, nbytes, " to rank %d", call->peer);
+}
+
+static int is_half(int type) {
+    return type == TYPE_FLOAT16 || type == TYPE_BFLOAT16 || type == HALF_UNNAMED;
+}
+
+int types_agree(int one, int other) {
+    return one == other || (is_half(one) && is_half(other) && (one == HALF_UNNAMED || other == HALF_UNNAMED));
+}
+
+int calls_agree(const struct call *one, const struct call *other) {
+    return one->operation == other->operation && one->op == other->op && types_agree(one->type, other->type) &&
+           one->peer == other->peer && one->count == other->count;
+}
+
+/* The finalizer of splitmix64: every bit of the input reaches every bit of the output. */
+static uint64_t mix(uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+uint64_t call_fingerprint(const struct call *call) {
+    uint64_t small =
+        (uint64_t)call->operation << 48 ^ (uint64_t)call->op << 40 ^ (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
+    return mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
+}
+
+static int look_alike(const struct call *one, const struct call *other) {
+    return calls_agree(one, other) && one->type == other->type && one->ndim == other->ndim &&
+           !memcmp(one->shape, other->shape, sizeof one->shape);
+}
+
+int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome) {
+    char *text = outcome->text;
+    size_t nbytes = sizeof outcome->text;
+    outcome->what = MISMATCH;
+    snprintf(text, nbytes, "the ranks differ in call %llu on this group of %d:", (unsigned long long)sequence, n);
+    for (int i = 0; i < n; i++) {
+        char called[200];
+        int first = 0;
+        while (!look_alike(calls[first], calls[i]))
+            first++;
+        if (first < i)
+            continue;
+        call_text(calls[i], called, sizeof called);
+        add(text, nbytes, "\n  rank %d", calls[i]->rank);
+        for (int other = i + 1; other < n; other++)
+            if (look_alike(calls[i], calls[other]))
+                add(text, nbytes, ", %d", calls[other]->rank);
+        add(text, nbytes, ": %s", called);
+    }
+    add(text, nbytes, "\nlet all of them make the same call; this group cannot be used any more");
+    return MISMATCH;
+}

@@ -1,0 +1,89 @@
+#include "mlxdist/message.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A peer that has left or died may have sent before: what it sent has come after so many looks, a millisecond each. */
+enum { LAST_LOOKS = 200 };
+
+struct passage {
+    struct ranks *ranks;
+    const struct call *call;
+    request_handle request; /* of a send */
+    struct message message; /* of a receive */
+    int looks_after_end;
+};
+
+static int look_at_peer(struct passage *passage, struct outcome *outcome) {
+    const struct node *node = passage->ranks->node;
+    int seat = node ? node_seat_of(node, passage->call->peer) : -1;
+    if (seat < 0 || !node_look(node, seat, outcome))
+        return 0;
+    return ++passage->looks_after_end < LAST_LOOKS ? 0 : -1;
+}
+
+static int look_for_sent(void *it, int thorough, struct outcome *outcome) {
+    struct passage *passage = it;
+    int done = 0;
+    if (CALL(test, &passage->request, &done, outcome))
+        return -1;
+    return done || !thorough ? done : look_at_peer(passage, outcome);
+}
+
+static int look_for_message(void *it, int thorough, struct outcome *outcome) {
+    struct passage *passage = it;
+    int found = 0;
+    if (CALL(probe, passage->ranks->comm, passage->call->peer, &found, &passage->message, outcome))
+        return -1;
+    return found || !thorough ? found : look_at_peer(passage, outcome);
+}
+
+static void describe_passage(void *it, int to_all, char *text, size_t nbytes) {
+    (void)to_all;
+    const struct passage *passage = it;
+    char called[200];
+    call_text(passage->call, called, sizeof called);
+    snprintf(text, nbytes, "%s, rank %d of %d: rank %d has not %s", called, passage->ranks->comm->rank,
+             passage->ranks->comm->size, passage->call->peer, passage->call->operation == SEND ? "received" : "sent");
+}
+
+int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
+                 struct outcome *outcome) {
+    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0};
+    *pending = 0;
+    if (CALL(send, ranks->comm, sendbuf, call_nbytes(call), call->peer, call->type, &passage.request, outcome))
+        return outcome->what;
+    int result = wait_for(&(struct awaited){look_for_sent, describe_passage, &passage, 1}, &ranks->patience, outcome);
+    *pending = result != OK;
+    return result;
+}
+
+static int throw_away(struct ranks *ranks, const struct call *call, struct message *message, struct outcome *outcome) {
+    void *unwanted = malloc(message->nbytes ? (size_t)message->nbytes : 1);
+    if (!unwanted) {
+        outcome->what = OUT_OF_MEMORY;
+        snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes",
+                 (long long)message->nbytes);
+        return OUT_OF_MEMORY;
+    }
+    int result = CALL(recv, unwanted, message, outcome);
+    free(unwanted);
+    if (result)
+        return result;
+    outcome->what = MISMATCH;
+    snprintf(outcome->text, sizeof outcome->text,
+             "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
+             call->peer, (long long)message->nbytes, type_name(message->tag), ranks->comm->rank,
+             (long long)call_nbytes(call), type_name(call->type));
+    return MISMATCH;
+}
+
+int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, struct outcome *outcome) {
+    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0};
+    if (wait_for(&(struct awaited){look_for_message, describe_passage, &passage, 1}, &ranks->patience, outcome))
+        return outcome->what;
+    struct message *message = &passage.message;
+    if (message->nbytes != call_nbytes(call) || !types_agree(message->tag, call->type))
+        return throw_away(ranks, call, message, outcome);
+    return CALL(recv, recvbuf, message, outcome);
+}

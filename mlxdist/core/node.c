@@ -1,0 +1,365 @@
+#include "mlxdist/node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Two lines, since processors fetch lines in pairs. */
+enum { LINE = 128 };
+
+enum state { SITTING, GAVE_UP, LEFT };
+
+struct seat {
+    /* The line that the others watch. */
+    _Alignas(LINE) _Atomic uint64_t arrived;
+    uint64_t fingerprints[2];
+    _Atomic int state;
+    /* Written before anybody else looks. */
+    int rank, watch_seat;
+    pid_t pid;
+    /* Of arrival k in k % 2. */
+    _Alignas(LINE) struct call calls[2];
+#ifdef __linux__
+    cpu_set_t processors;
+#endif
+    _Alignas(LINE) char slots[2][NODE_SLOT];
+};
+
+struct memory {
+    uint64_t token;
+    int seats;
+    /* 2 k: all go on after arrival k. 2 k + 1: somebody gave it up first. */
+    _Alignas(LINE) _Atomic uint64_t verdict;
+    struct seat seat[];
+};
+
+struct node {
+    struct memory *memory;
+    struct node *watch;
+    size_t nbytes;
+    int file; /* locked at the place of one's own seat, while the process lives; -1 where another node is watched */
+    int seat;
+    uint64_t sequence;
+};
+
+static int not_shared(struct outcome *outcome, const char *call, int error) {
+    outcome->what = NOT_SHARED;
+    snprintf(outcome->text, sizeof outcome->text, "%s: %s", call, strerror(error));
+    return NOT_SHARED;
+}
+
+static int map(int file, size_t nbytes, struct node **node, struct outcome *outcome) {
+    struct node *mapped = calloc(1, sizeof *mapped);
+    void *memory = mapped ? mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
+    if (memory == MAP_FAILED) {
+        not_shared(outcome, "mmap", errno);
+        free(mapped);
+        close(file);
+        return NOT_SHARED;
+    }
+    *mapped = (struct node){.memory = memory, .nbytes = nbytes, .file = file, .seat = -1};
+    *node = mapped;
+    return OK;
+}
+
+/* All of it now: a page that cannot be had later is a SIGBUS. */
+static int reserve(int file, size_t nbytes) {
+#ifdef __linux__
+    return posix_fallocate(file, 0, (off_t)nbytes);
+#else
+    return ftruncate(file, (off_t)nbytes) ? errno : 0;
+#endif
+}
+
+int node_create(int seats, struct ticket *ticket, struct node **node, struct outcome *outcome) {
+    static atomic_uint created;
+    size_t nbytes = sizeof(struct memory) + (size_t)seats * sizeof(struct seat);
+    if (seats > NODE_SEATS)
+        return not_shared(outcome, "more ranks on one host than seats", EINVAL);
+    if (getentropy(&ticket->token, sizeof ticket->token))
+        return not_shared(outcome, "getentropy", errno);
+    /* macOS takes 31 characters */
+    snprintf(ticket->name, sizeof ticket->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
+             atomic_fetch_add(&created, 1), (unsigned)(ticket->token & 0xffff));
+    int file = shm_open(ticket->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (file < 0)
+        return not_shared(outcome, "shm_open", errno);
+    int error = reserve(file, nbytes);
+    if (error) {
+        node_unlink(ticket);
+        close(file);
+        return not_shared(outcome, "posix_fallocate in /dev/shm", error);
+    }
+    if (map(file, nbytes, node, outcome)) {
+        node_unlink(ticket);
+        return NOT_SHARED;
+    }
+    (*node)->memory->token = ticket->token;
+    (*node)->memory->seats = seats;
+    return OK;
+}
+
+int node_attach(const struct ticket *ticket, struct node **node, struct outcome *outcome) {
+    struct stat status;
+    int file = shm_open(ticket->name, O_RDWR, 0);
+    if (file < 0)
+        return not_shared(outcome, "shm_open", errno);
+    if (fstat(file, &status) || status.st_size < (off_t)sizeof(struct memory)) {
+        close(file);
+        return not_shared(outcome, "fstat", EINVAL);
+    }
+    if (map(file, (size_t)status.st_size, node, outcome))
+        return NOT_SHARED;
+    if ((*node)->memory->token == ticket->token)
+        return OK;
+    node_close(*node);
+    return not_shared(outcome, "another /dev/shm", ESTALE);
+}
+
+void node_unlink(const struct ticket *ticket) {
+    shm_unlink(ticket->name);
+}
+
+void node_sit(struct node *node, int seat, int rank, struct node *watch, int watch_seat) {
+    struct seat *mine = &node->memory->seat[seat];
+    node->seat = seat;
+    node->watch = watch;
+    mine->rank = rank;
+    mine->watch_seat = watch_seat;
+    mine->pid = getpid();
+#ifdef __linux__
+    sched_getaffinity(0, sizeof mine->processors, &mine->processors);
+#endif
+    if (watch == node) {
+        /* The system takes the lock back when this process ends, however it ends, and a fork does not have it. */
+        struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = seat, .l_len = 1};
+        fcntl(node->file, F_SETLK, &alive);
+    } else {
+        close(node->file);
+        node->file = -1;
+    }
+}
+
+static void set_state(struct node *node, enum state state) {
+    atomic_store_explicit(&node->memory->seat[node->seat].state, state, memory_order_release);
+}
+
+void node_leave(struct node *node) {
+    set_state(node, LEFT);
+}
+
+void node_close(struct node *node) {
+    if (node->file >= 0)
+        close(node->file);
+    munmap(node->memory, node->nbytes);
+    free(node);
+}
+
+int node_seats(const struct node *node) {
+    return node->memory->seats;
+}
+
+int node_seat(const struct node *node) {
+    return node->seat;
+}
+
+int node_seat_of(const struct node *node, int rank) {
+    for (int i = 0; i < node->memory->seats; i++)
+        if (node->memory->seat[i].rank == rank)
+            return i;
+    return -1;
+}
+
+int node_is_crowded(const struct node *node) {
+#ifdef __linux__
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (int i = 0; i < node->memory->seats; i++)
+        CPU_OR(&all, &all, &node->memory->seat[i].processors);
+    return CPU_COUNT(&all) < node->memory->seats;
+#else
+    return sysconf(_SC_NPROCESSORS_ONLN) < node->memory->seats;
+#endif
+}
+
+const void *node_payload(const struct node *node, int seat) {
+    return node->memory->seat[seat].slots[node->sequence % 2];
+}
+
+uint64_t node_sequence(const struct node *node) {
+    return node->sequence;
+}
+
+static int lives(const struct node *node, int seat) {
+    const struct node *watch = node->watch;
+    int watched = node->memory->seat[seat].watch_seat;
+    if (node->memory->seat[seat].pid == getpid())
+        return 1; /* a thread, or this rank itself: one's own lock is not seen */
+    struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = watched, .l_len = 1};
+    return fcntl(watch->file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
+}
+
+int node_look(const struct node *node, int seat, struct outcome *outcome) {
+    const struct seat *peer = &node->memory->seat[seat];
+    int state = atomic_load_explicit(&peer->state, memory_order_acquire);
+    if (state == SITTING && lives(node, seat))
+        return OK;
+    char host[256] = "this host";
+    gethostname(host, sizeof host - 1);
+    /* A rank that ends says so before its lock goes. */
+    state = atomic_load_explicit(&peer->state, memory_order_acquire);
+    outcome->what = state == LEFT ? MISMATCH : PEER_DIED;
+    snprintf(outcome->text, sizeof outcome->text, "rank %d (pid %d on %s) %s", peer->rank, (int)peer->pid, host,
+             state == LEFT      ? "has ended or let go of this group: let all ranks make the same calls"
+             : state == GAVE_UP ? "has given up a call on this group: see its own error"
+                                : "has died: see what the launcher or the system's log says of it");
+    return outcome->what;
+}
+
+/* Those that have not arrived k times. */
+struct arrival {
+    struct node *node;
+    const struct call *call;
+    uint64_t k;
+    int binding;
+    int next; /* seats before it have arrived */
+};
+
+static int has_arrived(const struct seat *seat, uint64_t k) {
+    return atomic_load_explicit(&seat->arrived, memory_order_acquire) >= k;
+}
+
+static int look_for_arrivals(void *it, int thorough, struct outcome *outcome) {
+    struct arrival *arrival = it;
+    const struct memory *memory = arrival->node->memory;
+    while (arrival->next < memory->seats && has_arrived(&memory->seat[arrival->next], arrival->k))
+        arrival->next++;
+    if (arrival->next == memory->seats)
+        return 1;
+    for (int i = 0; thorough && i < memory->seats; i++) {
+        int looked = node_look(arrival->node, i, outcome);
+        /* Who has arrived and left, or given up, has done its part, unless there is more to do together. */
+        int did_its_part = has_arrived(&memory->seat[i], arrival->k) && !arrival->binding &&
+                           atomic_load_explicit(&memory->seat[i].state, memory_order_acquire) != SITTING;
+        if (looked && !did_its_part)
+            return -1;
+    }
+    return 0;
+}
+
+static void describe_arrival(void *it, int to_all, char *text, size_t nbytes) {
+    const struct arrival *arrival = it;
+    const struct node *node = arrival->node;
+    const struct memory *memory = node->memory;
+    char called[200], missing[400] = "";
+    int n_missing = 0;
+    for (int i = 0; i < memory->seats; i++) {
+        if (has_arrived(&memory->seat[i], arrival->k)) {
+            if (to_all && i < node->seat)
+                return; /* an earlier seat says it */
+            continue;
+        }
+        size_t used = strlen(missing);
+        snprintf(missing + used, sizeof missing - used, "%s%d (pid %d)", n_missing++ ? ", " : "", memory->seat[i].rank,
+                 (int)memory->seat[i].pid);
+    }
+    call_text(arrival->call, called, sizeof called);
+    snprintf(text, nbytes, "%s, call %llu of rank %d on this group: rank%s %s %s not come", called,
+             (unsigned long long)arrival->k, memory->seat[node->seat].rank, n_missing == 1 ? "" : "s", missing,
+             n_missing == 1 ? "has" : "have");
+}
+
+static int compare(const struct node *node, uint64_t k, struct outcome *outcome) {
+    const struct memory *memory = node->memory;
+    uint64_t mine = memory->seat[node->seat].fingerprints[k % 2];
+    int alike = 1;
+    for (int i = 0; i < memory->seats; i++)
+        alike = alike && memory->seat[i].fingerprints[k % 2] == mine;
+    if (alike)
+        return OK;
+    const struct call *calls[NODE_SEATS];
+    for (int i = 0; i < memory->seats; i++)
+        calls[i] = &memory->seat[i].calls[k % 2];
+    alike = 1;
+    for (int i = 0; i < memory->seats; i++)
+        for (int other = 0; other < i; other++)
+            alike = alike && calls_agree(calls[other], calls[i]);
+    return alike ? OK : calls_differ(calls, memory->seats, k, outcome);
+}
+
+/* The first to have an opinion on what follows arrival k decides for all. */
+static uint64_t decide(struct memory *memory, uint64_t k, int give_up) {
+    uint64_t present = atomic_load_explicit(&memory->verdict, memory_order_acquire);
+    while (present / 2 != k)
+        if (atomic_compare_exchange_weak_explicit(&memory->verdict, &present, 2 * k + (uint64_t)give_up,
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return (uint64_t)give_up;
+    return present % 2;
+}
+
+static int peer_gave_up(const struct node *node, struct outcome *outcome) {
+    for (int i = 0; i < node->memory->seats; i++)
+        if (node_look(node, i, outcome))
+            return outcome->what;
+    outcome->what = PEER_DIED;
+    snprintf(outcome->text, sizeof outcome->text, "another rank has given up this call: see its own error");
+    return PEER_DIED;
+}
+
+int node_arrive(struct node *node, const struct call *call, const void *payload, size_t nbytes, int binding, int differ,
+                const struct patience *patience, struct outcome *outcome) {
+    struct memory *memory = node->memory;
+    struct seat *mine = &memory->seat[node->seat];
+    uint64_t k = ++node->sequence;
+    if (nbytes)
+        memcpy(mine->slots[k % 2], payload, nbytes);
+    mine->calls[k % 2] = *call;
+    mine->fingerprints[k % 2] = call_fingerprint(call);
+    atomic_store_explicit(&mine->arrived, k, memory_order_release);
+
+    struct arrival arrival = {node, call, k, binding, 0};
+    int result = wait_for(&(struct awaited){look_for_arrivals, describe_arrival, &arrival, 0}, patience, outcome);
+    for (int i = 0; binding && !result && i < memory->seats; i++)
+        result = node_look(node, i, outcome);
+    if (binding) {
+        int given_up = decide(memory, k, result != OK);
+        if (given_up && !result)
+            result = peer_gave_up(node, outcome);
+        else if (!given_up && result != PEER_DIED)
+            result = OK;
+    }
+    if (!result && !differ)
+        result = compare(node, k, outcome);
+    if (result && result != MISMATCH)
+        set_state(node, GAVE_UP);
+    return result;
+}
+
+static int look_for_end(void *it, int thorough, struct outcome *outcome) {
+    const struct node *node = it;
+    int waited_for = 0;
+    for (int i = 0; i < node->memory->seats; i++) {
+        if (atomic_load_explicit(&node->memory->seat[i].state, memory_order_acquire) == LEFT)
+            continue;
+        waited_for++;
+        if (thorough && !lives(node, i))
+            return node_look(node, i, outcome) == PEER_DIED ? -1 : 0;
+    }
+    return !waited_for;
+}
+
+static void describe_end(void *it, int to_all, char *text, size_t nbytes) {
+    (void)it;
+    snprintf(text, nbytes, "%s", to_all ? "" : "finalize: other ranks of this host have not called it");
+}
+
+int node_await_end(struct node *node, const struct patience *patience, struct outcome *outcome) {
+    return wait_for(&(struct awaited){look_for_end, describe_end, node, 0}, patience, outcome);
+}

@@ -1,0 +1,127 @@
+#include "mlxdist/wait.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static atomic_int interrupts;
+static struct sigaction earlier;
+
+static void count_interrupt(int number, siginfo_t *info, void *context) {
+    atomic_fetch_add_explicit(&interrupts, 1, memory_order_relaxed);
+    if (earlier.sa_flags & SA_SIGINFO)
+        earlier.sa_sigaction(number, info, context);
+    else
+        earlier.sa_handler(number);
+}
+
+static int is_ours(const struct sigaction *action) {
+    return action->sa_flags & SA_SIGINFO && action->sa_sigaction == count_interrupt;
+}
+
+void wait_watch_interrupts(void) {
+    struct sigaction present, ours;
+    if (sigaction(SIGINT, NULL, &present) || is_ours(&present))
+        return;
+    if (!(present.sa_flags & SA_SIGINFO) && (present.sa_handler == SIG_DFL || present.sa_handler == SIG_IGN))
+        return;
+    earlier = present;
+    ours = present;
+    ours.sa_flags |= SA_SIGINFO;
+    ours.sa_sigaction = count_interrupt;
+    sigaction(SIGINT, &ours, NULL);
+}
+
+void wait_unwatch_interrupts(void) {
+    struct sigaction present;
+    if (!sigaction(SIGINT, NULL, &present) && is_ours(&present))
+        sigaction(SIGINT, &earlier, NULL);
+}
+
+static inline void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory"); /* "yield" does nothing on most of these processors */
+#endif
+}
+
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* After 10 ms of waiting a thousandth of it more does not count, and an idle processor does. */
+static void rest(double waited_s) {
+    const double most_s = 1e-3;
+    double pause_s = waited_s / 1000 < most_s ? waited_s / 1000 : most_s;
+    nanosleep(&(struct timespec){0, (long)(pause_s * 1e9)}, NULL);
+}
+
+static void say(const struct awaited *awaited, double waited_s) {
+    char text[900] = "";
+    awaited->describe(awaited->it, 1, text, sizeof text);
+    if (*text)
+        fprintf(stderr, "mlxdist: waiting for %.0f s in %s\n", waited_s, text);
+}
+
+static int timed_out(const struct awaited *awaited, double limit_s, struct outcome *outcome) {
+    char text[900] = "";
+    awaited->describe(awaited->it, 0, text, sizeof text);
+    outcome->what = TIMED_OUT;
+    snprintf(outcome->text, sizeof outcome->text, "waited for %.3g s in %s", limit_s, text);
+    return TIMED_OUT;
+}
+
+static int interrupted(const struct awaited *awaited, struct outcome *outcome) {
+    char text[900] = "";
+    awaited->describe(awaited->it, 0, text, sizeof text);
+    outcome->what = INTERRUPTED;
+    snprintf(outcome->text, sizeof outcome->text, "interrupted in %s", text);
+    return INTERRUPTED;
+}
+
+int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome) {
+    enum { LOOKS_PER_CLOCK = 16 };
+    const double look_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
+    int come;
+    for (int i = 0; i < patience->spins; i++) {
+        if ((come = awaited->look(awaited->it, 0, outcome)))
+            return come > 0 ? OK : outcome->what;
+        pause_briefly();
+    }
+    int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
+    double began_s = now_s(), looked_s = began_s, asked_s = 0, say_s = 10;
+    for (;;) {
+        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
+            if ((come = awaited->look(awaited->it, 0, outcome)))
+                return come > 0 ? OK : outcome->what;
+            sched_yield();
+        }
+        double now = now_s(), waited_s = now - began_s;
+        if (now - looked_s >= look_s) {
+            looked_s = now;
+            if ((come = awaited->look(awaited->it, 1, outcome)))
+                return come > 0 ? OK : outcome->what;
+            int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
+            if (patience->interrupt && (signals != seen || now - asked_s >= ask_s)) {
+                if (patience->interrupt(signals != seen))
+                    return interrupted(awaited, outcome);
+                seen = signals;
+                asked_s = now;
+            }
+            if (patience->limit_s > 0 && waited_s >= patience->limit_s)
+                return timed_out(awaited, patience->limit_s, outcome);
+            if (!patience->quiet && waited_s >= say_s) {
+                say(awaited, waited_s);
+                say_s *= 2;
+            }
+        }
+        if (waited_s >= idle_s && !awaited->looking_works)
+            rest(waited_s);
+    }
+}
