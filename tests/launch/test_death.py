@@ -73,8 +73,11 @@ class Cell:
         return (error if all_or_none else right | error), error
 
 
-def cells(names: tuple[str, ...], config: pytest.Config) -> Iterator[Cell]:
-    """Those of the MPIs that are here; the stopped that are waited for in MPI itself cannot be helped."""
+def cells(names: tuple[str, ...], every: int, config: pytest.Config) -> Iterator[Cell]:
+    """Each or every so manieth operation on the MPIs that are here.
+
+    Without those that have been stopped when all have arrived: they are waited for in MPI itself.
+    """
     full = config.getoption("--full")
     for n, mpi in enumerate(mpi for mpi in mpis.chosen(config.getoption("--mpi")) if mpi.name in names):
         for i, (operation, (s, stage), (w, way)) in enumerate(
@@ -82,16 +85,17 @@ def cells(names: tuple[str, ...], config: pytest.Config) -> Iterator[Cell]:
         ):
             o = i // (len(STAGES) * len(dying.WAYS))
             cell = Cell(mpi, operation, stage, way)
-            if (full or ((o + n) % 3 == s and (o + 2 * n) % 7 == w)) and not (
+            if (full or ((o + n) % every == 0 and (o + n) % 3 == s and (o + 2 * n) % 7 == w)) and not (
                 stage == "amid" and way == "SIGSTOP" and cell.goes_into_mpi
             ):
                 yield cell
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for name, names in (("kept", tuple(KEEPING)), ("plain", tuple(mpi.name for mpi in mpis.MPIS if not mpi.named))):
+    launchers = tuple(mpi.name for mpi in mpis.MPIS if not mpi.named)
+    for name, names, every in (("kept", tuple(KEEPING), 1), ("plain", launchers, 4)):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, list(cells(names, metafunc.config)), ids=str)
+            metafunc.parametrize(name, list(cells(names, every, metafunc.config)), ids=str)
 
 
 LINE = re.compile(r"^(\d) (\d) \| (\w+) \| (\w+) \| (-?[\d.]+) \| (.*)$", re.MULTILINE)
@@ -125,7 +129,8 @@ def test_the_survivors_are_told(kept: Cell, tmp_path: Path) -> None:
     finished = run([launcher, *KEEPING[mpi.name], *command], timeout_s=TIMEOUT_S, **environ)
     lines = check_lines(kept, finished.output)
     assert finished.left == ()
-    if kept.way in ORDERLY or mpi.is_openmpi:
+    # hydra and Intel's end the others soon after a death, Open MPI's mpirun after a status that is not 0
+    if kept.way in ORDERLY or kept.way == "SIGSTOP" or (mpi.is_openmpi and kept.way != "os._exit(3)"):
         sizes = (4,) if kept.operation == "finalize" else (4, 3) if kept.stage == "amid" else (4, 3, 2)
         assert sorted(line[:2] for line in lines) == sorted((str(k), str(r)) for k in sizes for r in range(k - 1))
     if kept.way == "SIGSTOP" and kept.operation not in ("send", "finalize"):
@@ -142,7 +147,7 @@ def test_the_job_ends(plain: Cell, tmp_path: Path) -> None:
     environ = mpi.environment() | ({"MLXDIST_TIMEOUT_S": str(LIMIT_S)} if plain.way == "SIGSTOP" else {})
     program = (dying.__file__, plain.operation, plain.stage, plain.way, tmp_path, "uncaught")
     finished = run(mpi.command(size, sys.executable, *program), timeout_s=TIMEOUT_S, **environ)
-    assert "WRONG" not in finished
+    assert "wrong numbers" not in finished
     assert finished.left == ()
     may_be_fine = plain.way == "sys.exit(0)" or plain.operation in ("send", "finalize")
     assert finished.status != 0 or may_be_fine, finished.output
