@@ -23,6 +23,7 @@ SIZES = (1, 2, 3, 4)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mpi", default="", help="only MPIs of this name, see tests/mpis.py")
     parser.addoption("--size", default=0, type=int, help="only this number of ranks")
+    parser.addoption("--full", action="store_true", help="every death of tests/launch/test_death.py: an hour")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -130,7 +131,10 @@ def signal_all(mark: str, number: int, only: str = "") -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_stays_in_shared_memory() -> Iterator[None]:
-    """Remove what libmpi forgets there when a job is ended by force; only around ranks, never in one."""
+    """Ours is gone whatever happened to the ranks; remove what libmpi forgets there when a job is ended by force.
+
+    Only around ranks, never in one.
+    """
     if any(name.startswith(LAUNCHERS_OWN) for name in os.environ):
         yield
         return
@@ -141,7 +145,9 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
             used |= set(maps.read_text().split())
-    for path in set(folder.glob("*")) - before:
+    new = set(folder.glob("*")) - before
+    assert [path for path in new if path.name.startswith("mlxdist")] == []
+    for path in new:
         if FORGOTTEN_BY_MPI.fullmatch(path.name) and str(path) not in used:
             path.unlink(missing_ok=True)
 

@@ -32,8 +32,8 @@ void node_unlink(const struct ticket *ticket);
 /* Take a seat, before all have attached. watch: a node, perhaps this, in whose seat watch_seat this process already
  * shows that it lives; it must outlive this one. */
 void node_sit(struct node *node, int seat, int rank, struct node *watch, int watch_seat);
-/* This rank will not arrive any more; those that wait for it are told. */
-void node_leave(struct node *node);
+/* This rank will not arrive any more; those that wait for it are told, and whether it ends MPI with them. */
+void node_leave(struct node *node, int ends_mpi);
 void node_close(struct node *node);
 
 int node_seats(const struct node *node);
@@ -53,7 +53,7 @@ uint64_t node_sequence(const struct node *node);
 
 /* OK while the seat may still answer; PEER_DIED, or MISMATCH if it has left. */
 int node_look(const struct node *node, int seat, struct outcome *outcome);
-/* Wait until every seat has left. */
+/* Wait until every seat has left. PEER_DIED: not all of them will end MPI. */
 int node_await_end(struct node *node, const struct patience *patience, struct outcome *outcome);
 
 #ifdef __cplusplus

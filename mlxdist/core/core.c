@@ -123,7 +123,7 @@ static int end_together(struct outcome *outcome) {
     struct patience patience = world->ranks.patience;
     for (struct group *group = living; group; group = group->next)
         if (group->ranks.node)
-            node_leave(group->ranks.node);
+            node_leave(group->ranks.node, !atomic_load(&cannot_end));
     if (!atomic_load(&world->is_spent) && ranks_end(&world->ranks, outcome) && outcome->what != MISMATCH)
         return spend(world, outcome);
     patience.quiet = 1;
@@ -162,7 +162,7 @@ void group_release(struct group *group) {
     *place = group->next;
     if (group->ranks.node) {
         if (!job_is_forked())
-            node_leave(group->ranks.node);
+            node_leave(group->ranks.node, 1);
         node_close(group->ranks.node);
     }
     pthread_mutex_destroy(&group->turn);

@@ -14,7 +14,8 @@
 /* Two lines, since processors fetch lines in pairs. */
 enum { LINE = 128 };
 
-enum state { SITTING, GAVE_UP, LEFT };
+/* LEFT_ALONE: and will not end MPI with the others. ENDING: has seen that all have left. */
+enum state { SITTING, GAVE_UP, LEFT, LEFT_ALONE, ENDING };
 
 struct seat {
     /* The line that the others watch. */
@@ -151,8 +152,8 @@ static void set_state(struct node *node, enum state state) {
     atomic_store_explicit(&node->memory->seat[node->seat].state, state, memory_order_release);
 }
 
-void node_leave(struct node *node) {
-    set_state(node, LEFT);
+void node_leave(struct node *node, int ends_mpi) {
+    set_state(node, ends_mpi ? LEFT : LEFT_ALONE);
 }
 
 void node_close(struct node *node) {
@@ -206,21 +207,31 @@ static int lives(const struct node *node, int seat) {
     return fcntl(watch->file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
 }
 
-int node_look(const struct node *node, int seat, struct outcome *outcome) {
+static enum state state_of(const struct node *node, int seat) {
+    return (enum state)atomic_load_explicit(&node->memory->seat[seat].state, memory_order_acquire);
+}
+
+static int tell(const struct node *node, int seat, int what, const char *why, struct outcome *outcome) {
     const struct seat *peer = &node->memory->seat[seat];
-    int state = atomic_load_explicit(&peer->state, memory_order_acquire);
-    if (state == SITTING && lives(node, seat))
-        return OK;
     char host[256] = "this host";
     gethostname(host, sizeof host - 1);
+    outcome->what = what;
+    snprintf(outcome->text, sizeof outcome->text, "rank %d (pid %d on %s) %s", peer->rank, (int)peer->pid, host, why);
+    return what;
+}
+
+static const char has_died[] = "has died: see what the launcher or the system's log says of it";
+static const char has_given_up[] = "has given up a call on this group: see its own error";
+
+int node_look(const struct node *node, int seat, struct outcome *outcome) {
+    if (state_of(node, seat) == SITTING && lives(node, seat))
+        return OK;
     /* A rank that ends says so before its lock goes. */
-    state = atomic_load_explicit(&peer->state, memory_order_acquire);
-    outcome->what = state == LEFT ? MISMATCH : PEER_DIED;
-    snprintf(outcome->text, sizeof outcome->text, "rank %d (pid %d on %s) %s", peer->rank, (int)peer->pid, host,
-             state == LEFT      ? "has ended or let go of this group: let all ranks make the same calls"
-             : state == GAVE_UP ? "has given up a call on this group: see its own error"
-                                : "has died: see what the launcher or the system's log says of it");
-    return outcome->what;
+    enum state state = state_of(node, seat);
+    if (state >= LEFT)
+        return tell(node, seat, MISMATCH, "has ended or let go of this group: let all ranks make the same calls",
+                    outcome);
+    return tell(node, seat, PEER_DIED, state == GAVE_UP ? has_given_up : has_died, outcome);
 }
 
 /* Those that have not arrived k times. */
@@ -247,7 +258,7 @@ static int look_for_arrivals(void *it, int thorough, struct outcome *outcome) {
         int looked = node_look(arrival->node, i, outcome);
         /* Who has arrived and left, or given up, has done its part, unless there is more to do together. */
         int did_its_part = has_arrived(&memory->seat[i], arrival->k) && !arrival->binding &&
-                           atomic_load_explicit(&memory->seat[i].state, memory_order_acquire) != SITTING;
+                           state_of(arrival->node, i) != SITTING;
         if (looked && !did_its_part)
             return -1;
     }
@@ -342,17 +353,25 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
     return result;
 }
 
+/* 1: all have left. 0: not yet. -1: one of them will not end MPI. */
 static int look_for_end(void *it, int thorough, struct outcome *outcome) {
     const struct node *node = it;
-    int waited_for = 0;
-    for (int i = 0; i < node->memory->seats; i++) {
-        if (atomic_load_explicit(&node->memory->seat[i].state, memory_order_acquire) == LEFT)
-            continue;
-        waited_for++;
-        if (thorough && !lives(node, i))
-            return node_look(node, i, outcome) == PEER_DIED ? -1 : 0;
+    int seats = node->memory->seats, left = 0, alone = -1;
+    for (int i = 0; i < seats; i++) {
+        enum state state = state_of(node, i);
+        left += state >= LEFT;
+        alone = state == LEFT_ALONE ? i : alone;
     }
-    return !waited_for;
+    for (int i = 0; (thorough || left == seats) && i < seats; i++)
+        if (!lives(node, i) && state_of(node, i) != ENDING) {
+            tell(node, i, PEER_DIED, state_of(node, i) == LEFT_ALONE ? has_given_up : has_died, outcome);
+            return -1;
+        }
+    if (left == seats && alone >= 0) {
+        tell(node, alone, PEER_DIED, has_given_up, outcome);
+        return -1;
+    }
+    return left == seats;
 }
 
 static void describe_end(void *it, int to_all, char *text, size_t nbytes) {
@@ -361,5 +380,7 @@ static void describe_end(void *it, int to_all, char *text, size_t nbytes) {
 }
 
 int node_await_end(struct node *node, const struct patience *patience, struct outcome *outcome) {
-    return wait_for(&(struct awaited){look_for_end, describe_end, node, 0}, patience, outcome);
+    int result = wait_for(&(struct awaited){look_for_end, describe_end, node, 0}, patience, outcome);
+    set_state(node, result ? LEFT_ALONE : ENDING);
+    return result;
 }

@@ -1,0 +1,34 @@
+"""tests/parallel/test_mismatch.py as if each rank were alone on its host; --full: 100 times each, at every size."""
+
+from __future__ import annotations
+
+import sys
+
+import mpis
+import pytest
+from conftest import run
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel/test_mismatch.py"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    config = metafunc.config
+    sizes = (2, 3, 4) if config.getoption("--full") else (3,)
+    here = [mpi for mpi in mpis.chosen(config.getoption("--mpi")) if not mpi.named]
+    cases = [(mpi, size, node) for mpi in here for size in sizes for node in ("0", "1")]
+    if not config.getoption("--full"):
+        cases = [case for case in cases if case[2] == "0"]
+    ids = [f"{mpi.name}, {size} ranks, MLXDIST_NODE={node}" for mpi, size, node in cases]
+    metafunc.parametrize(("mpi", "size", "node"), cases, ids=ids)
+
+
+def test_mismatch(mpi: mpis.MPI, size: int, node: str, request: pytest.FixtureRequest) -> None:
+    environ = {
+        "MLXDIST_NODE": node,
+        "MLXDIST_TEST_SIZE": str(size),
+        "MLXDIST_TEST_LIBMPI": str(mpi.library_path),
+        "MLXDIST_TEST_REPETITIONS": "100" if request.config.getoption("--full") else "2",
+    }
+    finished = run(mpi.command(size, *PYTEST), timeout_s=240, **mpi.environment(), **environ)
+    assert finished.status == 0, finished.output
+    assert " passed" in finished
