@@ -295,13 +295,14 @@ static int compare(const struct node *node, uint64_t k, struct outcome *outcome)
 }
 
 /* The first to have an opinion on what follows arrival k decides for all. */
-static uint64_t decide(struct memory *memory, uint64_t k, int give_up) {
+static int decide(struct memory *memory, uint64_t k, int give_up) {
     uint64_t present = atomic_load_explicit(&memory->verdict, memory_order_acquire);
-    while (present / 2 != k)
+    while (present / 2 < k)
         if (atomic_compare_exchange_weak_explicit(&memory->verdict, &present, 2 * k + (uint64_t)give_up,
                                                   memory_order_acq_rel, memory_order_acquire))
-            return (uint64_t)give_up;
-    return present % 2;
+            return give_up;
+    /* Beyond k: whoever is there went on after k. */
+    return present / 2 == k && present % 2;
 }
 
 static int peer_gave_up(const struct node *node, struct outcome *outcome) {
@@ -311,6 +312,23 @@ static int peer_gave_up(const struct node *node, struct outcome *outcome) {
     outcome->what = PEER_DIED;
     snprintf(outcome->text, sizeof outcome->text, "another rank has given up this call: see its own error");
     return PEER_DIED;
+}
+
+static int peer_died(const struct node *node, struct outcome *outcome) {
+    for (int i = 0; i < node->memory->seats; i++)
+        if (!lives(node, i) && node_look(node, i, outcome) == PEER_DIED)
+            return PEER_DIED;
+    return OK;
+}
+
+/* How a binding arrival ends that has come to result so far. */
+static int settle(struct node *node, uint64_t k, int result, struct outcome *outcome) {
+    for (int i = 0; !result && i < node->memory->seats; i++)
+        result = node_look(node, i, outcome);
+    if (decide(node->memory, k, result != OK))
+        return result ? result : peer_gave_up(node, outcome);
+    /* The others go on: so does this rank, also past one that has gone on, and given up or left since. */
+    return result ? peer_died(node, outcome) : OK;
 }
 
 int node_arrive(struct node *node, const struct call *call, const void *payload, size_t nbytes, int binding, int differ,
@@ -326,17 +344,10 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
 
     struct arrival arrival = {node, call, k, binding, 0};
     int result = wait_for(&(struct awaited){look_for_arrivals, describe_arrival, &arrival, 0}, patience, outcome);
-    for (int i = 0; binding && !result && i < memory->seats; i++)
-        result = node_look(node, i, outcome);
-    if (binding) {
-        int given_up = decide(memory, k, result != OK);
-        if (given_up && !result)
-            result = peer_gave_up(node, outcome);
-        else if (!given_up && result != PEER_DIED)
-            result = OK;
-    }
-    if (!result && !differ)
-        result = compare(node, k, outcome);
+    if (!result && !differ && compare(node, k, outcome))
+        return MISMATCH; /* so do all: they see the same calls */
+    if (binding)
+        result = settle(node, k, result, outcome);
     if (result && result != MISMATCH)
         set_state(node, GAVE_UP);
     return result;
