@@ -247,6 +247,30 @@ static int has_arrived(const struct seat *seat, uint64_t k) {
     return atomic_load_explicit(&seat->arrived, memory_order_acquire) >= k;
 }
 
+/* Who has arrived and left, or given up, has done its part, unless there is more to do together. */
+static int did_its_part(const struct seat *seat, const struct arrival *arrival) {
+    return has_arrived(seat, arrival->k) && !arrival->binding &&
+           atomic_load_explicit(&seat->state, memory_order_acquire) != SITTING;
+}
+
+/* Whoever can do its part no more: one that has died, rather than one that has given up because of that. */
+static int look_at_all(const struct node *node, const struct arrival *arrival, struct outcome *outcome) {
+    int found = OK;
+    for (int i = 0; i < node->memory->seats; i++) {
+        const struct seat *peer = &node->memory->seat[i];
+        struct outcome seen;
+        if (!node_look(node, i, &seen) || did_its_part(peer, arrival))
+            continue;
+        int has_died = atomic_load_explicit(&peer->state, memory_order_acquire) == SITTING;
+        if (!found || has_died)
+            *outcome = seen;
+        found = outcome->what;
+        if (has_died)
+            break;
+    }
+    return found;
+}
+
 static int look_for_arrivals(void *it, int thorough, struct outcome *outcome) {
     struct arrival *arrival = it;
     const struct memory *memory = arrival->node->memory;
@@ -254,15 +278,7 @@ static int look_for_arrivals(void *it, int thorough, struct outcome *outcome) {
         arrival->next++;
     if (arrival->next == memory->seats)
         return 1;
-    for (int i = 0; thorough && i < memory->seats; i++) {
-        int looked = node_look(arrival->node, i, outcome);
-        /* Who has arrived and left, or given up, has done its part, unless there is more to do together. */
-        int did_its_part = has_arrived(&memory->seat[i], arrival->k) && !arrival->binding &&
-                           state_of(arrival->node, i) != SITTING;
-        if (looked && !did_its_part)
-            return -1;
-    }
-    return 0;
+    return thorough && look_at_all(arrival->node, arrival, outcome) ? -1 : 0;
 }
 
 static void describe_arrival(void *it, int to_all, char *text, size_t nbytes) {
@@ -306,19 +322,33 @@ static int compare(const struct node *node, uint64_t k, struct outcome *outcome)
 }
 
 /* The first to have an opinion on what follows arrival k decides for all. */
-static uint64_t decide(struct memory *memory, uint64_t k, int give_up) {
+static int decide(struct memory *memory, uint64_t k, int give_up) {
     uint64_t present = atomic_load_explicit(&memory->verdict, memory_order_acquire);
-    while (present / 2 != k)
+    while (present / 2 < k)
         if (atomic_compare_exchange_weak_explicit(&memory->verdict, &present, 2 * k + (uint64_t)give_up,
                                                   memory_order_acq_rel, memory_order_acquire))
-            return (uint64_t)give_up;
-    return present % 2;
+            return give_up;
+    /* Beyond k: whoever is there went on after k. */
+    return present / 2 == k && present % 2;
 }
 
-static int peer_gave_up(const struct node *node, struct outcome *outcome) {
+static int peer_died(const struct node *node, struct outcome *outcome) {
     for (int i = 0; i < node->memory->seats; i++)
-        if (node_look(node, i, outcome))
-            return outcome->what;
+        if (!lives(node, i) && node_look(node, i, outcome) == PEER_DIED)
+            return PEER_DIED;
+    return OK;
+}
+
+/* How a binding arrival ends that has come to result so far. */
+static int settle(const struct arrival *arrival, int result, struct outcome *outcome) {
+    const struct node *node = arrival->node;
+    if (!result)
+        result = look_at_all(node, arrival, outcome);
+    if (!decide(node->memory, arrival->k, result != OK))
+        /* The others go on: so does this rank, also past one that has gone on, and given up or left since. */
+        return result ? peer_died(node, outcome) : OK;
+    if (result || (result = look_at_all(node, arrival, outcome)))
+        return result;
     outcome->what = PEER_DIED;
     snprintf(outcome->text, sizeof outcome->text, "another rank has given up this call: see its own error");
     return PEER_DIED;
@@ -337,17 +367,10 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
 
     struct arrival arrival = {node, call, k, binding, 0};
     int result = wait_for(&(struct awaited){look_for_arrivals, describe_arrival, &arrival, 0}, patience, outcome);
-    for (int i = 0; binding && !result && i < memory->seats; i++)
-        result = node_look(node, i, outcome);
-    if (binding) {
-        int given_up = decide(memory, k, result != OK);
-        if (given_up && !result)
-            result = peer_gave_up(node, outcome);
-        else if (!given_up && result != PEER_DIED)
-            result = OK;
-    }
-    if (!result && !differ)
-        result = compare(node, k, outcome);
+    if (!result && !differ && compare(node, k, outcome))
+        return MISMATCH; /* so do all: they see the same calls */
+    if (binding)
+        result = settle(&arrival, result, outcome);
     if (result && result != MISMATCH)
         set_state(node, GAVE_UP);
     return result;

@@ -1,0 +1,196 @@
+/* Seats that die, stop, fork or end: what the others are told, and how soon. */
+#include "seats.h"
+
+static const struct patience for_ever = {SPINS_CROWDED, 0, 1, NULL}, a_while = {SPINS_CROWDED, 0.3, 1, NULL};
+static const double soon_s = 0.5; /* a loaded machine; else a millisecond or two */
+
+static void barrier_of(const struct node *node, struct call *call) {
+    *call = call_of(node, flat_call(BARRIER, 0, 0, 0, 0));
+}
+
+static int arrive(struct node *node, int binding, const struct patience *patience, struct outcome *outcome) {
+    struct call call;
+    barrier_of(node, &call);
+    return node_arrive(node, &call, NULL, 0, binding, 0, patience, outcome);
+}
+
+static char state_of(pid_t pid) {
+    char path[64], state = '?';
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    CHECK(file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
+    fclose(file);
+    return state;
+}
+
+_Noreturn static void die(void) {
+    board->died_s = clock_s();
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+static void told_of_death(int result, const struct outcome *outcome) {
+    double after_s = clock_s() - board->died_s;
+    CHECK(result == PEER_DIED);
+    CHECK_TEXT(*outcome, "rank 33 (pid ");
+    CHECK_TEXT(*outcome, "has died");
+    CHECK(after_s < soon_s);
+    CHECK(state_of(board->pids[n_seats - 1]) == 'Z');
+    printf("told after %.1f ms\n", 1e3 * after_s);
+}
+
+static int binding;
+
+static void last_dies_before_arriving(struct node *node, int seat) {
+    struct outcome outcome;
+    CHECK(arrive(node, binding, &for_ever, &outcome) == OK);
+    if (seat == n_seats - 1)
+        sleep_s(0.05), die();
+    told_of_death(arrive(node, binding, &for_ever, &outcome), &outcome);
+    sleep_s(0.1); /* who goes first must not seem to have died */
+}
+
+/* With its lock kept by a forked child, and after it has arrived while the first has not. */
+static void last_dies_after_arriving(struct node *node, int seat) {
+    struct outcome outcome;
+    struct call call;
+    if (seat == n_seats - 1) {
+        pid_t child = fork();
+        if (!child)
+            sleep_s(1), _exit(0);
+        barrier_of(node, &call);
+        node->memory->seat[seat].calls[1] = call;
+        node->memory->seat[seat].fingerprints[1] = call_fingerprint(&call);
+        atomic_store(&node->memory->seat[seat].arrived, 1);
+        sleep_s(0.05);
+        die();
+    }
+    if (seat == 0)
+        sleep_s(0.2);
+    int result = arrive(node, 1, &for_ever, &outcome);
+    CHECK(result == PEER_DIED);
+    if (seat)
+        told_of_death(result, &outcome);
+    sleep_s(0.3);
+}
+
+static void killed(void) {
+    for (binding = 0; binding < 2; binding++)
+        run_seats(PROCESSES, 4, last_dies_before_arriving, SIGKILL);
+}
+
+static void killed_after_arriving_with_a_child_left(void) {
+    run_seats(PROCESSES, 4, last_dies_after_arriving, SIGKILL);
+}
+
+/* The others give it up; when it goes on, it is told. */
+static void last_stops(struct node *node, int seat) {
+    struct outcome outcome;
+    if (seat == n_seats - 1) {
+        kill(getpid(), SIGSTOP);
+        CHECK(arrive(node, binding, &for_ever, &outcome) == (binding ? PEER_DIED : OK));
+        CHECK(binding || arrive(node, binding, &for_ever, &outcome) == PEER_DIED);
+        CHECK_TEXT(outcome, "has given up a call on this group");
+        return;
+    }
+    double began_s = clock_s();
+    int result = arrive(node, binding, &a_while, &outcome);
+    CHECK(result == TIMED_OUT || (binding && result == PEER_DIED));
+    if (result == TIMED_OUT) {
+        CHECK(clock_s() - began_s >= 0.3 && clock_s() - began_s < 0.3 + soon_s);
+        CHECK_TEXT(outcome, "waited for 0.3 s in barrier, call 1 of rank ");
+        CHECK_TEXT(outcome, ": rank 33 (pid ");
+        CHECK_TEXT(outcome, ") has not come");
+    }
+    if (seat == 0) {
+        sleep_s(0.3);
+        CHECK(state_of(board->pids[n_seats - 1]) == 'T');
+        kill(board->pids[n_seats - 1], SIGCONT);
+    }
+}
+
+static void stopped(void) {
+    for (binding = 0; binding < 2; binding++)
+        run_seats(PROCESSES, 4, last_stops, 0);
+}
+
+static void fork_and_let_it_end(struct node *node, int seat) {
+    struct outcome outcome;
+    pid_t child = seat ? fork() : 0;
+    int status;
+    if (seat && !child) {
+        node_close(node); /* the child's: its parent's lock stays */
+        _exit(0);
+    }
+    CHECK(!seat || (waitpid(child, &status, 0) == child && !status));
+    CHECK(arrive(node, 1, &for_ever, &outcome) == OK);
+    for (int peer = 0; peer < n_seats; peer++)
+        CHECK(node_look(node, peer, &outcome) == OK);
+    CHECK(arrive(node, 1, &for_ever, &outcome) == OK);
+}
+
+static void forks_take_no_lock_along(void) {
+    run_seats(PROCESSES, 4, fork_and_let_it_end, 0);
+}
+
+static void end_together(struct node *node, int seat) {
+    struct outcome outcome;
+    if (seat == n_seats - 1) {
+        sleep_s(0.1);
+        board->came[0][seat] = 1;
+        node_leave(node);
+        CHECK(node_await_end(node, &for_ever, &outcome) == OK);
+        return;
+    }
+    node_leave(node);
+    struct patience short_one = {0, 0.02, 1, NULL};
+    CHECK(seat || node_await_end(node, &short_one, &outcome) == TIMED_OUT);
+    CHECK(seat || strstr(outcome.text, "finalize: other ranks of this host have not called it"));
+    CHECK(node_await_end(node, &for_ever, &outcome) == OK);
+    CHECK(board->came[0][n_seats - 1] == 1);
+}
+
+static void last_dies_at_the_end(struct node *node, int seat) {
+    struct outcome outcome;
+    if (seat == n_seats - 1)
+        sleep_s(0.05), die();
+    node_leave(node);
+    told_of_death(node_await_end(node, &for_ever, &outcome), &outcome);
+}
+
+static void ends(void) {
+    run_seats(PROCESSES, 4, end_together, 0);
+    run_seats(THREADS, 4, end_together, 0);
+    run_seats(PROCESSES, 4, last_dies_at_the_end, SIGKILL);
+}
+
+/* A part of the group, in which everybody watches the locks of the whole; seated the other way round. */
+static void last_dies_in_a_part(struct node *whole, int seat) {
+    struct ticket *shown = &board->shown;
+    struct outcome outcome;
+    struct node *part;
+    if (seat == 0)
+        CHECK(node_create(n_seats, shown, &part, &outcome) == OK);
+    meet();
+    CHECK(!seat || node_attach(shown, &part, &outcome) == OK);
+    node_sit(part, n_seats - 1 - seat, rank_of(seat), whole, seat);
+    meet();
+    if (seat == 0)
+        node_unlink(shown);
+    CHECK(part->file == -1 && node_seat_of(part, rank_of(seat)) == n_seats - 1 - seat);
+    CHECK(arrive(part, 1, &for_ever, &outcome) == OK);
+    if (seat == n_seats - 1)
+        sleep_s(0.05), die();
+    told_of_death(arrive(part, 1, &for_ever, &outcome), &outcome);
+    sleep_s(0.1);
+    node_close(part);
+}
+
+static void parts_watch_the_whole(void) {
+    run_seats(PROCESSES, 4, last_dies_in_a_part, SIGKILL);
+}
+
+PROGRAM({"killed", killed}, {"killed-after-arriving-with-a-child-left", killed_after_arriving_with_a_child_left},
+        {"stopped", stopped}, {"forks-take-no-lock-along", forks_take_no_lock_along}, {"ends", ends},
+        {"parts-watch-the-whole", parts_watch_the_whole})

@@ -1,0 +1,176 @@
+/* Memory that cannot be had, or is not the same; what is left of it; fewer processors than seats. */
+#include "seats.h"
+
+#include <dirent.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+
+/* Files in shared memory that this process has made. */
+static int n_left(void) {
+    char prefix[32];
+    int n = 0;
+    snprintf(prefix, sizeof prefix, "mlxdist.%x.", (unsigned)getpid());
+    DIR *folder = opendir("/dev/shm");
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        n += !strncmp(entry->d_name, prefix, strlen(prefix));
+    if (folder)
+        closedir(folder);
+    return n;
+}
+
+static int n_files(void) {
+    int n = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    CHECK(folder);
+    while (readdir(folder))
+        n++;
+    closedir(folder);
+    return n;
+}
+
+static struct node *made(int seats, struct ticket *shown) {
+    struct outcome outcome;
+    struct node *node;
+    CHECK(node_create(seats, shown, &node, &outcome) == OK);
+    return node;
+}
+
+static void refused(int result, const struct outcome *outcome, const char *text) {
+    CHECK(result == NOT_SHARED && outcome->what == NOT_SHARED);
+    if (strncmp(outcome->text, text, strlen(text)))
+        fail(__FILE__, __LINE__, text, outcome->text);
+    CHECK(n_left() == 0);
+}
+
+static void names_are_taken_away(void) {
+    struct ticket shown[3];
+    int files = n_files();
+    for (int i = 0; i < 3; i++) {
+        struct node *node = made(1 + i * (NODE_SEATS - 1) / 2, &shown[i]), *other;
+        struct outcome outcome;
+        CHECK(n_left() == 1);
+        CHECK(node_attach(&shown[i], &other, &outcome) == OK);
+        CHECK(node_seats(other) == node_seats(node) && n_files() == files + 2);
+        node_unlink(&shown[i]);
+        CHECK(n_left() == 0);
+        node_close(node);
+        node_close(other);
+        CHECK(n_files() == files);
+    }
+    CHECK(strcmp(shown[0].name, shown[1].name) && shown[0].token != shown[1].token);
+    CHECK(strlen(shown[0].name) <= 31); /* macOS takes no more */
+}
+
+static void other_memory(void) {
+    struct ticket mine, theirs;
+    struct node *node = made(2, &mine), *other;
+    struct outcome outcome;
+    int files = n_files();
+    theirs = mine;
+    theirs.token ^= 1;
+    int result = node_attach(&theirs, &other, &outcome);
+    node_unlink(&mine);
+    refused(result, &outcome, "another /dev/shm");
+    refused(node_attach(&mine, &other, &outcome), &outcome, "shm_open: No such file");
+    int file = shm_open(mine.name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(file >= 0 && !ftruncate(file, 8));
+    result = node_attach(&mine, &other, &outcome);
+    node_unlink(&mine);
+    close(file);
+    refused(result, &outcome, "fstat: ");
+    CHECK(n_files() == files);
+    node_close(node);
+}
+
+static void limit(int what, rlim_t to) {
+    struct rlimit present;
+    CHECK(!getrlimit(what, &present));
+    present.rlim_cur = to;
+    CHECK(!setrlimit(what, &present));
+}
+
+static void too_much(void) {
+    struct ticket shown;
+    struct outcome outcome;
+    struct node *node;
+    refused(node_create(NODE_SEATS + 1, &shown, &node, &outcome), &outcome, "more ranks on one host than seats");
+    int files = n_files();
+    signal(SIGXFSZ, SIG_IGN); /* as Python does */
+    limit(RLIMIT_FSIZE, 100000);
+    refused(node_create(4, &shown, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: File too large");
+    CHECK(n_files() == files);
+    limit(RLIMIT_NOFILE, 0);
+    int result = node_create(1, &shown, &node, &outcome);
+    limit(RLIMIT_NOFILE, 64);
+    refused(result, &outcome, "shm_open: Too many open files");
+}
+
+/* Mount over path in a world of this process alone. */
+static void mount_over(const char *path, unsigned long flags, const char *options) {
+    if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+        mount("tmpfs", path, "tmpfs", flags, options))
+        skip("a tmpfs cannot be mounted here");
+}
+
+static void full(void) {
+    struct ticket shown;
+    struct outcome outcome;
+    struct node *node;
+    mount_over("/dev/shm", 0, "size=256k");
+    refused(node_create(4, &shown, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: No space left");
+    node = made(1, &shown); /* for one there is room */
+    node_unlink(&shown);
+    node_close(node);
+}
+
+static void read_only(void) {
+    struct ticket shown;
+    struct outcome outcome;
+    struct node *node;
+    mount_over("/dev/shm", MS_RDONLY, "");
+    refused(node_create(2, &shown, &node, &outcome), &outcome, "shm_open: Read-only file system");
+}
+
+static void missing(void) {
+    struct ticket shown;
+    struct outcome outcome;
+    struct node *node;
+    mount_over("/dev", 0, "");
+    refused(node_create(2, &shown, &node, &outcome), &outcome, "shm_open: ");
+}
+
+/* Seats that may run on the first so many processors. */
+static int is_crowded(int seats, int processors) {
+    struct ticket shown;
+    struct node *node = made(seats, &shown);
+    cpu_set_t all, some;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
+    CPU_ZERO(&some);
+    for (int i = 0, n = 0; i < CPU_SETSIZE && n < processors; i++)
+        if (CPU_ISSET(i, &all)) {
+            CPU_SET(i, &some);
+            n++;
+        }
+    CHECK(!sched_setaffinity(0, sizeof some, &some));
+    for (int seat = 0; seat < seats; seat++) {
+        struct node mine = *node;
+        node_sit(&mine, seat, seat, &mine, seat);
+    }
+    CHECK(!sched_setaffinity(0, sizeof all, &all));
+    int crowded = node_is_crowded(node);
+    node_unlink(&shown);
+    node_close(node);
+    return crowded;
+}
+
+static void crowded(void) {
+    cpu_set_t all;
+    CHECK(!sched_getaffinity(0, sizeof all, &all));
+    CHECK(!is_crowded(1, 1));
+    CHECK(is_crowded(2, 1));
+    CHECK(is_crowded(CPU_COUNT(&all) + 1, CPU_COUNT(&all)));
+    CHECK(!is_crowded(CPU_COUNT(&all), CPU_COUNT(&all)));
+}
+
+PROGRAM({"names-are-taken-away", names_are_taken_away}, {"other-memory", other_memory}, {"too-much", too_much},
+        {"full", full}, {"read-only", read_only}, {"missing", missing}, {"crowded", crowded})
