@@ -376,25 +376,25 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
     return result;
 }
 
-/* 1: all have left. 0: not yet. -1: one of them will not end MPI. */
+/* 1: all have left. 0: not yet. -1: one of them will not end MPI, one that has died rather than one that therefore has
+ * given up. */
 static int look_for_end(void *it, int thorough, struct outcome *outcome) {
     const struct node *node = it;
-    int seats = node->memory->seats, left = 0, alone = -1;
+    int seats = node->memory->seats, left = 0, alone = -1, missing = -1;
     for (int i = 0; i < seats; i++) {
         enum state state = state_of(node, i);
         left += state >= LEFT;
         alone = state == LEFT_ALONE ? i : alone;
     }
     for (int i = 0; (thorough || left == seats) && i < seats; i++)
-        if (!lives(node, i) && state_of(node, i) != ENDING) {
-            tell(node, i, PEER_DIED, state_of(node, i) == LEFT_ALONE ? has_given_up : has_died, outcome);
-            return -1;
-        }
-    if (left == seats && alone >= 0) {
-        tell(node, alone, PEER_DIED, has_given_up, outcome);
-        return -1;
-    }
-    return left == seats;
+        if (!lives(node, i) && state_of(node, i) != ENDING && (missing < 0 || state_of(node, missing) == LEFT_ALONE))
+            missing = i;
+    if (missing < 0 && left == seats)
+        missing = alone;
+    if (missing < 0)
+        return left == seats;
+    tell(node, missing, PEER_DIED, state_of(node, missing) == LEFT_ALONE ? has_given_up : has_died, outcome);
+    return -1;
 }
 
 static void describe_end(void *it, int to_all, char *text, size_t nbytes) {

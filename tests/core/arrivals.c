@@ -55,16 +55,24 @@ struct row {
     struct call calls[3];
     const char *text; /* NULL: they agree */
 };
-#define SUM_OF(type, count) {ALLREDUCE, REDUCE_SUM, type, 0, count, 0, 0, 1, {count}}
+#define SUM_OF(type, count) \
+    { \
+        ALLREDUCE, REDUCE_SUM, type, 0, count, 0, 0, 1, { \
+            count \
+        } \
+    }
 #define FOUR SUM_OF(TYPE_FLOAT32, 4)
 static const struct row rows[] = {
     {{FOUR, FOUR, FOUR}, NULL},
     {{FOUR, {ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 4, 0, 0, 2, {2, 2}}, FOUR}, NULL},
     {{FOUR, FOUR, SUM_OF(TYPE_FLOAT32, 5)}, "rank 3, 13: all_sum float32 (4,)\n  rank 23: all_sum float32 (5,)"},
     {{FOUR, SUM_OF(TYPE_INT32, 4), FOUR}, "rank 3, 23: all_sum float32 (4,)\n  rank 13: all_sum int32 (4,)"},
-    {{{ALLREDUCE, REDUCE_MAX, TYPE_FLOAT32, 0, 4, 0, 0, 1, {4}}, FOUR, FOUR}, "rank 3: all_max float32 (4,)\n  rank 13, 23"},
-    {{{BARRIER, 0, 0, 0, 0, 0, 0, 0, {0}}, FOUR, {SPLIT, 0, 0, 0, 0, 0, 0, 0, {0}}}, "rank 3: barrier\n  rank 13: all_sum"},
-    {{{BROADCAST, 0, TYPE_INT8, 1, 1, 0, 0, 0, {0}}, {BROADCAST, 0, TYPE_INT8, 2, 1, 0, 0, 0, {0}}, FOUR}, "from rank 2"},
+    {{{ALLREDUCE, REDUCE_MAX, TYPE_FLOAT32, 0, 4, 0, 0, 1, {4}}, FOUR, FOUR},
+     "rank 3: all_max float32 (4,)\n  rank 13, 23"},
+    {{{BARRIER, 0, 0, 0, 0, 0, 0, 0, {0}}, FOUR, {SPLIT, 0, 0, 0, 0, 0, 0, 0, {0}}},
+     "rank 3: barrier\n  rank 13: all_sum"},
+    {{{BROADCAST, 0, TYPE_INT8, 1, 1, 0, 0, 0, {0}}, {BROADCAST, 0, TYPE_INT8, 2, 1, 0, 0, 0, {0}}, FOUR},
+     "from rank 2"},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_FLOAT16, 1)}, NULL},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_BFLOAT16, 1)}, "rank 23: all_sum bfloat16 (1,)"},
     {{SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_INT16, 1), SUM_OF(HALF_UNNAMED, 1)}, "rank 3, 23: all_sum 16-bit float"},
@@ -125,7 +133,7 @@ static void leave(struct node *node, int seat) {
         CHECK(last || node_arrive(node, &call, NULL, 0, 0, 0, &for_ever, &outcome) == OK);
         if (last) {
             CHECK(node_arrive(node, &call, NULL, 0, 0, 0, &for_ever, &outcome) == OK);
-            node_leave(node);
+            node_leave(node, 1);
             continue;
         }
         CHECK(node_arrive(node, &call, NULL, 0, binding, 0, &for_ever, &outcome) == MISMATCH);
@@ -221,5 +229,4 @@ static void interrupted(void) {
 
 PROGRAM({"payloads-of-processes", payloads_of_processes}, {"payloads-of-threads", payloads_of_threads},
         {"one-alone", one_alone}, {"calls-that-differ", calls_that_differ}, {"given-up", given_up}, {"left", left},
-        {"interrupted", interrupted},
-        {"race-of-processes", race_of_processes}, {"race-of-threads", race_of_threads})
+        {"interrupted", interrupted}, {"race-of-processes", race_of_processes}, {"race-of-threads", race_of_threads})

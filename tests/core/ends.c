@@ -14,7 +14,7 @@ static int arrive(struct node *node, int binding, const struct patience *patienc
     return node_arrive(node, &call, NULL, 0, binding, 0, patience, outcome);
 }
 
-static char state_of(pid_t pid) {
+static char process_state(pid_t pid) {
     char path[64], state = '?';
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     FILE *file = fopen(path, "r");
@@ -36,7 +36,7 @@ static void told_of_death(int result, const struct outcome *outcome) {
     CHECK_TEXT(*outcome, "rank 33 (pid ");
     CHECK_TEXT(*outcome, "has died");
     CHECK(after_s < soon_s);
-    CHECK(state_of(board->pids[n_seats - 1]) == 'Z');
+    CHECK(process_state(board->pids[n_seats - 1]) == 'Z');
     printf("told after %.1f ms\n", 1e3 * after_s);
 }
 
@@ -105,7 +105,7 @@ static void last_stops(struct node *node, int seat) {
     }
     if (seat == 0) {
         sleep_s(0.3);
-        CHECK(state_of(board->pids[n_seats - 1]) == 'T');
+        CHECK(process_state(board->pids[n_seats - 1]) == 'T');
         kill(board->pids[n_seats - 1], SIGCONT);
     }
 }
@@ -139,14 +139,11 @@ static void end_together(struct node *node, int seat) {
     if (seat == n_seats - 1) {
         sleep_s(0.1);
         board->came[0][seat] = 1;
-        node_leave(node);
+        node_leave(node, 1);
         CHECK(node_await_end(node, &for_ever, &outcome) == OK);
         return;
     }
-    node_leave(node);
-    struct patience short_one = {0, 0.02, 1, NULL};
-    CHECK(seat || node_await_end(node, &short_one, &outcome) == TIMED_OUT);
-    CHECK(seat || strstr(outcome.text, "finalize: other ranks of this host have not called it"));
+    node_leave(node, 1);
     CHECK(node_await_end(node, &for_ever, &outcome) == OK);
     CHECK(board->came[0][n_seats - 1] == 1);
 }
@@ -155,13 +152,26 @@ static void last_dies_at_the_end(struct node *node, int seat) {
     struct outcome outcome;
     if (seat == n_seats - 1)
         sleep_s(0.05), die();
-    node_leave(node);
+    node_leave(node, 1);
     told_of_death(node_await_end(node, &for_ever, &outcome), &outcome);
+}
+
+static void first_will_not_wait(struct node *node, int seat) {
+    struct outcome outcome;
+    struct patience short_one = {0, 0.02, 1, NULL};
+    if (seat == n_seats - 1)
+        sleep_s(0.1);
+    node_leave(node, 1);
+    int result = node_await_end(node, seat ? &for_ever : &short_one, &outcome);
+    CHECK(result == (seat ? PEER_DIED : TIMED_OUT));
+    CHECK(strstr(outcome.text, seat ? "has given up" : "finalize: other ranks of this host have not called it"));
 }
 
 static void ends(void) {
     run_seats(PROCESSES, 4, end_together, 0);
     run_seats(THREADS, 4, end_together, 0);
+    run_seats(PROCESSES, 4, first_will_not_wait, 0);
+    run_seats(THREADS, 4, first_will_not_wait, 0);
     run_seats(PROCESSES, 4, last_dies_at_the_end, SIGKILL);
 }
 

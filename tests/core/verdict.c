@@ -48,7 +48,7 @@ static void go_on_and_give_up(void) {
 
 static void go_on_and_leave(void) {
     go_on();
-    node_leave(&quick);
+    node_leave(&quick, 1);
 }
 
 static void give_up(void) {
@@ -61,7 +61,7 @@ static void give_up(void) {
 static void be_refused(void) {
     struct outcome outcome;
     CHECK(arrive(&quick, BARRIER, &outcome) == MISMATCH);
-    node_leave(&quick);
+    node_leave(&quick, 1);
 }
 
 /* The slow one is at its first arrival all the while. */
