@@ -34,6 +34,8 @@ void node_unlink(const struct ticket *ticket);
 void node_sit(struct node *node, int seat, int rank, struct node *watch, int watch_seat);
 /* This rank will not arrive any more; those that wait for it are told, and whether it ends MPI with them. */
 void node_leave(struct node *node, int ends_mpi);
+/* The same, because of a failure; nothing where it has left already. */
+void node_give_up(struct node *node);
 void node_close(struct node *node);
 
 int node_seats(const struct node *node);

@@ -102,8 +102,11 @@ static int spends(int what) {
 static int spend(struct group *group, const struct outcome *outcome) {
     if (!spends(outcome->what))
         return outcome->what;
-    if (outcome->what != MISMATCH)
+    if (outcome->what != MISMATCH) {
         atomic_store(&cannot_end, 1);
+        if (group->ranks.node)
+            node_give_up(group->ranks.node);
+    }
     pthread_mutex_lock(&groups_lock);
     if (!atomic_load_explicit(&group->is_spent, memory_order_relaxed)) {
         group->why_spent = *outcome;

@@ -2,9 +2,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-/* A peer that has left or died may have sent before: what it sent has come after so many looks, a millisecond each. */
-enum { LAST_LOOKS = 200 };
+/* A peer that has left or died may have sent before: what it sent has come after so many looks, a millisecond each or
+ * more where others need the processor, and after so much time. */
+enum { LAST_LOOKS = 20 };
+static const double last_s = 0.2;
 
 struct passage {
     struct ranks *ranks;
@@ -12,14 +15,23 @@ struct passage {
     request_handle request; /* of a send */
     struct message message; /* of a receive */
     int looks_after_end;
+    double end_s;
 };
+
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 static int look_at_peer(struct passage *passage, struct outcome *outcome) {
     const struct node *node = passage->ranks->node;
     int seat = node ? node_seat_of(node, passage->call->peer) : -1;
     if (seat < 0 || !node_look(node, seat, outcome))
         return 0;
-    return ++passage->looks_after_end < LAST_LOOKS ? 0 : -1;
+    if (!passage->looks_after_end++)
+        passage->end_s = now_s();
+    return passage->looks_after_end < LAST_LOOKS || now_s() - passage->end_s < last_s ? 0 : -1;
 }
 
 static int look_for_sent(void *it, int thorough, struct outcome *outcome) {
@@ -49,7 +61,7 @@ static void describe_passage(void *it, int to_all, char *text, size_t nbytes) {
 
 int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
                  struct outcome *outcome) {
-    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0};
+    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0, 0};
     *pending = 0;
     if (CALL(send, ranks->comm, sendbuf, call_nbytes(call), call->peer, call->type, &passage.request, outcome))
         return outcome->what;
@@ -79,7 +91,7 @@ static int throw_away(struct ranks *ranks, const struct call *call, struct messa
 }
 
 int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, struct outcome *outcome) {
-    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0};
+    struct passage passage = {ranks, call, 0, {0, 0, 0}, 0, 0};
     if (wait_for(&(struct awaited){look_for_message, describe_passage, &passage, 1}, &ranks->patience, outcome))
         return outcome->what;
     struct message *message = &passage.message;

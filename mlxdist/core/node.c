@@ -163,6 +163,11 @@ void node_close(struct node *node) {
     free(node);
 }
 
+void node_give_up(struct node *node) {
+    int sitting = SITTING;
+    atomic_compare_exchange_strong(&node->memory->seat[node->seat].state, &sitting, GAVE_UP);
+}
+
 int node_seats(const struct node *node) {
     return node->memory->seats;
 }

@@ -1,0 +1,204 @@
+"""Rank 0 waits for rank 1, which sends it a SIGINT instead of what it waits for; rank 0 says what came of it, and when.
+
+interrupted.py WHAT FOLDER, on two ranks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+import mlxdist as dist
+
+DELAY_S = 0.2
+SMALL, LARGE = np.ones(2, "f4"), np.ones(500_000, "f4")
+
+# name: what rank 0 waits in
+WAITS: dict[str, Callable[[dist.Group], object]] = {
+    "all_sum": lambda group: dist.all_sum(SMALL, group=group),
+    "all_sum, large": lambda group: dist.all_sum(LARGE, group=group),
+    "all_sum into out": lambda group: dist.all_sum(SMALL, group=group, out=np.empty(2, "f4")),
+    "all_gather": lambda group: dist.all_gather(SMALL, group=group),
+    "sum_scatter, large": lambda group: dist.sum_scatter(LARGE, group=group),
+    "broadcast": lambda group: dist.broadcast(SMALL, 1, group=group),
+    "barrier": lambda group: dist.barrier(group=group),
+    "split": lambda group: group.split(0),
+    "recv": lambda group: dist.recv(2, "f4", 1, group=group),
+    "send, large": lambda group: dist.send(LARGE, 1, group=group),
+}
+
+
+def say(*words: object) -> None:
+    print(" | ".join(map(str, words)) + "\n", end="", flush=True)
+
+
+def outcome(call: Callable[[], object], place: Path) -> str:
+    """What it raised, its text, and how long after the signal."""
+    try:
+        call()
+        name = "returned | "
+    except BaseException as error:
+        name = f"{type(error).__name__} | {error.__context__ or error}"
+    seconds = time.monotonic() - float(place.read_text() or "inf")
+    return f"{name} | {seconds:.3f}"
+
+
+class Pair:
+    """The two ranks; ``interrupted`` is called by both."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.count = Path(folder), 0
+        self.world = dist.init()
+        self.pids = dist.all_gather(np.array([os.getpid()]))
+
+    def interrupted(
+        self,
+        name: str,
+        call: Callable[[], object],
+        group: dist.Group | None = None,
+        goes_on: Callable[[], object] | None = None,
+    ) -> None:
+        """Rank 0 is in ``call`` when rank 1 signals it; ``group``: on which both were before.
+
+        goes_on: what rank 1 does then, else it waits until rank 0 is through.
+        """
+        self.count += 1
+        place = self.folder / str(self.count)
+        dist.barrier(group=group)
+        if self.world.rank() == 0:
+            place.touch()
+            say(name, outcome(call, place))
+            place.with_suffix(".done").touch()
+        else:
+            time.sleep(DELAY_S)
+            place.write_text(str(time.monotonic()))
+            os.kill(int(self.pids[0]), signal.SIGINT)
+            while goes_on is None and not place.with_suffix(".done").exists():
+                time.sleep(0.01)
+            if goes_on is not None:
+                time.sleep(DELAY_S)
+                goes_on()
+
+
+def every_wait(pair: Pair) -> None:
+    """And what rank 1 hears of it afterwards."""
+    for name, wait in WAITS.items():
+        group = pair.world.split(0)
+        pair.interrupted(name, lambda wait=wait, group=group: wait(group), group)
+        dist.barrier()
+        try:
+            dist.barrier(group=group)
+            say(name, f"rank {group.rank()} goes on")
+        except dist.Error as error:
+            say(name, f"rank {group.rank()} {type(error).__name__}", str(error))
+        dist.barrier()
+
+
+def handlers(pair: Pair) -> None:
+    """Handlers of the program's own, set before and after init() alike."""
+    seen = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    def refuse(number: int, frame: FrameType | None) -> None:
+        raise LookupError("of the handler")
+
+    def sum_of_two(group: dist.Group) -> None:
+        assert (dist.all_sum(SMALL, group=group) == 2).all()
+
+    signal.signal(signal.SIGINT, remember)
+    group = pair.world.split(0)
+    pair.interrupted("not raising", lambda: sum_of_two(group), group, lambda: sum_of_two(group))
+    if pair.world.rank() == 0:
+        say("seen", len(seen))
+    for name, handler in (("raising", refuse), ("default again", signal.default_int_handler)):
+        signal.signal(signal.SIGINT, handler)
+        group = pair.world.split(0)
+        pair.interrupted(name, lambda group=group: sum_of_two(group), group)
+
+
+def worker(pair: Pair) -> None:
+    """The main thread waits for the thread that waits."""
+    group = pair.world.split(0)
+    place = pair.folder / "1"
+    thread = threading.Thread(target=lambda: say("worker", outcome(lambda: dist.barrier(group=group), place)))
+
+    def join() -> None:
+        thread.start()
+        thread.join()
+
+    pair.interrupted("main", join, group)
+    if pair.world.rank() == 0:
+        thread.join()
+
+
+def finalize(pair: Pair) -> None:
+    pair.interrupted("finalize", dist.finalize)
+
+
+def mlx(pair: Pair) -> None:
+    import mlx.core as mx
+
+    dist.install()
+    group = pair.world.split(0)
+    mx.eval(dist.all_sum(mx.ones(3), group=group))
+
+    def evaluate() -> None:
+        try:
+            mx.eval(dist.all_sum(mx.ones(4), group=group))
+        finally:  # where Python looks, the RuntimeError is what KeyboardInterrupt came out of
+            looks = time.monotonic() + 1
+            while time.monotonic() < looks:
+                pass
+
+    pair.interrupted("mlx", evaluate, group)
+
+
+def address() -> bytes:
+    """Of the process's handler of SIGINT."""
+    action = ctypes.create_string_buffer(512)
+    assert ctypes.CDLL(None).sigaction(int(signal.SIGINT), None, action) == 0
+    return action.raw[:8]
+
+
+def restored(folder: str) -> None:
+    before = address()
+    dist.init()
+    said = address() != before
+    dist.barrier()
+    dist.finalize()
+    say("installed", said, "restored", address() == before, signal.getsignal(signal.SIGINT).__name__)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
+def thread(folder: str) -> None:
+    before = address()
+    starter = threading.Thread(target=dist.init)
+    starter.start()
+    starter.join()
+    pair = Pair(folder)
+    say("untouched", address() == before)
+    group = pair.world.split(0)
+    pair.interrupted("main", lambda: dist.barrier(group=group), group)
+
+
+if __name__ == "__main__":
+    what, folder = sys.argv[1:]
+    if what in ("restored", "thread"):
+        globals()[what](folder)
+    else:
+        globals()[what](Pair(folder))

@@ -1,0 +1,105 @@
+"""Ctrl-C ends every wait soon, and what a program's own handler of SIGINT does is what happens."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Ranks
+from launch import interrupted
+
+SOON_S = 0.2
+LOADED_S = 1.0  # where others use the processors too
+
+Said = dict[str, list[list[str]]]
+Job = Callable[..., Said]
+
+
+@pytest.fixture
+def job(launcher: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
+    def job(what: str, **environ: str) -> Said:
+        """What the ranks said, by its first word; nothing of them is left."""
+        (tmp_path / "times").mkdir()
+        program = Path(interrupted.__file__)
+        finished = ranks(launcher, 2, program, what, str(tmp_path / "times"), timeout_s=30, **environ)
+        said: Said = {}
+        for line in finished.output.splitlines():
+            name, *words = line.split(" | ")
+            said.setdefault(name, []).append(words)
+        assert finished.left == ()
+        said["output"] = [[finished.output]]
+        return said
+
+    return job
+
+
+def came_out(said: Said, name: str, outcome: str, text: str = "") -> float:
+    """How long after the signal rank 0 came out of its wait, with what."""
+    found = [words for words in said.get(name, []) if len(words) == 3 and words[0] == outcome]
+    assert len(found) == 1, said
+    assert text in found[0][1]
+    assert 0 <= float(found[0][2]) < LOADED_S
+    return float(found[0][2])
+
+
+@pytest.mark.parametrize("node", ["1", "0"])
+def test_every_wait(job: Job, node: str) -> None:
+    said = job("every_wait", MLXDIST_NODE=node)
+    seconds = sorted(came_out(said, name, "KeyboardInterrupt") for name in interrupted.WAITS)
+    assert seconds[len(seconds) // 2] < SOON_S
+    # A message that has not come leaves the group as it was; all else does not.
+    for name in set(interrupted.WAITS) - {"recv"}:
+        words = [words[1] for words in said[name] if words[0] == "rank 0 Error"]
+        assert len(words) == 1, said
+        assert "this group cannot be used any more, since before: interrupted in " in words[0]
+    assert ["rank 0 goes on"] in said["recv"]
+    assert ["rank 1 goes on"] in said["recv"]
+
+
+def test_the_other_rank_is_told(job: Job) -> None:
+    """It does not wait for one that has given up, whatever that was at; a barrier both have arrived at is one."""
+    said = job("every_wait")
+    for name in set(interrupted.WAITS) - {"recv", "barrier"}:
+        error = "PeerError" if name == "send, large" else "MismatchError"
+        assert any(words[0] == f"rank 1 {error}" for words in said[name]), said
+
+
+def test_handlers_of_the_program(job: Job) -> None:
+    said = job("handlers")
+    # The wait went on until rank 1 came, and gave the right sum.
+    assert came_out(said, "not raising", "returned") >= interrupted.DELAY_S
+    assert said["seen"] == [["1"]]
+    assert came_out(said, "raising", "LookupError", "of the handler") < LOADED_S
+    assert came_out(said, "default again", "KeyboardInterrupt") < LOADED_S
+
+
+def test_a_thread_that_waits(job: Job) -> None:
+    said = job("worker")
+    came_out(said, "main", "KeyboardInterrupt")
+    came_out(said, "worker", "KeyboardInterrupt", "[barrier] interrupted in barrier")
+
+
+def test_finalize(job: Job) -> None:
+    came_out(job("finalize"), "finalize", "KeyboardInterrupt")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
+def test_mlx(job: Job) -> None:
+    """RuntimeError out of mx.eval, and KeyboardInterrupt when Python looks."""
+    came_out(job("mlx"), "mlx", "KeyboardInterrupt", "[all_sum] interrupted in all_sum float32 (4,)")
+
+
+def test_the_handler_is_restored(job: Job) -> None:
+    said = job("restored")
+    assert said["installed"] == [["True", "restored", "True", "default_int_handler"]] * 2
+    assert said["interrupted"] == [[]] * 2
+
+
+def test_started_in_a_thread(job: Job) -> None:
+    """No handler can be set there; the main thread is interrupted all the same."""
+    said = job("thread")
+    assert said["untouched"] == [["True"]] * 2
+    came_out(said, "main", "KeyboardInterrupt")
