@@ -121,7 +121,7 @@ def _limit_s(timeout_s: float | None) -> float:
     name = "timeout_s" if timeout_s is not None else config.TIMEOUT_S.name
     try:
         limit_s = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         limit_s = math.nan
     if not 0 <= limit_s < math.inf or isinstance(given, bool):
         raise ValueError(f"[init] {name}={given!r}: give seconds, 0 for no limit")
