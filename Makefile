@@ -1,6 +1,8 @@
 # The two commands: `make demo` and `make test`. Needs python3 (3.10 or later), a C and C++ compiler, and PyPI.
 PYTHON ?= python3
 MPI ?=
+SIZE ?= 4
+MINUTES ?= 10
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
@@ -10,7 +12,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench check coverage clean
+.PHONY: help build test sanitize soak demo bench check coverage clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +58,14 @@ test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: o
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks, test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*
+
+sanitize: $(VENV)/.made ## the C core without MPI, watched for wrong memory, undefined behaviour and races; a part of make test
+	$(PY) -m pytest tests/core
+
+soak: $(BUILT) .mpi/.made ## random operations for MINUTES=10 on SIZE=4 ranks of every MPI; MPI=mpich-5: of one
+	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do \
+		$(PY) tests/mpis.py run $$mpi $(SIZE) $(PY) tests/soak.py --seconds $$(($(MINUTES) * 60)) || exit; \
+	done
 
 $(VENV)/.checkers: $(VENV)/.made
 	$(PY) -m pip install --quiet --group check

@@ -124,9 +124,11 @@ static int spend(struct group *group, const struct outcome *outcome) {
 static int end_together(struct outcome *outcome) {
     const double last_s = 2; /* to wait, where something went wrong before */
     struct patience patience = world->ranks.patience;
+    pthread_mutex_lock(&groups_lock); /* another thread may let go of a group */
     for (struct group *group = living; group; group = group->next)
         if (group->ranks.node)
             node_leave(group->ranks.node, !atomic_load(&cannot_end));
+    pthread_mutex_unlock(&groups_lock);
     if (!atomic_load(&world->is_spent) && ranks_end(&world->ranks, outcome) && outcome->what != MISMATCH)
         return spend(world, outcome);
     patience.quiet = 1;

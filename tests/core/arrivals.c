@@ -1,7 +1,7 @@
 /* Everybody arrives: order, payloads, calls that differ, and arrivals that are given up. */
 #include "seats.h"
 
-enum { ARRIVALS = 1500, RACES = 1200, RACED = 3 };
+enum { ARRIVALS = 1500, RACES = 600, RACED = 3 };
 
 static const struct patience for_ever = {SPINS_CROWDED, 0, 1, NULL}, a_moment = {SPINS_CROWDED, 1e-6, 1, NULL},
                              a_while = {SPINS_CROWDED, 0.05, 1, NULL};

@@ -23,6 +23,7 @@ PROGRAMS = {
     "ends": ("wait.c", "call.c"),
     "shared": ("wait.c", "call.c"),
     "verdict": ("call.c",),
+    "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),
 }
 BUILDS = {
     "plain": ("-O3",),

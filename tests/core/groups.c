@@ -1,0 +1,262 @@
+/* The whole core over a transport of the test's own: ranks are processes, on one host or on two, with threads. */
+#include "mlxdist/core.h"
+#include "wire.h"
+
+enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, TURNS = 25 };
+
+static int shares = 1;
+static double limit_s;
+static void (*ranks_body)(struct group *world);
+static struct group *nobodys;
+
+static void run_rank(int rank) {
+    struct settings settings = {{SPINS_CROWDED, limit_s, 1, NULL}, shares, 1};
+    struct outcome outcome;
+    world_rank = rank;
+    board->pids[rank] = getpid();
+    CHECK(core_world() == NULL);
+    CHECK(core_start(&by_wire, &settings, &outcome) == OK);
+    struct group *world = core_world();
+    CHECK(group_rank(world) == rank && group_size(world) == RANKS);
+    CHECK(group_sharing(world) == (shares ? RANKS / n_hosts : 1) && !*core_not_sharing());
+    ranks_body(world);
+}
+
+/* The last may die. */
+static void run_ranks(int hosts, void (*run)(struct group *), int last_dies) {
+    pid_t pids[RANKS];
+    nobodys = NULL;
+    begin(RANKS);
+    node_unlink(&ticket);
+    wire = mmap(NULL, sizeof *wire, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(wire != MAP_FAILED);
+    n_hosts = hosts;
+    ranks_body = run;
+    CHECK(open_line(RANKS) == WORLD_LINE);
+    for (int rank = 0; rank < RANKS; rank++) {
+        CHECK((pids[rank] = fork()) >= 0);
+        if (!pids[rank]) {
+            alarm(TOO_LONG_S);
+            run_rank(rank);
+            exit(0);
+        }
+    }
+    for (int rank = 0; rank < RANKS; rank++) {
+        int status, dies = last_dies && rank == RANKS - 1;
+        CHECK(waitpid(pids[rank], &status, 0) == pids[rank]);
+        CHECK(dies ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
+    }
+    node_close(everybodys);
+    munmap(wire, sizeof *wire);
+    munmap(board, sizeof *board);
+}
+
+static void end(void) {
+    struct outcome outcome;
+    CHECK(core_finish(&outcome) == OK);
+    CHECK(core_finish(&outcome) == OK);
+}
+
+/* Whole numbers, so that sums are exact in any order. */
+static float number(int64_t i, int rank, uint32_t draw) {
+    return (float)(scramble(draw + (uint32_t)(rank * 7919 + i)) % 1000);
+}
+
+static float number_of_all(int64_t i, const int *members, int size, uint32_t draw) {
+    float total = 0;
+    for (int k = 0; k < size; k++)
+        total += number(i, members[k], draw);
+    return total;
+}
+
+/* members: ranks of the world. */
+static void operate(struct group *group, const int *members, uint32_t draw) {
+    int size = group_size(group), rank = group_rank(group);
+    int64_t count = draw % 3 ? (int64_t)(draw / 3 % SMALL) * size : (int64_t)(draw / 3 % LARGE) / size * size;
+    float *x = malloc((size_t)count * sizeof *x + 1), *out = malloc((size_t)(count * size) * sizeof *out + 1);
+    int root = (int)(draw % (uint32_t)size);
+    struct outcome outcome;
+    CHECK(x && out);
+    for (int64_t i = 0; i < count; i++)
+        x[i] = number(i, world_rank, draw);
+    struct call sum = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, count);
+    struct call scatter = flat_call(REDUCE_SCATTER, REDUCE_SUM, TYPE_FLOAT32, 0, count);
+    struct call gather = flat_call(ALLGATHER, 0, TYPE_FLOAT32, 0, count);
+    struct call from_root = flat_call(BROADCAST, 0, TYPE_FLOAT32, root, count);
+    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(group, &sum, x, out, &outcome) == OK);
+    for (int64_t i = 0; i < count; i++)
+        CHECK(out[i] == number_of_all(i, members, size, draw));
+    CHECK(size == 1 || group_run(group, &scatter, x, out, &outcome) == OK);
+    for (int64_t i = 0; size > 1 && i < count / size; i++)
+        CHECK(out[i] == number_of_all(i + rank * (count / size), members, size, draw));
+    CHECK(size == 1 || group_run(group, &gather, x, out, &outcome) == OK);
+    for (int64_t i = 0; size > 1 && i < count * size; i++)
+        CHECK(out[i] == number(i % count, members[i / count], draw));
+    CHECK(group_run(group, &barrier, NULL, NULL, &outcome) == OK);
+    CHECK(group_run(group, &from_root, x, x, &outcome) == OK);
+    for (int64_t i = 0; i < count; i++)
+        CHECK(x[i] == number(i, members[root], draw));
+    CHECK(group_run(group, &sum, x, x, &outcome) == OK);
+    if (size > 1 && count * (int64_t)sizeof *x <= AREA) {
+        struct call send = flat_call(SEND, 0, TYPE_FLOAT32, (rank + 1) % size, count);
+        struct call recv = flat_call(RECV, 0, TYPE_FLOAT32, (rank + size - 1) % size, count);
+        for (int i = 0; i < 2; i++)
+            CHECK((i == !rank ? group_recv(group, &recv, out, &outcome) : group_send(group, &send, x, &outcome)) == OK);
+        CHECK(!memcmp(x, out, (size_t)count * sizeof *x));
+    }
+    free(x);
+    free(out);
+}
+
+/* Groups of groups, let go of at times of each rank's own. */
+static void come_and_go(struct group *world) {
+    struct group *groups[KEPT] = {world};
+    int members[KEPT][RANKS] = {{0, 1, 2, 3}}, n = 1;
+    struct outcome outcome;
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        uint32_t draw = scramble(i), from = draw % (uint32_t)n;
+        if (n == KEPT)
+            group_release(groups[--n]);
+        int color = (int)(scramble(i * RANKS + (uint32_t)world_rank) % 3), size = 0, colors[RANKS];
+        for (int rank = 0; rank < RANKS; rank++)
+            colors[rank] = (int)(scramble(i * RANKS + (uint32_t)rank) % 3);
+        from = from < (uint32_t)n ? from : 0;
+        CHECK(group_split(groups[from], color, RANKS - world_rank, &groups[n], &outcome) == OK);
+        for (int rank = RANKS - 1; rank >= 0; rank--)
+            for (int k = 0; k < group_size(groups[from]); k++)
+                if (members[from][k] == rank && colors[rank] == color)
+                    members[n][size++] = rank;
+        CHECK(size == group_size(groups[n]) && members[n][group_rank(groups[n])] == world_rank);
+        operate(groups[n], members[n], scramble(draw));
+        operate(groups[from], members[from], scramble(draw + 1));
+        n++;
+    }
+    while (n > 1)
+        group_release(groups[--n]);
+    end();
+    CHECK(atomic_load(&living_comms) == 1); /* the world */
+}
+
+static void on_one_host(void) {
+    run_ranks(1, come_and_go, 0);
+}
+
+static void on_two_hosts(void) {
+    run_ranks(2, come_and_go, 0);
+}
+
+static void not_shared_at_all(void) {
+    shares = 0;
+    run_ranks(1, come_and_go, 0);
+}
+
+/* Collectives of several threads, and groups that a thread lets go of while another ends all. */
+static void *turn(void *argument) {
+    struct group *group = argument, *part;
+    static const int members[RANKS] = {0, 1, 2, 3};
+    struct outcome outcome;
+    for (uint32_t i = 0; i < TURNS; i++) {
+        operate(group, members, 3 * i + 1);
+        CHECK(group_split(group, 0, world_rank, &part, &outcome) == OK);
+        group_release(part);
+    }
+    return NULL;
+}
+
+static void *let_go_slowly(void *argument) {
+    struct group **groups = argument;
+    for (int i = 0; i < TURNS; i++) {
+        sleep_s(1e-4);
+        group_release(groups[i]);
+    }
+    return NULL;
+}
+
+static void at_once(struct group *world) {
+    struct group *groups[N_THREADS], *more[TURNS];
+    pthread_t threads[N_THREADS], other;
+    struct outcome outcome;
+    for (int i = 0; i < N_THREADS; i++)
+        CHECK(group_split(world, 0, world_rank, &groups[i], &outcome) == OK);
+    for (int i = 0; i < TURNS; i++)
+        CHECK(group_split(world, world_rank % 2, world_rank, &more[i], &outcome) == OK);
+    for (int i = 0; i < N_THREADS; i++)
+        CHECK(!pthread_create(&threads[i], NULL, turn, groups[i]));
+    for (int i = 0; i < N_THREADS; i++)
+        CHECK(!pthread_join(threads[i], NULL));
+    CHECK(!pthread_create(&other, NULL, let_go_slowly, more));
+    end();
+    CHECK(!pthread_join(other, NULL));
+    for (int i = 0; i < N_THREADS; i++)
+        group_release(groups[i]);
+    struct call call = flat_call(BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == GROUP_CLOSED);
+}
+
+static void threads_on_one_host(void) {
+    run_ranks(1, at_once, 0);
+}
+
+static void threads_on_two_hosts(void) {
+    run_ranks(2, at_once, 0);
+}
+
+/* Every rank of every host is told who called what, and the group is spent. */
+static void call_differently(struct group *world) {
+    struct outcome outcome;
+    float x[2] = {1, 2};
+    struct call call = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 1 + (world_rank == 2));
+    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    CHECK_TEXT(outcome,
+               "the ranks differ in call 1 on this group of 4:\n  rank 0, 1, 3: all_sum float32 (1,)\n  rank 2");
+    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    CHECK_TEXT(outcome, "this group cannot be used any more, since before: the ranks differ");
+    CHECK(group_split(world, 0, 0, &nobodys, &outcome) == MISMATCH && !nobodys);
+    end();
+}
+
+static void who_differs(void) {
+    run_ranks(1, call_differently, 0);
+    run_ranks(2, call_differently, 0);
+}
+
+/* Those of its host see that the last has died, the others wait for as long as they may. */
+static void last_dies(struct group *world) {
+    struct outcome outcome;
+    struct call call = flat_call(BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == OK);
+    if (world_rank == RANKS - 1)
+        kill(getpid(), SIGKILL);
+    int is_neighbour = n_hosts == 1 || world_rank % n_hosts == (RANKS - 1) % n_hosts;
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == (is_neighbour ? PEER_DIED : TIMED_OUT));
+    CHECK(!is_neighbour || strstr(outcome.text, "has died"));
+    CHECK(is_neighbour || strstr(outcome.text, "barrier, call 2 of rank "));
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == (is_neighbour ? PEER_DIED : TIMED_OUT));
+    CHECK_TEXT(outcome, "this group cannot be used any more, since before: ");
+    end();
+}
+
+static void one_dies(void) {
+    limit_s = 1;
+    run_ranks(1, last_dies, 1);
+    run_ranks(2, last_dies, 1);
+}
+
+/* A collective of one is its input: only a barrier may be asked for. */
+static void alone_without_a_wire(void) {
+    struct settings settings = {{SPINS, 0, 1, NULL}, 1, 1};
+    struct outcome outcome;
+    struct group *part;
+    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
+    CHECK(core_start(&alone, &settings, &outcome) == OK && group_size(core_world()) == 1);
+    CHECK(group_split(core_world(), 5, 0, &part, &outcome) == OK && group_size(part) == 1);
+    CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == OK);
+    group_release(part);
+    end();
+    CHECK(group_run(core_world(), &barrier, NULL, NULL, &outcome) == GROUP_CLOSED);
+}
+
+PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shared-at-all", not_shared_at_all},
+        {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
+        {"who-differs", who_differs}, {"one-dies", one_dies}, {"alone-without-a-wire", alone_without_a_wire})

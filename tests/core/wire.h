@@ -1,0 +1,297 @@
+/* A transport between the processes of a test: memory that they share is the wire, hosts are a matter of opinion.
+ *
+ * Collectives copy through areas between barriers; a message is done when it has been received. */
+#ifndef WIRE_H
+#define WIRE_H
+
+#include "mlxdist/kernels.h"
+#include "mlxdist/transport.h"
+#include "seats.h"
+
+enum { MOST_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
+
+struct mail {
+    _Atomic int state; /* 0: empty, 1: sent, 2: found */
+    int tag;
+    int64_t nbytes;
+    char bytes[AREA];
+};
+
+/* Of a communicator. */
+struct line {
+    pthread_barrier_t barrier;
+    int numbers[MOST][3];
+    _Atomic uint64_t agreed[MOST];
+    uint64_t own[2][MOST][2];
+    char areas[MOST][AREA];
+    struct mail mail[MOST][MOST]; /* from, to */
+};
+
+struct wire {
+    atomic_int lines;
+    struct line line[MOST_LINES];
+};
+static struct wire *wire;
+static int n_hosts, world_rank;
+static atomic_int living_comms;
+
+struct fake {
+    struct comm comm;
+    struct line *line;
+    uint64_t agreements;
+};
+
+/* A send or an agreement that has begun. */
+struct pending {
+    struct fake *fake;
+    struct mail *mail;
+    const void *sent;
+    int64_t nbytes;
+    int tag, placed;
+    uint64_t *lowest, k;
+    struct pending *next;
+};
+static struct pending *given_up; /* what nobody asks for any more is still known, and no leak */
+static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static inline int open_line(int n) {
+    pthread_barrierattr_t shared;
+    int number = atomic_fetch_add(&wire->lines, 1);
+    CHECK(number < MOST_LINES);
+    pthread_barrierattr_init(&shared);
+    pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_barrier_init(&wire->line[number].barrier, &shared, (unsigned)n);
+    return number;
+}
+
+static inline struct comm *new_comm(int number, int rank, int size) {
+    struct fake *fake = calloc(1, sizeof *fake);
+    CHECK(fake);
+    *fake = (struct fake){{rank, size}, &wire->line[number], 0};
+    atomic_fetch_add(&living_comms, 1);
+    return &fake->comm;
+}
+
+static inline struct line *line_of(struct comm *comm) {
+    return ((struct fake *)comm)->line;
+}
+
+static inline int wire_barrier(struct comm *comm, struct outcome *outcome) {
+    (void)outcome;
+    pthread_barrier_wait(&line_of(comm)->barrier);
+    return OK;
+}
+
+static inline int wire_start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
+    (void)outcome;
+    *ours = 1;
+    *threads = THREADS_MULTIPLE;
+    *world = new_comm(WORLD_LINE, world_rank, n_seats);
+    return OK;
+}
+
+static inline int wire_is_over(void) {
+    return 0;
+}
+
+static inline int wire_finish(int ours, struct outcome *outcome) {
+    (void)outcome;
+    CHECK(ours == 1);
+    return OK;
+}
+
+static inline int wire_split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
+    int (*numbers)[3] = line_of(comm)->numbers, rank = 0, size = 0, first = comm->rank;
+    numbers[comm->rank][0] = color;
+    numbers[comm->rank][1] = key;
+    wire_barrier(comm, outcome);
+    for (int i = 0; i < comm->size; i++) {
+        if (numbers[i][0] != color)
+            continue;
+        if (!size++)
+            first = i;
+        rank += numbers[i][1] < key || (numbers[i][1] == key && i < comm->rank);
+    }
+    if (first == comm->rank)
+        numbers[first][2] = open_line(size);
+    wire_barrier(comm, outcome);
+    *part = new_comm(numbers[first][2], rank, size);
+    wire_barrier(comm, outcome);
+    return OK;
+}
+
+static inline int wire_split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
+    return wire_split(comm, world_rank % n_hosts, comm->rank, part, outcome);
+}
+
+static inline int wire_release(struct comm *comm, struct outcome *outcome) {
+    (void)outcome;
+    atomic_fetch_sub(&living_comms, 1);
+    free(comm);
+    return OK;
+}
+
+static inline int wire_allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
+                                 enum element_type type, enum reduction op, struct outcome *outcome) {
+    struct line *line = line_of(comm);
+    size_t nbytes = element_size(type);
+    int64_t most = AREA / (int64_t)nbytes;
+    const void *inputs[MOST];
+    for (int i = 0; i < comm->size; i++)
+        inputs[i] = line->areas[i];
+    for (int64_t at = 0; at < count; at += most) {
+        size_t n = (size_t)(count - at < most ? count - at : most), offset = (size_t)at * nbytes;
+        memcpy(line->areas[comm->rank], (const char *)sendbuf + offset, n * nbytes);
+        wire_barrier(comm, outcome);
+        reduce(type, op, inputs, comm->size, (char *)recvbuf + offset, n);
+        wire_barrier(comm, outcome);
+    }
+    return OK;
+}
+
+static inline int wire_reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
+                                      enum element_type type, enum reduction op, struct outcome *outcome) {
+    size_t nbytes = (size_t)count * element_size(type);
+    char *whole = malloc((size_t)comm->size * nbytes + 1);
+    CHECK(whole);
+    wire_allreduce(comm, sendbuf, whole, comm->size * count, type, op, outcome);
+    memcpy(recvbuf, whole + (size_t)comm->rank * nbytes, nbytes);
+    free(whole);
+    return OK;
+}
+
+static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
+    struct line *line = line_of(comm);
+    for (int64_t at = 0; at < nbytes; at += AREA) {
+        size_t n = (size_t)(nbytes - at < AREA ? nbytes - at : AREA);
+        if (comm->rank == root)
+            memcpy(line->areas[root], (char *)buf + at, n);
+        wire_barrier(comm, outcome);
+        if (comm->rank != root)
+            memcpy((char *)buf + at, line->areas[root], n);
+        wire_barrier(comm, outcome);
+    }
+    return OK;
+}
+
+static inline int wire_allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes,
+                                 struct outcome *outcome) {
+    memcpy((char *)recvbuf + comm->rank * nbytes, sendbuf, (size_t)nbytes);
+    for (int root = 0; root < comm->size; root++)
+        wire_broadcast(comm, (char *)recvbuf + root * nbytes, nbytes, root, outcome);
+    return OK;
+}
+
+static inline request_handle begun(struct pending what) {
+    struct pending *pending = malloc(sizeof *pending);
+    CHECK(pending);
+    pthread_mutex_lock(&pending_lock);
+    what.next = given_up;
+    *pending = what;
+    given_up = pending;
+    pthread_mutex_unlock(&pending_lock);
+    return (request_handle)pending;
+}
+
+static inline int wire_send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag,
+                            request_handle *request, struct outcome *outcome) {
+    struct mail *mail = &line_of(comm)->mail[comm->rank][dst];
+    (void)outcome;
+    CHECK(nbytes <= (int64_t)sizeof mail->bytes);
+    *request = begun((struct pending){.mail = mail, .sent = sent, .nbytes = nbytes, .tag = tag});
+    return OK;
+}
+
+static inline int wire_agree(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
+                             struct outcome *outcome) {
+    struct fake *fake = (struct fake *)comm;
+    uint64_t k = ++fake->agreements;
+    (void)outcome;
+    memcpy(fake->line->own[k % 2][comm->rank], own, sizeof fake->line->own[0][0]);
+    atomic_store(&fake->line->agreed[comm->rank], k);
+    *request = begun((struct pending){.fake = fake, .lowest = lowest, .k = k});
+    return OK;
+}
+
+static inline int is_sent(struct pending *pending) {
+    struct mail *mail = pending->mail;
+    if (pending->placed)
+        return atomic_load(&mail->state) == 0;
+    if (atomic_load(&mail->state) == 0) {
+        memcpy(mail->bytes, pending->sent, (size_t)pending->nbytes);
+        mail->nbytes = pending->nbytes;
+        mail->tag = pending->tag;
+        atomic_store(&mail->state, 1);
+        pending->placed = 1;
+    }
+    return 0;
+}
+
+static inline int is_agreed(const struct pending *pending) {
+    struct line *line = pending->fake->line;
+    int size = pending->fake->comm.size;
+    for (int i = 0; i < size; i++)
+        if (atomic_load(&line->agreed[i]) < pending->k)
+            return 0;
+    pending->lowest[0] = pending->lowest[1] = UINT64_MAX;
+    for (int i = 0; i < size; i++)
+        for (int j = 0; j < 2; j++)
+            if (line->own[pending->k % 2][i][j] < pending->lowest[j])
+                pending->lowest[j] = line->own[pending->k % 2][i][j];
+    return 1;
+}
+
+static inline int wire_test(request_handle *request, int *done, struct outcome *outcome) {
+    struct pending *pending = (struct pending *)*request, **place = &given_up;
+    (void)outcome;
+    *done = pending->mail ? is_sent(pending) : is_agreed(pending);
+    if (!*done)
+        return OK;
+    pthread_mutex_lock(&pending_lock);
+    while (*place != pending)
+        place = &(*place)->next;
+    *place = pending->next;
+    pthread_mutex_unlock(&pending_lock);
+    free(pending);
+    return OK;
+}
+
+static inline int wire_probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
+    struct mail *mail = &line_of(comm)->mail[src][comm->rank];
+    int sent = 1;
+    (void)outcome;
+    *found = atomic_compare_exchange_strong(&mail->state, &sent, 2);
+    if (*found)
+        *message = (struct message){(message_handle)mail, mail->nbytes, mail->tag};
+    return OK;
+}
+
+static inline int wire_recv(void *recvbuf, struct message *message, struct outcome *outcome) {
+    struct mail *mail = (struct mail *)message->handle;
+    (void)outcome;
+    memcpy(recvbuf, mail->bytes, (size_t)mail->nbytes);
+    atomic_store(&mail->state, 0);
+    return OK;
+}
+
+static const struct transport by_wire = {
+    .start = wire_start,
+    .is_over = wire_is_over,
+    .finish = wire_finish,
+    .abort = _exit,
+    .split = wire_split,
+    .split_host = wire_split_host,
+    .release = wire_release,
+    .allreduce = wire_allreduce,
+    .reduce_scatter = wire_reduce_scatter,
+    .allgather = wire_allgather,
+    .broadcast = wire_broadcast,
+    .barrier = wire_barrier,
+    .send = wire_send,
+    .agree = wire_agree,
+    .test = wire_test,
+    .probe = wire_probe,
+    .recv = wire_recv,
+};
+
+#endif

@@ -1,0 +1,225 @@
+"""Random operations on random groups for minutes: every result is right, and nothing that a rank holds grows.
+
+    python tests/mpis.py run openmpi-5 4 python tests/soak.py --seconds 600
+
+All ranks draw the same operations, and each delays by itself. After a warm-up and at the end the memory, files and
+shared memory that each rank holds are compared. The last line sums up; the status is 0 where all is level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from parallel.drawn import LONGEST, ON_THREADS, OPERATIONS, SLOT, Draw, Part, Rank, Run, mx
+from parallel.reference import NAMES, dtype_of
+
+import mlxdist as dist
+from mlxdist import _core
+
+STUCK_S, LIMIT_S, MOST_PARTS = 120, 60, 12
+LOOKS = (0.3, 0.4, 0.5, 0.9, 1.0)  # at what is held, in parts of the time
+RESTING = 64 + 3  # groups: those that MLX has freed and mlx_libmpi.cpp keeps for a while, and the newest
+
+
+@dataclass
+class Done:
+    """What has been done so far."""
+
+    operations: int = 0
+    groups: int = 0
+    nbytes: int = 0
+
+    def add(self, other: Done) -> None:
+        self.operations += other.operations
+        self.groups += other.groups
+        self.nbytes += other.nbytes
+
+
+def nbytes_drawn(random: np.random.Generator) -> int:
+    """Most are small, some just about fill a slot, few are long."""
+    kind = random.random()
+    if kind < 0.6:
+        return int(random.integers(0, 2048))
+    if kind < 0.8:
+        return SLOT + 16 * int(random.integers(-2, 3))
+    return int(random.integers(0, LONGEST if kind > 0.97 else LONGEST // 16))
+
+
+def operate(
+    rank: Rank, part: Part, random: np.random.Generator, own: np.random.Generator, operations: Sequence[Run]
+) -> Done:
+    """random draws the same on all ranks, own is this rank's."""
+    run = operations[random.integers(len(operations))]
+    name = NAMES[random.integers(len(NAMES))]
+    count = nbytes_drawn(random) // dtype_of(name).itemsize
+    draw = Draw(name, count, int(random.integers(2**30)), int(random.integers(3)), int(random.integers(2**30)))
+    if own.random() < 0.01:
+        time.sleep(own.random() * 0.01)
+    try:
+        return Done(1, 0, run(rank, part, draw))
+    except Exception as error:
+        where = getattr(run, "__qualname__", run)
+        raise AssertionError(f"seed {rank.seed}: {where}, {draw}, of {part.members}: {error}") from error
+
+
+def divide(rank: Rank, part: Part, random: np.random.Generator) -> Part:
+    """A part of a part; every rank divides the one that it is in."""
+    me, size = rank.world.rank(), rank.world.size()
+    colors, keys = random.integers(0, random.integers(1, 4), size), random.permutation(size)
+    group = part.group.split(int(colors[me]), int(keys[me]))
+    members = sorted((other for other in part.members if colors[other] == colors[me]), key=lambda other: keys[other])
+    assert (group.size(), group.rank()) == (len(members), members.index(me))
+    return Part(group, tuple(members))
+
+
+def on_threads(rank: Rank, whole: Part, random: np.random.Generator, n_threads: int = 3) -> Done:
+    """Each with a group of its own."""
+    failures: list[BaseException] = []
+    done: list[Done] = []
+
+    def run(part: Part, seed: int) -> None:
+        mine, same = np.random.default_rng((seed, rank.world.rank())), np.random.default_rng(seed)
+        try:
+            for _ in range(20):
+                done.append(operate(rank, part, same, mine, ON_THREADS))
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    parts = [Part(whole.group.split(0), whole.members) for _ in range(n_threads)]
+    threads = [threading.Thread(target=run, args=(part, int(random.integers(2**30)))) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and not failures:
+            thread.join(0.01)
+    if failures:
+        raise failures[0]
+    total = Done(groups=n_threads)
+    for each in done:
+        total.add(each)
+    return total
+
+
+def keep_no_freed_memory() -> None:
+    """Where this is glibc: long arrays apart from the rest, and what is free goes back, or it hides what leaks."""
+    mmap_threshold, arena_max = -3, -8
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 32768)
+        libc.mallopt(arena_max, 1)
+        libc.malloc_trim(0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a rank holds: bytes of memory, open files, mapped and named shared memory."""
+
+    rss: int
+    files: int
+    mapped: int
+    named: int
+
+    @staticmethod
+    def now(rank: Rank) -> Held:
+        """After all groups but the world have gone."""
+        gc.collect()
+        if mx is not None:
+            mx.clear_cache()
+        keep_no_freed_memory()
+        for _ in range(2):  # each frees what was let go of before
+            rank.world.split(0)
+        dist.barrier()
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return Held(
+            1024 * int(status["VmRSS"].split()[0]),
+            len(os.listdir("/proc/self/fd")),
+            sum("/mlxdist." in line for line in maps),
+            len(list(Path("/dev/shm").glob(f"mlxdist.{os.getpid():x}.*"))),
+        )
+
+
+def are_level(held: list[Held]) -> bool:
+    """Whether the last looks saw no more than the first, but for what allocators keep."""
+    first, last = held[:3], held[3:]
+    most = max(state.rss for state in first)
+    return (
+        min(state.rss for state in last) <= most + most // 20
+        and last[-1].files <= max(state.files for state in first)
+        and last[-1].mapped <= RESTING
+        and last[-1].named == 0
+    )
+
+
+def soak(rank: Rank, seconds: float) -> tuple[Done, list[Held]]:
+    """Until the first rank's clock says that it is enough."""
+    whole = Part(rank.world, tuple(range(rank.world.size())))
+    random, own = np.random.default_rng(rank.seed), np.random.default_rng((rank.seed, rank.world.rank()))
+    parts, done, began = [whole], Done(), time.monotonic()
+    let_go: list[Part] = []
+    held: list[Held] = []
+    while len(held) < len(LOOKS):
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
+        if float(dist.broadcast(time.monotonic() - began, 0)) > LOOKS[len(held)] * seconds:
+            parts, let_go = [whole], []
+            held.append(Held.now(rank))
+        for _ in range(50):
+            if random.random() < 0.1:
+                parts.append(divide(rank, parts[random.integers(len(parts))], random))
+                done.groups += 1
+            if len(parts) > MOST_PARTS or (len(parts) > 1 and random.random() < 0.08):
+                let_go.append(parts.pop(random.integers(1, len(parts))))
+            if own.random() < 0.1:  # each rank at a time of its own
+                let_go.clear()
+            done.add(operate(rank, parts[random.integers(len(parts))], random, own, OPERATIONS))
+        if random.random() < 0.1 and _core.threads() == "MPI_THREAD_MULTIPLE":
+            done.add(on_threads(rank, whole, random))
+    return done, held
+
+
+def summary(rank: Rank, done: Done, held: list[Held], seconds: float) -> tuple[str, bool]:
+    """One line for all ranks: the largest of each number, at each look."""
+    is_level = bool(dist.all_min(are_level(held)))
+    most = dist.all_max(np.array([[state.rss, state.files, state.mapped, state.named] for state in held]))
+    rss, files, mapped, named = (" ".join(map(str, row)) for row in (most // [2**20, 1, 1, 1]).T.tolist())
+    library, slots = dist.info().version.split(",")[0], "" if rank.in_slots else "no "
+    line = (
+        f"soak: {' '.join(library.split())}, {rank.world.size()} ranks, {slots}slots, seed {rank.seed}: "
+        f"{done.operations} operations, {done.groups} groups, {done.nbytes / 1e9:.2f} GB a rank, {seconds:.0f} s; "
+        f"MiB {rss}, files {files}, mapped {mapped}, named {named}: {'level' if is_level else 'NOT LEVEL'}"
+    )
+    return line, is_level
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0, help="0: another each time")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    keep_no_freed_memory()
+    world = dist.init(timeout_s=LIMIT_S)
+    seed = int(dist.broadcast(asked.seed or int(time.time()), 0))
+    rank = Rank(world, seed, in_slots=_core.sharing()[0] == world.size())
+    line, is_level = summary(rank, *soak(rank, asked.seconds), time.monotonic() - began)
+    if world.rank() == 0:
+        print(line, flush=True)
+    faulthandler.cancel_dump_traceback_later()
+    return 0 if is_level else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
