@@ -35,6 +35,9 @@ struct awaited {
 /* OK, TIMED_OUT, INTERRUPTED or what look() reports. */
 int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome);
 
+/* Seconds of a clock that only goes forward. */
+double wait_now_s(void);
+
 /* Count SIGINTs from now on, before the handler that is there; only where there is one. */
 void wait_watch_interrupts(void);
 void wait_unwatch_interrupts(void);

@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 /* A peer that has left or died may have sent before: what it sent has come after so many looks, a millisecond each or
  * more where others need the processor, and after so much time. */
@@ -18,20 +17,14 @@ struct passage {
     double end_s;
 };
 
-static double now_s(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 static int look_at_peer(struct passage *passage, struct outcome *outcome) {
     const struct node *node = passage->ranks->node;
     int seat = node ? node_seat_of(node, passage->call->peer) : -1;
     if (seat < 0 || !node_look(node, seat, outcome))
         return 0;
     if (!passage->looks_after_end++)
-        passage->end_s = now_s();
-    return passage->looks_after_end < LAST_LOOKS || now_s() - passage->end_s < last_s ? 0 : -1;
+        passage->end_s = wait_now_s();
+    return passage->looks_after_end < LAST_LOOKS || wait_now_s() - passage->end_s < last_s ? 0 : -1;
 }
 
 static int look_for_sent(void *it, int thorough, struct outcome *outcome) {

@@ -49,7 +49,7 @@ static inline void pause_briefly(void) {
 #endif
 }
 
-static double now_s(void) {
+double wait_now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
@@ -95,14 +95,14 @@ int wait_for(const struct awaited *awaited, const struct patience *patience, str
         pause_briefly();
     }
     int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
-    double began_s = now_s(), looked_s = began_s, asked_s = 0, say_s = 10;
+    double began_s = wait_now_s(), looked_s = began_s, asked_s = 0, say_s = 10;
     for (;;) {
         for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
             if ((come = awaited->look(awaited->it, 0, outcome)))
                 return come > 0 ? OK : outcome->what;
             sched_yield();
         }
-        double now = now_s(), waited_s = now - began_s;
+        double now = wait_now_s(), waited_s = now - began_s;
         if (now - looked_s >= look_s) {
             looked_s = now;
             if ((come = awaited->look(awaited->it, 1, outcome)))
