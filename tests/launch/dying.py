@@ -1,8 +1,9 @@
 """A program whose ranks die one after the other in a call, and whose survivors say what they see of it.
 
-dying.py OPERATION STAGE WAY FOLDER [uncaught]: with n ranks the last of the first k dies, for k = n ... 2; on a group of those k,
-so that the death before does not matter. Every survivor writes a line `k rank | first | second | seconds`: what the
-call and another after it came to, and how long after the death the first of them raised. uncaught: errors end it.
+dying.py OPERATION STAGE WAY FOLDER [uncaught]: with n ranks the last of the first k dies, for k = n ... 2; on a group
+of those k, so that the death before does not matter. Every survivor writes a line `k rank | first | second | seconds`:
+what the call and another after it came to, and how long after the death the first of them raised. uncaught: errors end
+the program.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ COLLECTIVES: dict[str, Operation] = {
     "all_sum, large": lambda group: bool((dist.all_sum(large(group), group=group) == total(group)).all()),
     "all_gather": lambda group: bool((dist.all_gather(small(group)[:1], group=group) == each(group)).all()),
     "all_gather, large": lambda group: bool(
-        (dist.all_gather(large(group), group=group).reshape(group.size(), -1).T == each(group)).all()
+        (each(group) == dist.all_gather(large(group), group=group).reshape(group.size(), -1).T).all()
     ),
     "sum_scatter": lambda group: bool((dist.sum_scatter(small(group), group=group) == total(group)).all()),
     "sum_scatter, large": lambda group: bool((dist.sum_scatter(large(group), group=group) == total(group)).all()),

@@ -19,16 +19,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not config.getoption("--full"):
         cases = [case for case in cases if case[2] == "0"]
     ids = [f"{mpi.name}, {size} ranks, MLXDIST_NODE={node}" for mpi, size, node in cases]
-    metafunc.parametrize(("mpi", "size", "node"), cases, ids=ids)
+    metafunc.parametrize(("which", "many", "node"), cases, ids=ids)
 
 
-def test_mismatch(mpi: mpis.MPI, size: int, node: str, request: pytest.FixtureRequest) -> None:
+def test_mismatch(which: mpis.MPI, many: int, node: str, request: pytest.FixtureRequest) -> None:
     environ = {
         "MLXDIST_NODE": node,
-        "MLXDIST_TEST_SIZE": str(size),
-        "MLXDIST_TEST_LIBMPI": str(mpi.library_path),
+        "MLXDIST_TEST_SIZE": str(many),
+        "MLXDIST_TEST_LIBMPI": str(which.library_path),
         "MLXDIST_TEST_REPETITIONS": "100" if request.config.getoption("--full") else "2",
     }
-    finished = run(mpi.command(size, *PYTEST), timeout_s=240, **mpi.environment(), **environ)
+    finished = run(which.command(many, *PYTEST), timeout_s=240, **which.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished
