@@ -57,12 +57,8 @@ def test_every_wait(job: Job, node: str) -> None:
         assert "this group cannot be used any more, since before: interrupted in " in words[0]
     assert ["rank 0 goes on"] in said["recv"]
     assert ["rank 1 goes on"] in said["recv"]
-
-
-def test_the_other_rank_is_told(job: Job) -> None:
-    """It does not wait for one that has given up, whatever that was at; a barrier both have arrived at is one."""
-    said = job("every_wait")
-    for name in set(interrupted.WAITS) - {"recv", "barrier"}:
+    # The other rank does not wait for one that has given up; a barrier at which both have arrived is one.
+    for name in set(interrupted.WAITS) - {"recv", "barrier"} if node == "1" else ():
         error = "PeerError" if name == "send, large" else "MismatchError"
         assert any(words[0] == f"rank 1 {error}" for words in said[name]), said
 
