@@ -105,6 +105,7 @@ cdef extern from "mlxdist/core.h" nogil:
     int group_rank(const group *group)
     int group_size(const group *group)
     int group_sharing(const group *group)
+    int group_is_spent(const group *group)
     void group_limit(group *group, double limit_s)
     int group_split(group *group, int color, int key, group **part, outcome *outcome)
     int group_run(group *, call *, const void *sendbuf, void *recvbuf, outcome *)

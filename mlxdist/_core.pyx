@@ -366,7 +366,7 @@ def mlx_opened_us() -> bool:
     return <bint>mlx_has_opened_us()
 
 
-# Of sends that were given up: MPI may still read them.
+# Of messages that were given up: MPI may still read or write them.
 cdef list left_with_mpi = []
 
 
@@ -393,7 +393,7 @@ def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, in
         else:
             failed = group_run(members.ranks, &made, x.address, out.address, &why)
     if failed:
-        if operation == SEND:
+        if (operation == SEND or operation == RECV) and group_is_spent(members.ranks):
             left_with_mpi.append(x.owner)
         fail(name or (CALLS[op] if operation == ALLREDUCE else operation_names[operation].decode()), &why)
     raise_interruption()

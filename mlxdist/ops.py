@@ -354,12 +354,13 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
     Raises:
         TypeError, ValueError: as of ``send``, and for a shape or dtype that cannot be.
         MismatchError: the message has another dtype or length; it is thrown away, and later messages can be received.
-        PeerError, TimeoutError: src has died, or has not sent within the time limit; after the latter try again.
+        PeerError, TimeoutError: src has died, or has not sent within the time limit; after the latter try again, unless
+            the message had begun to come.
 
     Example:
         >>> mlxdist.recv((4,), np.int64, 0)
 
-    As ``mx.distributed.recv``; MPI_Mprobe and MPI_Mrecv (MPI 4.1, section 3.8.2).
+    As ``mx.distributed.recv``; MPI_Improbe and MPI_Imrecv (MPI 4.1, section 3.8.2).
     """
     members = _members("recv", group)
     _peers_exist("recv", members)

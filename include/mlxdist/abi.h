@@ -82,7 +82,7 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Isend, (const void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \
     row(Test, (MPI_Request *, int *, MPI_Status *)) \
     row(Improbe, (int, int, MPI_Comm, int *, MPI_Message *, MPI_Status *)) \
-    row(Mrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Status *)) \
+    row(Imrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Request *)) \
     row(Get_elements_x, (const MPI_Status *, MPI_Datatype, MPI_Count *))
 
 /* In our own words: MPICH 5.0.2's libmpi_abi gives those of other classes. */

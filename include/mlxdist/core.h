@@ -31,6 +31,8 @@ void group_release(struct group *group);
 
 int group_rank(const struct group *group);
 int group_size(const struct group *group);
+/* An error has ended it. */
+int group_is_spent(const struct group *group);
 /* Ranks that share this host's memory, this one among them. */
 int group_sharing(const struct group *group);
 /* Why they could not, where they are alone though other ranks run on this host; else empty. */
@@ -48,7 +50,8 @@ int group_run(struct group *group, struct call *call, const void *sendbuf, void 
 /* After a failed send the buffer still belongs to MPI, and the group is spent. */
 int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
 /* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. After that and after
- * TIMED_OUT or INTERRUPTED the group is as good as before. */
+ * TIMED_OUT or INTERRUPTED the group is as good as before, unless in the middle of a message: then the buffer still
+ * belongs to MPI, and the group is spent. */
 int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome);
 
 #ifdef __cplusplus

@@ -4,10 +4,10 @@
 
 #include "mlxdist/arrive.h"
 
-/* After a failure of the waiting the buffer still belongs to MPI: pending = 1. */
+/* pending = 1: the waiting has failed, and the buffer still belongs to MPI. */
 int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
                  struct outcome *outcome);
 /* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. */
-int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, struct outcome *outcome);
+int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome);
 
 #endif

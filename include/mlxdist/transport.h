@@ -66,8 +66,8 @@ struct transport {
                  struct outcome *outcome);
     int (*test)(request_handle *request, int *done, struct outcome *outcome);
     int (*probe)(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome);
-    /* Blocks, but its sender is sending already. recvbuf: message->nbytes. */
-    int (*recv)(void *recvbuf, struct message *message, struct outcome *outcome);
+    /* recvbuf: message->nbytes, MPI's until test() has found it done. */
+    int (*recv)(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome);
 };
 
 extern const struct transport mpi_int, mpi_ptr, alone;

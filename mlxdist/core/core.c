@@ -186,6 +186,10 @@ int group_size(const struct group *group) {
     return group->ranks.comm->size;
 }
 
+int group_is_spent(const struct group *group) {
+    return atomic_load_explicit(&group->is_spent, memory_order_acquire);
+}
+
 int group_sharing(const struct group *group) {
     return group->ranks.node ? node_seats(group->ranks.node) : 1;
 }
@@ -213,7 +217,7 @@ static int enter(struct group *group, struct call *call, struct outcome *outcome
         return outcome->what;
     if (!is_collective || !pthread_mutex_trylock(&group->turn) ||
         !wait_for(&(struct awaited){look_for_turn, describe_turn, &group->turn, 0}, &group->ranks.patience, outcome)) {
-        if (!atomic_load_explicit(&group->is_spent, memory_order_acquire))
+        if (!group_is_spent(group))
             return OK;
         *outcome = group->why_spent;
         if (is_collective)
@@ -320,10 +324,11 @@ int group_send(struct group *group, struct call *call, const void *sendbuf, stru
 }
 
 int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome) {
+    int pending;
     if (enter(group, call, outcome))
         return outcome->what;
-    int result = message_recv(&group->ranks, call, recvbuf, outcome);
-    if (result == PEER_DIED)
+    int result = message_recv(&group->ranks, call, recvbuf, &pending, outcome);
+    if (pending || result == PEER_DIED)
         spend(group, outcome);
     return leave(group, call, result);
 }

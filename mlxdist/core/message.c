@@ -11,8 +11,8 @@ static const double last_s = 0.2;
 struct passage {
     struct ranks *ranks;
     const struct call *call;
-    request_handle request; /* of a send */
-    struct message message; /* of a receive */
+    request_handle request; /* under way */
+    struct message message; /* that has come */
     int looks_after_end;
     double end_s;
 };
@@ -27,7 +27,7 @@ static int look_at_peer(struct passage *passage, struct outcome *outcome) {
     return passage->looks_after_end < LAST_LOOKS || wait_now_s() - passage->end_s < last_s ? 0 : -1;
 }
 
-static int look_for_sent(void *it, int thorough, struct outcome *outcome) {
+static int look_for_moved(void *it, int thorough, struct outcome *outcome) {
     struct passage *passage = it;
     int done = 0;
     if (CALL(test, &passage->request, &done, outcome))
@@ -58,12 +58,24 @@ int message_send(struct ranks *ranks, const struct call *call, const void *sendb
     *pending = 0;
     if (CALL(send, ranks->comm, sendbuf, call_nbytes(call), call->peer, call->type, &passage.request, outcome))
         return outcome->what;
-    int result = wait_for(&(struct awaited){look_for_sent, describe_passage, &passage, 1}, &ranks->patience, outcome);
+    int result = wait_for(&(struct awaited){look_for_moved, describe_passage, &passage, 1}, &ranks->patience, outcome);
     *pending = result != OK;
     return result;
 }
 
-static int throw_away(struct ranks *ranks, const struct call *call, struct message *message, struct outcome *outcome) {
+/* Into a buffer that is MPI's, where this fails. */
+static int take(struct passage *passage, void *recvbuf, int *pending, struct outcome *outcome) {
+    if (CALL(recv, recvbuf, &passage->message, &passage->request, outcome))
+        return outcome->what;
+    int result =
+        wait_for(&(struct awaited){look_for_moved, describe_passage, passage, 1}, &passage->ranks->patience, outcome);
+    *pending = result != OK;
+    return result;
+}
+
+static int throw_away(struct passage *passage, int *pending, struct outcome *outcome) {
+    const struct call *call = passage->call;
+    const struct message *message = &passage->message;
     void *unwanted = malloc(message->nbytes ? (size_t)message->nbytes : 1);
     if (!unwanted) {
         outcome->what = OUT_OF_MEMORY;
@@ -71,24 +83,24 @@ static int throw_away(struct ranks *ranks, const struct call *call, struct messa
                  (long long)message->nbytes);
         return OUT_OF_MEMORY;
     }
-    int result = CALL(recv, unwanted, message, outcome);
-    free(unwanted);
+    int result = take(passage, unwanted, pending, outcome);
+    if (!*pending)
+        free(unwanted);
     if (result)
         return result;
     outcome->what = MISMATCH;
     snprintf(outcome->text, sizeof outcome->text,
              "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
-             call->peer, (long long)message->nbytes, type_name(message->tag), ranks->comm->rank,
+             call->peer, (long long)message->nbytes, type_name(message->tag), passage->ranks->comm->rank,
              (long long)call_nbytes(call), type_name(call->type));
     return MISMATCH;
 }
 
-int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, struct outcome *outcome) {
+int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
     struct passage passage = {ranks, call, 0, {0, 0, 0}, 0, 0};
+    *pending = 0;
     if (wait_for(&(struct awaited){look_for_message, describe_passage, &passage, 1}, &ranks->patience, outcome))
         return outcome->what;
-    struct message *message = &passage.message;
-    if (message->nbytes != call_nbytes(call) || !types_agree(message->tag, call->type))
-        return throw_away(ranks, call, message, outcome);
-    return CALL(recv, recvbuf, message, outcome);
+    int is_expected = passage.message.nbytes == call_nbytes(call) && types_agree(passage.message.tag, call->type);
+    return is_expected ? take(&passage, recvbuf, pending, outcome) : throw_away(&passage, pending, outcome);
 }

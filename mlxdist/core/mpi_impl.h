@@ -384,13 +384,15 @@ static int probe(struct comm *comm, int src, int *found, struct message *message
 
 /* The length is known before a buffer is offered: Open MPI 4.1 and 5.0 write a longer message past the buffer's end,
  * and only then report it. */
-static int recv(void *recvbuf, struct message *message, struct outcome *outcome) {
+static int recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
     struct span span;
     MPI_Message arrived = (MPI_Message)message->handle;
-    MPI_Status status;
+    MPI_Request begun;
     if (make_span(message->nbytes, &span, outcome))
         return outcome->what;
-    return free_span(CALL(Mrecv, recvbuf, span.count, span.datatype, &arrived, &status), &span, outcome);
+    int result = CALL(Imrecv, recvbuf, span.count, span.datatype, &arrived, &begun);
+    *request = (request_handle)begun;
+    return free_span(result, &span, outcome);
 }
 
 const struct transport TRANSPORT = {

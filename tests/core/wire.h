@@ -50,6 +50,7 @@ struct pending {
     int tag, placed;
     uint64_t *lowest, k;
     struct pending *next;
+    int is_received;
 };
 static struct pending *given_up; /* what nobody asks for any more is still known, and no leak */
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -244,7 +245,7 @@ static inline int is_agreed(const struct pending *pending) {
 static inline int wire_test(request_handle *request, int *done, struct outcome *outcome) {
     struct pending *pending = (struct pending *)*request, **place = &given_up;
     (void)outcome;
-    *done = pending->mail ? is_sent(pending) : is_agreed(pending);
+    *done = pending->is_received || (pending->mail ? is_sent(pending) : is_agreed(pending));
     if (!*done)
         return OK;
     pthread_mutex_lock(&pending_lock);
@@ -266,11 +267,12 @@ static inline int wire_probe(struct comm *comm, int src, int *found, struct mess
     return OK;
 }
 
-static inline int wire_recv(void *recvbuf, struct message *message, struct outcome *outcome) {
+static inline int wire_recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
     struct mail *mail = (struct mail *)message->handle;
     (void)outcome;
     memcpy(recvbuf, mail->bytes, (size_t)mail->nbytes);
     atomic_store(&mail->state, 0);
+    *request = begun((struct pending){.is_received = 1});
     return OK;
 }
 
