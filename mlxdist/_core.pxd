@@ -28,7 +28,7 @@ cdef extern from "mlxdist/types.h" nogil:
     enum:
         ELEMENT_TYPES, REDUCTIONS
         OK, MPI_FAILED, LIBRARY_UNFIT, MISMATCH, PEER_DIED, TIMED_OUT, INTERRUPTED
-        GROUP_CLOSED, GROUP_SPENT, WRONG_THREAD, OUT_OF_MEMORY
+        GROUP_CLOSED, GROUP_SPENT, WRONG_THREAD, OUT_OF_MEMORY, NOT_SHARED
     struct outcome:
         int what, code
         const char *class_
@@ -45,6 +45,14 @@ cdef extern from "mlxdist/abi.h" nogil:
 
 cdef extern from "mlxdist/kernels.h" nogil:
     void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
+    const char *kernels_variant(int i)
+    int kernels_choose(const char *name)
+    const char *kernels_chosen()
+
+cdef extern from "mlxdist/measure.h" nogil:
+    enum:
+        MEASURE_BYTE
+    double measure_copy_s(void *to, void *source, size_t nbytes, int past_cache, int64_t repeats)
 
 cdef extern from "mlxdist/call.h" nogil:
     """
@@ -109,6 +117,12 @@ cdef extern from "mlxdist/core.h" nogil:
     void group_limit(group *group, double limit_s)
     int group_split(group *group, int color, int key, group **part, outcome *outcome)
     int group_run(group *, call *, const void *sendbuf, void *recvbuf, outcome *)
+    int group_run_bare(group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
+                       double *spent_s, outcome *)
+    struct pool:
+        pass
+    int group_empty(group *, int64_t nbytes, pool **, void **memory, outcome *)
+    void group_free(group *, pool *)
     int group_send(group *, call *, const void *sendbuf, outcome *)
     int group_recv(group *, call *, void *recvbuf, outcome *)
 

@@ -13,6 +13,7 @@ import numpy
 from mlxdist import errors
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uintptr_t
 
@@ -38,6 +39,7 @@ cdef dict exception_of = {
     GROUP_SPENT: errors.Error,
     WRONG_THREAD: errors.Error,
     OUT_OF_MEMORY: MemoryError,
+    NOT_SHARED: errors.Error,
 }
 
 
@@ -152,6 +154,23 @@ def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
     room += 64
     raw = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT8, 0)
     return numpy.ndarray(shape, dtype, raw, -<uintptr_t>cnp.PyArray_DATA(raw) % 64)
+
+
+def use_kernels(str name) -> str:
+    """Let reductions be done by the kernels of this name, "" for the best that the processor has; their name."""
+    if kernels_choose(name.encode()):
+        raise ValueError(f"[init] there are no kernels {name!r} for this processor: give one of {kernels()}")
+    return kernels_chosen().decode()
+
+
+def kernels() -> tuple:
+    """Names of all that were built, the best first."""
+    cdef int i = 0
+    names = []
+    while kernels_variant(i) != NULL:
+        names.append(kernels_variant(i).decode())
+        i += 1
+    return tuple(names)
 
 
 def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
@@ -366,6 +385,9 @@ def mlx_opened_us() -> bool:
     return <bint>mlx_has_opened_us()
 
 
+include "shared.pxi"
+
+
 # Of messages that were given up: MPI may still read or write them.
 cdef list left_with_mpi = []
 
@@ -444,3 +466,6 @@ def fast_path(int op):
         reduced.__wrapped__ = general
         return reduced
     return decorate
+
+
+include "measure.pxi"

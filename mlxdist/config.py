@@ -30,6 +30,7 @@ TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for ot
 QUIET = Variable("MLXDIST_QUIET", "0", "1: no line on stderr that says who has been awaited for 10 s, 20 s, 40 s ...")
 CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
 NODE = Variable("MLXDIST_NODE", "1", "0: everything as if each rank were alone on its host")
+KERNELS = Variable("MLXDIST_KERNELS", "", "plain, avx2, avx512 or neon: only these for sums, not the best there are")
 RANK_PID = Variable(
     "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
 )
@@ -38,4 +39,4 @@ MPI4PY_LIBMPI = Variable(
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 
-USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, ABORT, CHECK, NODE, MAX_COUNT, CUDA_AWARE)
+USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, ABORT, CHECK, NODE, KERNELS, MAX_COUNT, CUDA_AWARE)

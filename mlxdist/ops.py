@@ -6,11 +6,15 @@ call.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mlxdist import _core, arrays, mlx, world
+from mlxdist.arrays import numpy
 
 SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
 ALLREDUCE, SCATTER, GATHER, BROADCAST, BARRIER, SEND, RECV = map(
@@ -314,6 +318,38 @@ def barrier(*, group: world.Group | None = None) -> None:
     MPI_Barrier (MPI 4.1, section 6.3).
     """
     _core.communicate(_members("barrier", group), BARRIER, NOTHING, NOTHING)
+
+
+def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = None) -> np.ndarray:
+    """A NumPy array in memory that all ranks of the group share, uninitialised; every rank must call it alike.
+
+    ``all_sum``, ``all_max`` and ``all_min`` of such an array, in place or into another such ``out``, read and write all
+    ranks' arrays where they lie, and copy nothing; slices of one work too, if all ranks take the same. In all else it
+    is an ordinary array, and this rank's alone. The memory is given back when the last array that uses it goes.
+
+    Args:
+        shape: an int or a sequence of ints.
+        dtype: NumPy's dtype, type or name.
+        group: the ranks that will reduce it.
+
+    Raises:
+        TypeError, ValueError: shape or dtype cannot be.
+        MismatchError: the ranks ask for different numbers of bytes.
+        Error: the ranks are on several hosts, or there is too little shared memory (``/dev/shm``).
+
+    Example:
+        >>> gradient = mlxdist.empty(1_000_000, np.float32)
+        >>> mlxdist.all_sum(gradient, out=gradient)
+    """
+    members = _members("empty", group)
+    lengths = _shape("empty", shape)
+    wanted = numpy.template("empty", dtype)
+    if wanted is None:
+        raise TypeError(f"[empty] dtype={dtype!r} is no dtype of NumPy: give one of {', '.join(_core.DTYPES)}")
+    if members.size() == 1:
+        return _core.empty(lengths, wanted.dtype)
+    shared = _core.shared(members, math.prod(lengths) * wanted.dtype.itemsize)
+    return np.ndarray(lengths, wanted.dtype, shared)
 
 
 def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:

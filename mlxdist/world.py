@@ -82,6 +82,7 @@ class Info:
         libmpi, found_via, family, version: the library, the way to it, its ABI and what it says of itself.
         threads: what MPI allows threads to do.
         initialized_by: "mlxdist", or "another" that MPI is shared with.
+        kernels: the instructions that sums use.
         shared_memory: how many ranks share this host's memory, or why they cannot.
         tried: (place, why it did not do) of everything that was looked at before.
     """
@@ -96,6 +97,7 @@ class Info:
     version: str = ""
     threads: str = ""
     initialized_by: str = ""
+    kernels: str = ""
     shared_memory: str = ""
     tried: list[tuple[str, str]] = field(default_factory=list)
 
@@ -216,6 +218,7 @@ def _start_mpi(context: loader.Context, limit_s: float) -> Group:
 
 
 def _start(strict: bool, limit_s: float) -> Group:
+    _info.kernels = _core.use_kernels(config.KERNELS.get())
     ancestors = launchers.ancestors()
     if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
         raise errors.LoadError(

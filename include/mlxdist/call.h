@@ -18,6 +18,8 @@ extern "C" {
     row(BARRIER, "barrier") \
     row(SPLIT, "split") \
     row(FINALIZE, "finalize") \
+    row(EMPTY, "empty") \
+    row(SHARE, "share memory") \
     row(SEND, "send") \
     row(RECV, "recv")
 /* clang-format on */

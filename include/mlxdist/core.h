@@ -47,6 +47,16 @@ int group_split(struct group *group, int color, int key, struct group **part, st
  * ALLREDUCE may, BROADCAST must have sendbuf == recvbuf. After MISMATCH, PEER_DIED, TIMED_OUT or INTERRUPTED the group
  * is spent: every later call on it fails with the same reason. call->rank is filled in. */
 int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
+/* For measurements: the same collective, `repeats` times, by libmpi alone: no arrival, nothing of ours around it but
+ * the loop. sendbuf is written anew before each call where rewrite is not 0; *spent_s is the time within the calls. */
+int group_run_bare(struct group *group, struct call *call, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
+                   double *spent_s, struct outcome *outcome);
+/* nbytes of this rank in memory that all ranks of the group share; every rank calls it with the same nbytes.
+ * NOT_SHARED, on all, where that cannot be. Keeps the group until group_free, which any thread may call at any time. */
+struct pool;
+int group_empty(struct group *group, int64_t nbytes, struct pool **pool, void **memory, struct outcome *outcome);
+void group_free(struct group *group, struct pool *pool);
+
 /* After a failed send the buffer still belongs to MPI, and the group is spent. */
 int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
 /* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. After that and after

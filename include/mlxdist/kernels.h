@@ -17,6 +17,19 @@ extern "C" {
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count);
 
+/* The same for one type and op. Every variant gives the same bits. */
+typedef void kernel(const void *const *inputs, int n_inputs, void *output, size_t count);
+extern kernel *const kernels_plain[ELEMENT_TYPES][REDUCTIONS];
+extern kernel *const kernels_avx2[ELEMENT_TYPES][REDUCTIONS];
+extern kernel *const kernels_avx512[ELEMENT_TYPES][REDUCTIONS];
+extern kernel *const kernels_neon[ELEMENT_TYPES][REDUCTIONS];
+
+/* Names of the variants that this build has, the best first; NULL after the last. */
+const char *kernels_variant(int i);
+/* Use the variant of this name, "" for the best that the processor has. -1: it has none such. */
+int kernels_choose(const char *name);
+const char *kernels_chosen(void);
+
 #ifdef __cplusplus
 }
 #endif

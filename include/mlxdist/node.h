@@ -8,26 +8,21 @@
 #define MLXDIST_NODE_H
 
 #include "mlxdist/call.h"
+#include "mlxdist/segment.h"
 #include "mlxdist/wait.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { NODE_SLOT = 32768, NODE_SEATS = 1024, NODE_NAME = 48 };
+enum { NODE_SLOT = 32768, NODE_SEATS = 1024 };
 
 struct node;
 
-/* What the creator tells the others. The token proves that what they open by this name is the same memory. */
-struct ticket {
-    char name[NODE_NAME];
-    uint64_t token;
-};
-
-/* The memory for so many seats; NOT_SHARED where there is none or too little. unlink when all have attached. */
+/* The memory for so many seats; NOT_SHARED where there is none or too little. Its name is taken away when all have
+ * attached. */
 int node_create(int seats, struct ticket *ticket, struct node **node, struct outcome *outcome);
 int node_attach(const struct ticket *ticket, struct node **node, struct outcome *outcome);
-void node_unlink(const struct ticket *ticket);
 
 /* Take a seat, before all have attached. watch: a node, perhaps this, in whose seat watch_seat this process already
  * shows that it lives; it must outlive this one. */
@@ -40,6 +35,7 @@ void node_close(struct node *node);
 
 int node_seats(const struct node *node);
 int node_seat(const struct node *node);
+int node_rank(const struct node *node, int seat);
 int node_seat_of(const struct node *node, int rank); /* -1: it is on another host */
 /* Fewer processors than seats, counting those that any seat may run on. */
 int node_is_crowded(const struct node *node);

@@ -40,7 +40,7 @@ static int share(struct ranks *ranks, const struct ranks *world, struct comm *lo
     int32_t mine = ranks->node != NULL, all = 0;
     int result = CALL(allreduce, local, &mine, &all, 1, TYPE_INT32, REDUCE_MIN, outcome);
     if (local->rank == 0 && invitation.created)
-        node_unlink(&invitation.ticket);
+        segment_unlink(&invitation.ticket);
     if (!all && ranks->node) {
         node_close(ranks->node);
         ranks->node = NULL;

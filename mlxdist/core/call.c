@@ -29,7 +29,8 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes,
 void call_text(const struct call *call, char *text, size_t nbytes) {
     *text = 0;
     add(text, nbytes, "%s", call_name(call));
-    if (call->operation == BARRIER || call->operation == SPLIT || call->operation == FINALIZE)
+    if (call->operation == BARRIER || call->operation == SPLIT || call->operation == FINALIZE ||
+        call->operation == SHARE)
         return;
     add(text, nbytes, " %s (", type_name(call->type));
     for (int i = 0; i < call->ndim && i < SHOWN_DIMENSIONS; i++)

@@ -1,16 +1,22 @@
 #include "mlxdist/core.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "mlxdist/exchange.h"
 #include "mlxdist/kernels.h"
+#include "mlxdist/measure.h"
 #include "mlxdist/message.h"
 
 struct group {
     struct ranks ranks;
+    struct pool *pools;    /* those of arrays in shared memory */
+    struct window *window; /* opened with the first long call; NULL and has_no_window: cannot be had */
+    int has_no_window;
     pthread_mutex_t turn; /* of its collectives */
     atomic_int is_spent;
     struct outcome why_spent;
@@ -168,6 +174,8 @@ void group_release(struct group *group) {
     if (group->ranks.node) {
         if (!job_is_forked())
             node_leave(group->ranks.node, 1);
+        if (group->window)
+            window_close(group->window);
         node_close(group->ranks.node);
     }
     pthread_mutex_destroy(&group->turn);
@@ -297,20 +305,105 @@ static int communicate(const struct ranks *ranks, const struct call *call, const
     }
 }
 
+/* Short: one arrival with all that is needed. */
+static int run_in_slots(struct ranks *ranks, const struct call *call, const void *sendbuf, void *recvbuf,
+                        struct outcome *outcome) {
+    if (ranks_arrive(ranks, call, sendbuf, (size_t)brought(ranks, call), 0, outcome))
+        return outcome->what;
+    collect(ranks, call, recvbuf);
+    return OK;
+}
+
+/* Long. The first time ranks find out whether they can share the memory for it, and if not, go on to MPI together. */
+static int run_in_window(struct group *group, const struct call *call, const void *sendbuf, void *recvbuf,
+                         struct outcome *outcome) {
+    struct ranks *ranks = &group->ranks;
+    size_t nbytes = (size_t)call_nbytes(call);
+    struct approach mine = {exchange_own_offset(call, recvbuf), {0, 0}, {0, 0}};
+    if (call->operation == ALLREDUCE) {
+        mine.in = pool_place(group->pools, sendbuf, nbytes);
+        mine.out = pool_place(group->pools, recvbuf, nbytes);
+    }
+    if (ranks_arrive(ranks, call, &mine, sizeof mine, 0, outcome))
+        return outcome->what;
+    if (pool_is_common(ranks->node))
+        return pool_reduce(ranks->node, group->pools, call, &ranks->patience, outcome);
+    size_t offset = exchange_offset(ranks->node);
+    if (!group->window && window_open(ranks->node, &group->window, &ranks->patience, outcome))
+        return outcome->what;
+    if (group->window)
+        return exchange_run(group->window, ranks->node, call, sendbuf, recvbuf, offset, &ranks->patience, outcome);
+    group->has_no_window = 1;
+    struct call onward = flat_call(SHARE, 0, 0, 0, 0);
+    if (node_arrive(ranks->node, &onward, NULL, 0, 1, 0, &ranks->patience, outcome))
+        return outcome->what;
+    return communicate(ranks, call, sendbuf, recvbuf, outcome);
+}
+
+static int run_by_mpi(struct ranks *ranks, const struct call *call, const void *sendbuf, void *recvbuf,
+                      struct outcome *outcome) {
+    if (ranks->comm->size > 1 && ranks_arrive(ranks, call, NULL, 0, 1, outcome))
+        return outcome->what;
+    return communicate(ranks, call, sendbuf, recvbuf, outcome);
+}
+
 int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
     struct ranks *ranks = &group->ranks;
+    int result, in_memory = ranks->node && ranks->is_whole && !call->on_device;
     if (enter(group, call, outcome))
         return outcome->what;
-    int64_t nbytes = brought(ranks, call);
-    int in_slots = ranks->node && ranks->is_whole && call_nbytes(call) <= NODE_SLOT && !call->on_device;
-    int result = ranks->comm->size == 1
-                     ? OK
-                     : ranks_arrive(ranks, call, sendbuf, in_slots ? (size_t)nbytes : 0, !in_slots, outcome);
-    if (!result && in_slots)
-        collect(ranks, call, recvbuf);
-    else if (!result)
-        result = communicate(ranks, call, sendbuf, recvbuf, outcome);
+    if (in_memory && call_nbytes(call) <= NODE_SLOT)
+        result = run_in_slots(ranks, call, sendbuf, recvbuf, outcome);
+    else if (in_memory && !group->has_no_window)
+        result = run_in_window(group, call, sendbuf, recvbuf, outcome);
+    else
+        result = run_by_mpi(ranks, call, sendbuf, recvbuf, outcome);
     return leave(group, call, result ? spend(group, outcome) : OK);
+}
+
+int group_run_bare(struct group *group, struct call *call, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
+                   double *spent_s, struct outcome *outcome) {
+    int result = OK;
+    if (enter(group, call, outcome))
+        return outcome->what;
+    *spent_s = 0;
+    for (int64_t i = 0; i < repeats && !result; i++) {
+        if (rewrite)
+            measure_rewrite(sendbuf, (size_t)call_nbytes(call));
+        double begun_s = measure_clock_s();
+        result = communicate(&group->ranks, call, sendbuf, recvbuf, outcome);
+        *spent_s += measure_clock_s() - begun_s;
+    }
+    *spent_s -= (double)repeats * measure_own_s();
+    return leave(group, call, result);
+}
+
+int group_empty(struct group *group, int64_t nbytes, struct pool **pool, void **memory, struct outcome *outcome) {
+    struct call call = flat_call(EMPTY, 0, TYPE_UINT8, 0, nbytes);
+    struct ranks *ranks = &group->ranks;
+    *pool = NULL;
+    if (enter(group, &call, outcome))
+        return outcome->what;
+    if (!ranks->node || !ranks->is_whole) {
+        segment_fails(outcome, "not all ranks of the group share this host's memory", ENOTSUP);
+        return leave(group, &call, NOT_SHARED);
+    }
+    int result = ranks_arrive(ranks, &call, NULL, 0, 0, outcome);
+    if (!result)
+        result = pool_open(ranks->node, (size_t)nbytes, &group->pools, &ranks->patience, outcome);
+    if (result)
+        return leave(group, &call, spend(group, outcome));
+    *pool = group->pools;
+    *memory = pool_memory(*pool);
+    group_retain(group);
+    return leave(group, &call, OK);
+}
+
+void group_free(struct group *group, struct pool *pool) {
+    pthread_mutex_lock(&group->turn);
+    pool_close(&group->pools, pool);
+    pthread_mutex_unlock(&group->turn);
+    group_release(group);
 }
 
 int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome) {

@@ -7,125 +7,74 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-/* Two lines, since processors fetch lines in pairs. */
-enum { LINE = 128 };
 
 /* LEFT_ALONE: and will not end MPI with the others. ENDING: has seen that all have left. */
 enum state { SITTING, GAVE_UP, LEFT, LEFT_ALONE, ENDING };
 
 struct seat {
     /* The line that the others watch. */
-    _Alignas(LINE) _Atomic uint64_t arrived;
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t arrived;
     uint64_t fingerprints[2];
     _Atomic int state;
     /* Written before anybody else looks. */
     int rank, watch_seat;
     pid_t pid;
     /* Of arrival k in k % 2. */
-    _Alignas(LINE) struct call calls[2];
+    _Alignas(SEGMENT_LINE) struct call calls[2];
 #ifdef __linux__
     cpu_set_t processors;
 #endif
-    _Alignas(LINE) char slots[2][NODE_SLOT];
+    _Alignas(SEGMENT_LINE) char slots[2][NODE_SLOT];
 };
 
 struct memory {
-    uint64_t token;
     int seats;
     /* 2 k: all go on after arrival k. 2 k + 1: somebody gave it up first. */
-    _Alignas(LINE) _Atomic uint64_t verdict;
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t verdict;
     struct seat seat[];
 };
 
 struct node {
+    struct segment segment; /* its file is locked at the place of one's own seat while the process lives */
     struct memory *memory;
     struct node *watch;
-    size_t nbytes;
-    int file; /* locked at the place of one's own seat, while the process lives; -1 where another node is watched */
     int seat;
     uint64_t sequence;
 };
 
-static int not_shared(struct outcome *outcome, const char *call, int error) {
-    outcome->what = NOT_SHARED;
-    snprintf(outcome->text, sizeof outcome->text, "%s: %s", call, strerror(error));
-    return NOT_SHARED;
-}
-
-static int map(int file, size_t nbytes, struct node **node, struct outcome *outcome) {
-    struct node *mapped = calloc(1, sizeof *mapped);
-    void *memory = mapped ? mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
-    if (memory == MAP_FAILED) {
-        not_shared(outcome, "mmap", errno);
-        free(mapped);
-        close(file);
-        return NOT_SHARED;
-    }
-    *mapped = (struct node){.memory = memory, .nbytes = nbytes, .file = file, .seat = -1};
-    *node = mapped;
+static int hold(const struct segment *segment, struct node **node, struct outcome *outcome) {
+    *node = calloc(1, sizeof **node);
+    if (!*node)
+        return segment_fails(outcome, "calloc", ENOMEM);
+    **node = (struct node){.segment = *segment, .memory = (struct memory *)segment->memory, .seat = -1};
     return OK;
 }
 
-/* All of it now: a page that cannot be had later is a SIGBUS. */
-static int reserve(int file, size_t nbytes) {
-#ifdef __linux__
-    return posix_fallocate(file, 0, (off_t)nbytes);
-#else
-    return ftruncate(file, (off_t)nbytes) ? errno : 0;
-#endif
-}
-
 int node_create(int seats, struct ticket *ticket, struct node **node, struct outcome *outcome) {
-    static atomic_uint created;
-    size_t nbytes = sizeof(struct memory) + (size_t)seats * sizeof(struct seat);
+    struct segment segment;
     if (seats > NODE_SEATS)
-        return not_shared(outcome, "more ranks on one host than seats", EINVAL);
-    if (getentropy(&ticket->token, sizeof ticket->token))
-        return not_shared(outcome, "getentropy", errno);
-    /* macOS takes 31 characters */
-    snprintf(ticket->name, sizeof ticket->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
-             atomic_fetch_add(&created, 1), (unsigned)(ticket->token & 0xffff));
-    int file = shm_open(ticket->name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    if (file < 0)
-        return not_shared(outcome, "shm_open", errno);
-    int error = reserve(file, nbytes);
-    if (error) {
-        node_unlink(ticket);
-        close(file);
-        return not_shared(outcome, "posix_fallocate in /dev/shm", error);
-    }
-    if (map(file, nbytes, node, outcome)) {
-        node_unlink(ticket);
+        return segment_fails(outcome, "more ranks on one host than seats", EINVAL);
+    if (segment_create(sizeof(struct memory) + (size_t)seats * sizeof(struct seat), ticket, &segment, outcome))
+        return NOT_SHARED;
+    if (hold(&segment, node, outcome)) {
+        segment_unlink(ticket);
+        segment_free(&segment);
         return NOT_SHARED;
     }
-    (*node)->memory->token = ticket->token;
     (*node)->memory->seats = seats;
     return OK;
 }
 
 int node_attach(const struct ticket *ticket, struct node **node, struct outcome *outcome) {
-    struct stat status;
-    int file = shm_open(ticket->name, O_RDWR, 0);
-    if (file < 0)
-        return not_shared(outcome, "shm_open", errno);
-    if (fstat(file, &status) || status.st_size < (off_t)sizeof(struct memory)) {
-        close(file);
-        return not_shared(outcome, "fstat", EINVAL);
-    }
-    if (map(file, (size_t)status.st_size, node, outcome))
+    struct segment segment;
+    if (segment_attach(ticket, &segment, outcome))
         return NOT_SHARED;
-    if ((*node)->memory->token == ticket->token)
-        return OK;
-    node_close(*node);
-    return not_shared(outcome, "another /dev/shm", ESTALE);
-}
-
-void node_unlink(const struct ticket *ticket) {
-    shm_unlink(ticket->name);
+    if (hold(&segment, node, outcome)) {
+        segment_free(&segment);
+        return NOT_SHARED;
+    }
+    return OK;
 }
 
 void node_sit(struct node *node, int seat, int rank, struct node *watch, int watch_seat) {
@@ -141,10 +90,9 @@ void node_sit(struct node *node, int seat, int rank, struct node *watch, int wat
     if (watch == node) {
         /* The system takes the lock back when this process ends, however it ends, and a fork does not have it. */
         struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = seat, .l_len = 1};
-        fcntl(node->file, F_SETLK, &alive);
+        fcntl(node->segment.file, F_SETLK, &alive);
     } else {
-        close(node->file);
-        node->file = -1;
+        segment_close_file(&node->segment);
     }
 }
 
@@ -157,9 +105,7 @@ void node_leave(struct node *node, int ends_mpi) {
 }
 
 void node_close(struct node *node) {
-    if (node->file >= 0)
-        close(node->file);
-    munmap(node->memory, node->nbytes);
+    segment_free(&node->segment);
     free(node);
 }
 
@@ -174,6 +120,10 @@ int node_seats(const struct node *node) {
 
 int node_seat(const struct node *node) {
     return node->seat;
+}
+
+int node_rank(const struct node *node, int seat) {
+    return node->memory->seat[seat].rank;
 }
 
 int node_seat_of(const struct node *node, int rank) {
@@ -209,7 +159,7 @@ static int lives(const struct node *node, int seat) {
     if (node->memory->seat[seat].pid == getpid())
         return 1; /* a thread, or this rank itself: one's own lock is not seen */
     struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = watched, .l_len = 1};
-    return fcntl(watch->file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
+    return fcntl(watch->segment.file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
 }
 
 static enum state state_of(const struct node *node, int seat) {
@@ -377,7 +327,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
     if (binding)
         result = settle(&arrival, result, outcome);
     if (result && result != MISMATCH)
-        set_state(node, GAVE_UP);
+        node_give_up(node);
     return result;
 }
 

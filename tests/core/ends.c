@@ -187,8 +187,8 @@ static void last_dies_in_a_part(struct node *whole, int seat) {
     node_sit(part, n_seats - 1 - seat, rank_of(seat), whole, seat);
     meet();
     if (seat == 0)
-        node_unlink(shown);
-    CHECK(part->file == -1 && node_seat_of(part, rank_of(seat)) == n_seats - 1 - seat);
+        segment_unlink(shown);
+    CHECK(part->segment.file == -1 && node_seat_of(part, rank_of(seat)) == n_seats - 1 - seat);
     CHECK(arrive(part, 1, &for_ever, &outcome) == OK);
     if (seat == n_seats - 1)
         sleep_s(0.05), die();

@@ -27,7 +27,7 @@ static void run_ranks(int hosts, void (*run)(struct group *), int last_dies) {
     pid_t pids[RANKS];
     nobodys = NULL;
     begin(RANKS);
-    node_unlink(&ticket);
+    segment_unlink(&ticket);
     wire = mmap(NULL, sizeof *wire, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(wire != MAP_FAILED);
     n_hosts = hosts;

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -108,7 +109,7 @@ static inline void sit_and_run(struct node *node, int seat) {
     node_sit(node, seat, rank_of(seat), node, seat);
     meet();
     if (seat == 0)
-        node_unlink(&ticket);
+        segment_unlink(&ticket);
     CHECK(node_seats(node) == n_seats && node_seat(node) == seat);
     CHECK(node_seat_of(node, rank_of(seat)) == seat && node_seat_of(node, 4) == -1);
     body(node, seat);

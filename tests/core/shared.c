@@ -51,7 +51,7 @@ static void names_are_taken_away(void) {
         CHECK(n_left() == 1);
         CHECK(node_attach(&shown[i], &other, &outcome) == OK);
         CHECK(node_seats(other) == node_seats(node) && n_files() == files + 2);
-        node_unlink(&shown[i]);
+        segment_unlink(&shown[i]);
         CHECK(n_left() == 0);
         node_close(node);
         node_close(other);
@@ -69,13 +69,13 @@ static void other_memory(void) {
     theirs = mine;
     theirs.token ^= 1;
     int result = node_attach(&theirs, &other, &outcome);
-    node_unlink(&mine);
+    segment_unlink(&mine);
     refused(result, &outcome, "another /dev/shm");
     refused(node_attach(&mine, &other, &outcome), &outcome, "shm_open: No such file");
     int file = shm_open(mine.name, O_RDWR | O_CREAT | O_EXCL, 0600);
     CHECK(file >= 0 && !ftruncate(file, 8));
     result = node_attach(&mine, &other, &outcome);
-    node_unlink(&mine);
+    segment_unlink(&mine);
     close(file);
     refused(result, &outcome, "fstat: ");
     CHECK(n_files() == files);
@@ -119,7 +119,7 @@ static void full(void) {
     mount_over("/dev/shm", 0, "size=256k");
     refused(node_create(4, &shown, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: No space left");
     node = made(1, &shown); /* for one there is room */
-    node_unlink(&shown);
+    segment_unlink(&shown);
     node_close(node);
 }
 
@@ -158,7 +158,7 @@ static int is_crowded(int seats, int processors) {
     }
     CHECK(!sched_setaffinity(0, sizeof all, &all));
     int crowded = node_is_crowded(node);
-    node_unlink(&shown);
+    segment_unlink(&shown);
     node_close(node);
     return crowded;
 }

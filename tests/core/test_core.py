@@ -19,10 +19,10 @@ HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpi
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
 # node.c is a part of every program; what else each is linked with.
 PROGRAMS = {
-    "arrivals": ("wait.c", "call.c"),
-    "ends": ("wait.c", "call.c"),
-    "shared": ("wait.c", "call.c"),
-    "verdict": ("call.c",),
+    "arrivals": ("segment.c", "wait.c", "call.c"),
+    "ends": ("segment.c", "wait.c", "call.c"),
+    "shared": ("segment.c", "wait.c", "call.c"),
+    "verdict": ("segment.c", "call.c"),
     "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),
 }
 BUILDS = {

@@ -22,7 +22,7 @@ int wait_for(const struct awaited *awaited, const struct patience *patience, str
 static void start(void (*others)(void), int run_out) {
     struct outcome outcome;
     CHECK(node_create(2, &ticket, &everybodys, &outcome) == OK);
-    node_unlink(&ticket);
+    segment_unlink(&ticket);
     slow = quick = *everybodys;
     node_sit(&slow, 0, rank_of(0), &slow, 0);
     node_sit(&quick, 1, rank_of(1), &quick, 1);

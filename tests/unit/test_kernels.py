@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,28 @@ COUNTS = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 1)
 PATTERNS = np.arange(2**16, dtype=np.uint16)
 SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
 QUIET = {"float16": 0x0200, "bfloat16": 0x0040}
+
+
+def usable() -> tuple[str, ...]:
+    """Those that this processor has; others are compiled and never run here."""
+    names = []
+    for name in _core.kernels():
+        try:
+            names.append(_core.use_kernels(name))
+        except ValueError:
+            pass
+    _core.use_kernels("")
+    return tuple(names)
+
+
+VARIANTS = usable()
+
+
+@pytest.fixture(params=VARIANTS, autouse=True)
+def variant(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test with every variant."""
+    yield _core.use_kernels(request.param)
+    _core.use_kernels("")
 
 
 def reduce(op: int, *inputs: np.ndarray) -> np.ndarray:
@@ -223,3 +246,22 @@ def test_real_sums_are_those_of_the_type() -> None:
     for name in ("float32", "float64"):
         inputs = [seeded(rank, 3).standard_normal(1000).astype(name) for rank in range(3)]
         np.testing.assert_array_equal(reduce(SUM, *inputs), (inputs[0] + inputs[1]) + inputs[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("call", CALLS)
+def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None:
+    """Of random bits; a NaN stays a NaN, but which one it is is the processor's choice."""
+    op, dtype = _core.CALLS.index(call), dtype_of(name)
+    for count in (0, 1, 7, 8, 31, 33, BLOCK, 3 * BLOCK + 5):
+        highest = 2 if name == "bool" else 256
+        inputs = [seeded(count, i).integers(0, highest, count * dtype.itemsize, np.uint8).view(dtype) for i in range(3)]
+        _core.use_kernels("plain")
+        expected = reduce(op, *inputs)
+        _core.use_kernels(variant)
+        assert_numbers(reduce(op, *inputs), expected)
+
+
+def test_unknown_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[init\] there are no kernels 'abacus' .*plain"):
+        _core.use_kernels("abacus")

@@ -18,13 +18,28 @@ ORDER = (
     ("call.h", "call.c"),
     ("abi.h", "abi.c"),
     ("half.h",),
-    ("kernels.h", "kernels.c"),
+    (
+        "kernels.h",
+        "kernel_impl.h",
+        "kernels_plain.c",
+        "kernels_avx2.c",
+        "kernels_avx512.c",
+        "kernels_neon.c",
+        "kernels.c",
+    ),
+    ("copy.h", "copy.c"),
     ("wait.h", "wait.c"),
+    ("segment.h", "segment.c"),
     ("node.h", "node.c"),
+    ("share.h", "share.c"),
+    ("window.h", "window.c"),
+    ("pool.h", "pool.c"),
+    ("exchange.h", "exchange.c"),
     ("transport.h", "mpi_impl.h", "mpi_int.c", "mpi_ptr.c", "alone.c"),
     ("job.h", "job.c"),
     ("arrive.h", "arrive.c"),
     ("message.h", "message.c"),
+    ("measure.h", "measure.c"),
     ("core.h", "core.c"),
     ("mlx_libmpi.h", "mlx_libmpi.cpp"),
     ("errors",),
@@ -37,8 +52,15 @@ ORDER = (
     ("world",),
     ("ops",),
     ("",),  # mlxdist itself
+    ("cli.cases",),
+    ("cli.contenders",),
+    ("cli.peers",),
+    ("cli.report",),
+    ("cli.bench",),
+    ("cli",),
+    ("__main__",),
 )
-FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py")
+FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py", "matplotlib", "rich", "tqdm", "ml_dtypes")
 GENERATED = PACKAGE / "_core.c"
 LONGEST = 500
 

@@ -1,0 +1,146 @@
+/* The kernels of every type and reduction, as plain loops; kernels_<variant>.c compile them each for other processors
+ * (TARGET, VARIANT and the converters of 16-bit floats are theirs) and give the same bits. */
+#include <math.h>
+#include <string.h>
+
+#include "mlxdist/half.h"
+#include "mlxdist/kernels.h"
+
+/* A block of the widest type fills a third of a small first-level cache. */
+enum { BLOCK = 512 };
+
+static inline uint64_t float64_bits(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline double float64_from_bits(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* One element; a is the result so far. Unsigned arithmetic wraps where signed would be undefined. */
+#define LOGICAL_SUM(T, a, b) (T)(a | b)
+#define LOGICAL_MAX(T, a, b) (T)(a | b)
+#define LOGICAL_MIN(T, a, b) (T)(a & b)
+#define INTEGER_SUM(T, a, b) (T)((uint64_t)a + (uint64_t)b)
+#define INTEGER_MAX(T, a, b) (a > b ? a : b)
+#define INTEGER_MIN(T, a, b) (a < b ? a : b)
+#define REAL_SUM(T, a, b) (a + b)
+#define REAL_MAX(T, a, b) T##_max(a, b)
+#define REAL_MIN(T, a, b) T##_min(a, b)
+
+/* Equal numbers have equal bits, but for zeros: "and" keeps the sign of neither, "or" of any. */
+#define ORDERED(T, BITS, pick, better, join) \
+    static inline TARGET T pick(T a, T b) { \
+        T chosen = a better b ? a : b; \
+        T tied = BITS##_from_bits(BITS##_bits(a) join BITS##_bits(b)); \
+        chosen = a == b ? tied : chosen; \
+        return a != a || b != b ? (T)NAN : chosen; \
+    }
+ORDERED(float, float32, float_max, >, &)
+ORDERED(float, float32, float_min, <, |)
+ORDERED(double, float64, double_max, >, &)
+ORDERED(double, float64, double_min, <, |)
+
+#define COMPLEX_OPS(T, part) \
+    static inline TARGET struct T T##_SUM(struct T a, struct T b) { \
+        return (struct T){a.re + b.re, a.im + b.im}; \
+    } COMPLEX_PICK(T, part, MAX, >, max) COMPLEX_PICK(T, part, MIN, <, min)
+#define COMPLEX_PICK(T, part, op, better, pick) \
+    static inline TARGET struct T T##_##op(struct T a, struct T b) { \
+        if (a.re != a.re || a.im != a.im || b.re != b.re || b.im != b.im) \
+            return (struct T){(part)NAN, (part)NAN}; \
+        if (a.re == b.re && a.im == b.im) \
+            return (struct T){part##_##pick(a.re, b.re), part##_##pick(a.im, b.im)}; \
+        return a.re better b.re || (a.re == b.re && a.im better b.im) ? a : b; \
+    }
+COMPLEX_OPS(complex64, float)
+COMPLEX_OPS(complex128, double)
+
+/* reduce() for one type and one op, in blocks that stay in cache: the accumulator is local, so that output may be
+ * any of the inputs. */
+#define KERNEL(name, op, T, combine) \
+    static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
+        T sofar[BLOCK]; \
+        for (size_t start = 0; start < count; start += BLOCK) { \
+            size_t n = count - start < BLOCK ? count - start : BLOCK; \
+            memcpy(sofar, (const T *)inputs[0] + start, n * sizeof(T)); \
+            for (int k = 1; k < n_inputs; k++) { \
+                const T *input = (const T *)inputs[k] + start; \
+                for (size_t i = 0; i < n; i++) { \
+                    T a = sofar[i], b = input[i]; \
+                    sofar[i] = combine; \
+                } \
+            } \
+            memcpy((T *)output + start, sofar, n * sizeof(T)); \
+        } \
+    }
+
+/* 16-bit floats: a block of each input becomes float32, in whatever order suits the converter; rounded once. */
+#define HALF_KERNEL(name, op, combine) \
+    static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
+        float sofar[BLOCK], next[BLOCK]; \
+        for (size_t start = 0; start < count; start += BLOCK) { \
+            size_t n = count - start < BLOCK ? count - start : BLOCK; \
+            name##_load((const uint16_t *)inputs[0] + start, sofar, n); \
+            for (int k = 1; k < n_inputs; k++) { \
+                name##_load((const uint16_t *)inputs[k] + start, next, n); \
+                for (size_t i = 0; i < n; i++) { \
+                    float a = sofar[i], b = next[i]; \
+                    sofar[i] = combine; \
+                } \
+            } \
+            name##_store(sofar, (uint16_t *)output + start, n); \
+        } \
+    }
+
+#define KERNELS_OF(name, numpy, T, arithmetic, mpi) arithmetic##_KERNELS(name, T)
+#define LOGICAL_KERNELS(name, T) PLAIN_KERNELS(name, T, LOGICAL)
+#define INTEGER_KERNELS(name, T) PLAIN_KERNELS(name, T, INTEGER)
+#define REAL_KERNELS(name, T) PLAIN_KERNELS(name, T, REAL)
+#define PLAIN_KERNELS(name, T, arithmetic) \
+    KERNEL(name, SUM, T, arithmetic##_SUM(T, a, b)) \
+    KERNEL(name, MAX, T, arithmetic##_MAX(T, a, b)) \
+    KERNEL(name, MIN, T, arithmetic##_MIN(T, a, b))
+#define HALF_KERNELS(name, T) \
+    HALF_KERNEL(name, SUM, a + b) \
+    HALF_KERNEL(name, MAX, float_max(a, b)) \
+    HALF_KERNEL(name, MIN, float_min(a, b))
+#define COMPLEX_KERNELS(name, T) \
+    KERNEL(name, SUM, T, name##_PICK(SUM)) \
+    KERNEL(name, MAX, T, name##_PICK(MAX)) \
+    KERNEL(name, MIN, T, name##_PICK(MIN))
+#define COMPLEX64_PICK(op) complex64_##op(a, b)
+#define COMPLEX128_PICK(op) complex128_##op(a, b)
+
+/* Two bfloat16 are one word: the even ones are its lower half, the odd ones its upper half, and no element has to move.
+ * Counts that are odd leave one over. */
+static TARGET void BFLOAT16_load(const uint16_t *halves, float *floats, size_t n) {
+    float *odd = floats + n / 2;
+    for (size_t i = 0; i < n / 2; i++) {
+        uint32_t pair;
+        memcpy(&pair, halves + 2 * i, sizeof pair);
+        floats[i] = float32_from_bits(pair << 16);
+        odd[i] = float32_from_bits(pair & 0xffff0000u);
+    }
+    if (n % 2)
+        floats[n - 1] = bfloat16_to_float32(halves[n - 1]);
+}
+
+static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t n) {
+    const float *odd = floats + n / 2;
+    for (size_t i = 0; i < n / 2; i++) {
+        uint32_t pair = bfloat16_from_float32(floats[i]) | (uint32_t)bfloat16_from_float32(odd[i]) << 16;
+        memcpy(halves + 2 * i, &pair, sizeof pair);
+    }
+    if (n % 2)
+        halves[n - 1] = bfloat16_from_float32(floats[n - 1]);
+}
+
+MLXDIST_TYPES(KERNELS_OF)
+
+#define ROW(name, ...) {name##_reduce_SUM, name##_reduce_MAX, name##_reduce_MIN},
+kernel *const VARIANT[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(ROW)};

@@ -1,0 +1,102 @@
+#include "mlxdist/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int segment_fails(struct outcome *outcome, const char *call, int error) {
+    outcome->what = NOT_SHARED;
+    snprintf(outcome->text, sizeof outcome->text, "%s: %s", call, strerror(error));
+    return NOT_SHARED;
+}
+
+/* The token lies before what is handed out. */
+static int map(int file, size_t nbytes, struct segment *segment, struct outcome *outcome) {
+    int flags = MAP_SHARED;
+#ifdef MAP_POPULATE
+    flags |= MAP_POPULATE;
+#endif
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, flags, file, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        close(file);
+        return segment_fails(outcome, "mmap", error);
+    }
+    *segment = (struct segment){(char *)memory + SEGMENT_LINE, nbytes - SEGMENT_LINE, file};
+    return OK;
+}
+
+static uint64_t *token_of(const struct segment *segment) {
+    return (uint64_t *)(segment->memory - SEGMENT_LINE);
+}
+
+/* A page that could not be had later would be a SIGBUS. */
+static int reserve(int file, size_t nbytes) {
+#ifdef __linux__
+    return posix_fallocate(file, 0, (off_t)nbytes);
+#else
+    return ftruncate(file, (off_t)nbytes) ? errno : 0;
+#endif
+}
+
+int segment_create(size_t nbytes, struct ticket *ticket, struct segment *segment, struct outcome *outcome) {
+    static atomic_uint created;
+    if (getentropy(&ticket->token, sizeof ticket->token))
+        return segment_fails(outcome, "getentropy", errno);
+    /* macOS takes 31 characters */
+    snprintf(ticket->name, sizeof ticket->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
+             atomic_fetch_add(&created, 1), (unsigned)(ticket->token & 0xffff));
+    int file = shm_open(ticket->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (file < 0)
+        return segment_fails(outcome, "shm_open", errno);
+    int error = reserve(file, nbytes + SEGMENT_LINE);
+    if (error) {
+        segment_unlink(ticket);
+        close(file);
+        return segment_fails(outcome, "posix_fallocate in /dev/shm", error);
+    }
+    if (map(file, nbytes + SEGMENT_LINE, segment, outcome)) {
+        segment_unlink(ticket);
+        return NOT_SHARED;
+    }
+    *token_of(segment) = ticket->token;
+    return OK;
+}
+
+int segment_attach(const struct ticket *ticket, struct segment *segment, struct outcome *outcome) {
+    struct stat status;
+    int file = shm_open(ticket->name, O_RDWR, 0);
+    if (file < 0)
+        return segment_fails(outcome, "shm_open", errno);
+    if (fstat(file, &status) || status.st_size < SEGMENT_LINE) {
+        close(file);
+        return segment_fails(outcome, "fstat", EINVAL);
+    }
+    if (map(file, (size_t)status.st_size, segment, outcome))
+        return NOT_SHARED;
+    if (*token_of(segment) == ticket->token)
+        return OK;
+    segment_free(segment);
+    return segment_fails(outcome, "another /dev/shm", ESTALE);
+}
+
+void segment_unlink(const struct ticket *ticket) {
+    shm_unlink(ticket->name);
+}
+
+void segment_close_file(struct segment *segment) {
+    if (segment->file >= 0)
+        close(segment->file);
+    segment->file = -1;
+}
+
+void segment_free(struct segment *segment) {
+    segment_close_file(segment);
+    munmap(segment->memory - SEGMENT_LINE, segment->nbytes + SEGMENT_LINE);
+}

@@ -1,0 +1,99 @@
+"""`mlxdist bench` measures every operation and finds all results right; how fast is nothing for a test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Finished, run
+
+BENCH = ("-m", "mlxdist", "bench")
+TWO = [mpi for mpi in mpis.MPIS if mpi.name in ("openmpi-5", "mpich-5")]
+EVERY = ("--op", "all_sum", "all_sum_in_place", "all_gather", "sum_scatter", "broadcast")
+TINY = ("--min", "4", "--max", "16", "--rounds", "1")
+
+on_two = pytest.mark.parametrize("mpi_of_two", TWO, ids=lambda mpi: mpi.name)
+
+
+@pytest.fixture
+def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
+    if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
+        pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
+    return mpi_of_two
+
+
+def bench(mpi: mpis.MPI, size: int, *options: str, **environ: str) -> Finished:
+    command = [sys.executable, *BENCH, *options]
+    return run(mpi.command(size, *command), timeout_s=100, **(mpi.environment() | environ))
+
+
+@on_two
+def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    dtypes = ("float32", "float16", *(("bfloat16",) if importlib.util.find_spec("ml_dtypes") else ()))
+    finished = bench(two, 2, *EVERY, *TINY, "--dtype", *dtypes, "--check", "--json", str(written))
+    assert finished.status == 0, finished.output
+    assert f"checked: {5 * len(dtypes) * 2} cases" in finished
+    whole = json.loads(written.read_text())
+    assert whole["size"] == 2
+    assert whole["version"].startswith(two.version)
+    assert len(whole["results"]) == 5 * len(dtypes) * 2
+    for result in whole["results"]:
+        assert result["checked"]
+        assert {"mlxdist", "raw C"} <= set(result["median_us"])
+        assert ("mlxdist, shared" in result["median_us"]) == (result["operation"] == "all_sum")
+        assert all(len(rounds) == 1 for rounds in result["rounds_us"].values())
+        assert not set(result["left_out"]) & set(result["median_us"])
+        assert result["bound_us"] is None, "too short to be a matter of memory"
+        assert f"{result['operation']} {result['dtype']}" in finished
+        if result["operation"] == "sum_scatter":
+            assert result["nbytes"] in (4, 8, 16), "at least an element for each rank"
+
+
+@on_two
+def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    options = ("--op", "all_sum_in_place", "--min", "1M", "--max", "1M", "--rounds", "1", "--check")
+    finished = bench(two, 2, *options, "--json", str(written))
+    assert finished.status == 0, finished.output
+    (result,) = json.loads(written.read_text())["results"]
+    assert result["in_place"]
+    assert result["nbytes"] == 1 << 20
+    assert result["bound_us"] > 0
+    assert "memory bound" in finished
+    assert "%" in finished
+
+
+@on_two
+def test_three_ranks_of_which_none_share_memory(two: mpis.MPI) -> None:
+    """sum_scatter needs lengths that divide by 3; arrays of empty() are not to be had."""
+    finished = bench(two, 3, "--op", "all_sum", "sum_scatter", *TINY, "--check", MLXDIST_NODE="0")
+    assert finished.status == 0, finished.output
+    assert "left out: mlxdist, shared: [empty]" in finished
+
+
+def test_alone() -> None:
+    finished = run([sys.executable, *BENCH])
+    assert finished.status == 2
+    assert finished.output == (
+        "mlxdist bench: one rank has nobody to communicate with: start it as mpirun -np 2 mlxdist bench\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--max", "many"), "'many' is no size: give one like 4, 64K or 256M"),
+        (("--op", "all_max"), "invalid choice"),
+        (("--rounds", "0"), "--rounds 0: give at least 1"),
+    ],
+)
+def test_wrong_options(options: tuple[str, ...], words: str) -> None:
+    finished = run([sys.executable, *BENCH, *options])
+    assert finished.status == 2
+    assert words in finished
+    assert "Traceback" not in finished

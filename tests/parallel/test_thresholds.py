@@ -1,0 +1,72 @@
+"""Lengths around every change of the way that a message takes: slots, a chunk of the window, several; any alignment."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from parallel.reference import assert_numbers, values
+
+import mlxdist as dist
+
+SLOT, CHUNK = 32 << 10, 512 << 10
+NBYTES = sorted({edge + step for edge in (SLOT, CHUNK, 4 * CHUNK, 5 * CHUNK) for step in (-64, -8, 0, 8, 48, 64, 4096)})
+
+
+def at(offset: int, x: np.ndarray) -> np.ndarray:
+    """A copy that begins ``offset`` bytes after a cache line."""
+    raw = np.empty(x.nbytes + 128, np.uint8)
+    begin = -raw.ctypes.data % 64 + offset
+    copy = raw[begin : begin + x.nbytes].view(x.dtype)
+    copy[...] = x
+    return copy
+
+
+@pytest.mark.parametrize("nbytes", NBYTES)
+def test_sums(world: dist.Group, nbytes: int) -> None:
+    inputs = [values("float64", (nbytes // 8,), rank) for rank in range(world.size())]
+    expected = functools.reduce(np.add, inputs)  # in the order of the ranks
+    x = at(16, inputs[world.rank()])
+    out = at(8 * (world.rank() % 8), np.zeros_like(x))  # ranks need not be aligned alike
+    dist.all_sum(x, out=out)
+    assert_numbers(out, expected)
+    dist.all_sum(x, out=x)
+    assert_numbers(x, expected)
+
+
+@pytest.mark.parametrize("name", ["int8", "float16", "complex128"])
+@pytest.mark.parametrize("offset", [0, 16, 24, 63])
+def test_alignment(world: dist.Group, name: str, offset: int) -> None:
+    for count in (70_001, 600_003):
+        numbers = np.resize(np.arange(20), count).astype(name)  # whose sums are exact in every dtype
+        x = numbers * np.asarray(world.rank() + 1, name)
+        raw = np.zeros(x.nbytes + 128, np.uint8)
+        begin = -raw.ctypes.data % 64 + offset
+        out = np.ndarray(count, x.dtype, raw, begin)
+        dist.all_sum(x, out=out)
+        np.testing.assert_array_equal(out, numbers * np.asarray(sum(range(world.size() + 1)), name))
+        assert not raw[:begin].any()
+        assert not raw[begin + out.nbytes :].any()
+
+
+@pytest.mark.parametrize("nbytes", [SLOT + 8, CHUNK + 8, 9 * CHUNK + 24])
+def test_the_other_operations(world: dist.Group, nbytes: int) -> None:
+    size, count = world.size(), nbytes // 8
+    inputs = [values("int64", (count,), rank) for rank in range(size)]
+    np.testing.assert_array_equal(dist.all_gather(inputs[world.rank()]), np.concatenate(inputs))
+    root = size - 1
+    np.testing.assert_array_equal(dist.broadcast(inputs[world.rank()], root), inputs[root])
+    whole = [values("int64", (count * size,), rank) for rank in range(size)]
+    mine = slice(world.rank() * count, (world.rank() + 1) * count)
+    np.testing.assert_array_equal(dist.sum_scatter(whole[world.rank()]), np.sum(whole, axis=0)[mine])
+    np.testing.assert_array_equal(dist.all_max(inputs[world.rank()]), np.max(inputs, axis=0))
+    np.testing.assert_array_equal(dist.all_min(inputs[world.rank()]), np.min(inputs, axis=0))
+
+
+def test_every_short_length(world: dist.Group) -> None:
+    """0 to 4,200 elements, on every rank the same numbers."""
+    x = np.arange(4200, dtype=np.float32) + world.rank()
+    expected = (np.arange(4200, dtype=np.float64) * world.size() + sum(range(world.size()))).astype(np.float32)
+    for count in [*range(0, 300), *range(300, 4201, 13), 4200]:
+        np.testing.assert_array_equal(dist.all_sum(x[:count]), expected[:count])
