@@ -24,8 +24,10 @@ int pool_open(struct node *node, size_t nbytes, struct pool **newest, const stru
               struct outcome *outcome);
 /* This rank's part; zeros at first. */
 void *pool_memory(const struct pool *pool);
-/* Take it out of its list and give it back; the other ranks keep theirs. */
-void pool_close(struct pool **newest, struct pool *pool);
+/* It is not used any more: any thread may say so at any time. */
+void pool_drop(struct pool *pool);
+/* Take those that were dropped out of the list and give them back; the other ranks keep theirs. */
+void pool_sweep(struct pool **newest);
 
 struct place pool_place(const struct pool *newest, const void *buffer, size_t nbytes);
 

@@ -36,6 +36,8 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
     for (int i = 0; i < call->ndim && i < SHOWN_DIMENSIONS; i++)
         add(text, nbytes, "%s%lld", i ? ", " : "", (long long)call->shape[i]);
     add(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
+    if (call->on_device)
+        add(text, nbytes, " on a GPU");
     if (call->operation == BROADCAST || call->operation == RECV)
         add(text, nbytes, " from rank %d", call->peer);
     else if (call->operation == SEND)
@@ -52,7 +54,7 @@ int types_agree(int one, int other) {
 
 int calls_agree(const struct call *one, const struct call *other) {
     return one->operation == other->operation && one->op == other->op && types_agree(one->type, other->type) &&
-           one->peer == other->peer && one->count == other->count;
+           one->peer == other->peer && one->count == other->count && one->on_device == other->on_device;
 }
 
 /* The finalizer of splitmix64: every bit of the input reaches every bit of the output. */

@@ -1,5 +1,6 @@
 #include "mlxdist/copy.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,16 +48,17 @@ void copy_fence(void) {}
 
 /* sysconf takes the caches of all sockets of a virtual machine together. */
 size_t copy_cache_nbytes(void) {
-    static size_t known;
-    if (known)
-        return known;
-    size_t kibibytes = 0;
+    static atomic_size_t known;
+    size_t nbytes = atomic_load_explicit(&known, memory_order_relaxed), kibibytes = 0;
+    if (nbytes)
+        return nbytes;
     FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
     if (file) {
         if (fscanf(file, "%zuK", &kibibytes) != 1)
             kibibytes = 0;
         fclose(file);
     }
-    known = kibibytes ? kibibytes << 10 : (size_t)8 << 20;
-    return known;
+    nbytes = kibibytes ? kibibytes << 10 : (size_t)8 << 20;
+    atomic_store_explicit(&known, nbytes, memory_order_relaxed);
+    return nbytes;
 }

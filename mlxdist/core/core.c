@@ -174,6 +174,7 @@ void group_release(struct group *group) {
     if (group->ranks.node) {
         if (!job_is_forked())
             node_leave(group->ranks.node, 1);
+        pool_sweep(&group->pools);
         if (group->window)
             window_close(group->window);
         node_close(group->ranks.node);
@@ -388,6 +389,7 @@ int group_empty(struct group *group, int64_t nbytes, struct pool **pool, void **
         segment_fails(outcome, "not all ranks of the group share this host's memory", ENOTSUP);
         return leave(group, &call, NOT_SHARED);
     }
+    pool_sweep(&group->pools);
     int result = ranks_arrive(ranks, &call, NULL, 0, 0, outcome);
     if (!result)
         result = pool_open(ranks->node, (size_t)nbytes, &group->pools, &ranks->patience, outcome);
@@ -399,10 +401,14 @@ int group_empty(struct group *group, int64_t nbytes, struct pool **pool, void **
     return leave(group, &call, OK);
 }
 
+/* A signal handler, run while this very thread waits in a call on the group, may let go of an array: never wait here.
+ */
 void group_free(struct group *group, struct pool *pool) {
-    pthread_mutex_lock(&group->turn);
-    pool_close(&group->pools, pool);
-    pthread_mutex_unlock(&group->turn);
+    pool_drop(pool);
+    if (!pthread_mutex_trylock(&group->turn)) {
+        pool_sweep(&group->pools);
+        pthread_mutex_unlock(&group->turn);
+    }
     group_release(group);
 }
 

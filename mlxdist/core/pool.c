@@ -1,6 +1,7 @@
 #include "mlxdist/pool.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "mlxdist/copy.h"
@@ -10,6 +11,7 @@
 struct pool {
     struct segment segment;
     struct pool *next;
+    atomic_int is_dropped;
     uint64_t id;     /* the same on all ranks, and not that of an earlier one of the node */
     size_t part;     /* bytes of each rank's */
     char *own, *all; /* this rank's part, and the first rank's */
@@ -40,12 +42,21 @@ void *pool_memory(const struct pool *pool) {
     return pool->own;
 }
 
-void pool_close(struct pool **newest, struct pool *pool) {
-    while (*newest != pool)
-        newest = &(*newest)->next;
-    *newest = pool->next;
-    segment_free(&pool->segment);
-    free(pool);
+void pool_drop(struct pool *pool) {
+    atomic_store_explicit(&pool->is_dropped, 1, memory_order_release);
+}
+
+void pool_sweep(struct pool **newest) {
+    while (*newest) {
+        struct pool *pool = *newest;
+        if (!atomic_load_explicit(&pool->is_dropped, memory_order_acquire)) {
+            newest = &pool->next;
+            continue;
+        }
+        *newest = pool->next;
+        segment_free(&pool->segment);
+        free(pool);
+    }
 }
 
 struct place pool_place(const struct pool *newest, const void *buffer, size_t nbytes) {

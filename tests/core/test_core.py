@@ -21,6 +21,10 @@ COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-
 PROGRAMS = {
     "arrivals": ("segment.c", "wait.c", "call.c"),
     "ends": ("segment.c", "wait.c", "call.c"),
+    "long": (
+        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "exchange.c", "copy.c"),
+        *(path.name for path in CORE.glob("kernels*.c")),
+    ),
     "shared": ("segment.c", "wait.c", "call.c"),
     "verdict": ("segment.c", "call.c"),
     "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),
