@@ -37,7 +37,7 @@ def test_nothing_is_opened_alone(ranks: Ranks) -> None:
     assert (finished.status, finished.output) == (0, "quiet\n")
 
 
-LIMIT_MS = 40
+LIMIT = 0.6  # of NumPy's own time: a ratio, since a busy machine makes both longer
 
 
 def used_ms(code: str) -> float:
@@ -53,4 +53,4 @@ def test_time_beyond_numpys() -> None:
     runs = [(used_ms("import numpy"), used_ms("import numpy, mlxdist")) for _ in range(7)]
     numpy_ms, both_ms = map(min, zip(*runs, strict=True))
     print(f"import numpy: {numpy_ms:.1f} ms, import mlxdist beyond it: {both_ms - numpy_ms:.1f} ms")
-    assert both_ms - numpy_ms < LIMIT_MS
+    assert both_ms - numpy_ms < LIMIT * numpy_ms
