@@ -27,10 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`mpi`: on every MPI that is here; `launcher`: on one for each launcher; `size`: at every number of ranks."""
+    """`mpi`: on every MPI here; `launcher`, `family`: on one of each; `size`: at every number of ranks."""
     config = metafunc.config
     here = mpis.chosen(config.getoption("--mpi"))
-    for name, which in (("mpi", here), ("launcher", [mpi for mpi in here if not mpi.named])):
+    launchers, families = (mpi for mpi in here if not mpi.named), (mpi for mpi in here if mpi.name in mpis.FAMILIES)
+    for name, which in (("mpi", here), ("launcher", [*launchers]), ("family", [*families])):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, which, ids=lambda mpi: mpi.name)
     if "size" in metafunc.fixturenames:

@@ -86,6 +86,9 @@ MPIS = (
     MPI("debian-mpich", None, "usr/bin/mpirun.mpich", f"usr/lib/{TRIPLET}/libmpich.so.12", "MPICH Version"),
 )
 
+# One of each family, for tests that take long and know nothing of an MPI
+FAMILIES = ("openmpi-5", "mpich-5", "intel-12")
+
 
 def chosen(name: str) -> tuple[MPI, ...]:
     """The MPIs that are here and of this name, or of the family that it names."""

@@ -79,6 +79,8 @@ def test_average_gradients(world: dist.Group, all_reduce_size: int) -> None:
 
 
 def test_data_parallel_training_is_full_batch_training(world: dist.Group) -> None:
+    if world.size() > 2:
+        pytest.skip("the same on 2 ranks, where it takes less long")
     x, y = samples()
     mine = slice(world.rank(), None, world.size())
     losses, parameters = train(x[mine], y[mine], nn.average_gradients, mx.compile)
