@@ -238,7 +238,7 @@ static void last_dies(struct group *world) {
 }
 
 static void one_dies(void) {
-    limit_s = 1;
+    limit_s = 3; /* so long may it take to take a process with a sanitizer down */
     run_ranks(1, last_dies, 1);
     run_ranks(2, last_dies, 1);
 }

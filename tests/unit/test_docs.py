@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import mpis
 import pytest
 
 import mlxdist as dist
-from mlxdist import config, ops
+from mlxdist import ops
 
 MEMBERS = [name for name in dir(dist.Group) if not name.startswith("_")]
 DOCUMENTED: dict[str, Any] = {name: getattr(dist, name) for name in dist.__all__} | {
@@ -89,10 +88,3 @@ def test_signatures_beyond_mlx() -> None:
     assert [written(p) for p in inspect.signature(dist.barrier).parameters.values()] == ["group=None"]
     for call in (dist.broadcast, dist.barrier):
         assert inspect.signature(call).parameters["group"].kind is inspect.Parameter.KEYWORD_ONLY
-
-
-@pytest.mark.parametrize("variable", config.USER_VARIABLES, ids=lambda variable: variable.name)
-def test_the_readme_has_every_variable(variable: config.Variable) -> None:
-    rows = [line for line in (mpis.ROOT / "README.md").read_text().splitlines() if f"| `{variable.name}` |" in line]
-    assert len(rows) == 1
-    assert rows[0].endswith(f"| {variable.meaning} |")
