@@ -27,11 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`mpi`: on every MPI here; `launcher`, `family`: on one of each; `size`: at every number of ranks."""
+    """`mpi`: every one here; `launcher`: one of each; `representative`: one of each family; `size`: 1 to 4 ranks."""
     config = metafunc.config
     here = mpis.chosen(config.getoption("--mpi"))
     launchers, families = (mpi for mpi in here if not mpi.named), (mpi for mpi in here if mpi.name in mpis.FAMILIES)
-    for name, which in (("mpi", here), ("launcher", [*launchers]), ("family", [*families])):
+    for name, which in (("mpi", here), ("launcher", [*launchers]), ("representative", [*families])):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, which, ids=lambda mpi: mpi.name)
     if "size" in metafunc.fixturenames:

@@ -10,8 +10,10 @@ from conftest import run
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel/frameworks"]
 
 
-def test_on_ranks(family: mpis.MPI) -> None:
-    finished = run(family.command(2, *PYTEST), timeout_s=120, **family.environment(), MLXDIST_TEST_SIZE="2")
+def test_on_ranks(representative: mpis.MPI) -> None:
+    finished = run(
+        representative.command(2, *PYTEST), timeout_s=120, **representative.environment(), MLXDIST_TEST_SIZE="2"
+    )
     assert finished.status == 0, finished.output
     assert " passed" in finished or " skipped" in finished
     assert " failed" not in finished

@@ -19,12 +19,12 @@ Job = Callable[..., Said]
 
 
 @pytest.fixture
-def job(family: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
+def job(representative: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
     def job(what: str, **environ: str) -> Said:
         """What the ranks said, by its first word; nothing of them is left."""
         (tmp_path / "times").mkdir()
         program = Path(interrupted.__file__)
-        finished = ranks(family, 2, program, what, str(tmp_path / "times"), timeout_s=30, **environ)
+        finished = ranks(representative, 2, program, what, str(tmp_path / "times"), timeout_s=30, **environ)
         said: Said = {}
         for line in finished.output.splitlines():
             name, *words = line.split(" | ")

@@ -83,8 +83,8 @@ print(f"rank {world.rank()} end {int(dist.all_sum(1))}\\n", end="", flush=True)
 
 
 @pytest.mark.parametrize(("many", "node"), [(2, "1"), (3, "1"), (2, "0")])
-def test_every_call(family: mpis.MPI, ranks: Ranks, tmp_path: Path, many: int, node: str) -> None:
-    finished = ranks(family, many, PROGRAM, str(tmp_path / "through"), MLXDIST_NODE=node)
+def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many: int, node: str) -> None:
+    finished = ranks(representative, many, PROGRAM, str(tmp_path / "through"), MLXDIST_NODE=node)
     others = [r"1 \(pid \d+\)", r"2 \(pid \d+\)"][: many - 1]
     for name, (_, called) in CALLS.items():
         said = [line.split(" | ") for line in finished.output.splitlines() if line.startswith(f"{name} | ")]
@@ -120,8 +120,8 @@ except dist.TimeoutError as error:
 """
 
 
-def test_finalize(family: mpis.MPI, ranks: Ranks) -> None:
-    finished = ranks(family, 2, FINALIZE, timeout_s=20)
+def test_finalize(representative: mpis.MPI, ranks: Ranks) -> None:
+    finished = ranks(representative, 2, FINALIZE, timeout_s=20)
     assert "[finalize] waited for 0.3 s in finalize: other ranks of this host have not called it" in finished.output
 
 
@@ -135,9 +135,9 @@ dist.all_sum(np.ones(3))
 """
 
 
-def test_of_the_environment_and_not_caught(family: mpis.MPI, ranks: Ranks) -> None:
+def test_of_the_environment_and_not_caught(representative: mpis.MPI, ranks: Ranks) -> None:
     """The job ends with the error."""
-    finished = ranks(family, 2, ENVIRONMENT, timeout_s=20, MLXDIST_TIMEOUT_S="0.4")
+    finished = ranks(representative, 2, ENVIRONMENT, timeout_s=20, MLXDIST_TIMEOUT_S="0.4")
     assert finished.status != 0
     assert "TimeoutError: [all_sum] waited for 0.4 s in all_sum float64 (3,)" in finished
     assert finished.left == ()
@@ -185,8 +185,8 @@ dist.barrier()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
-def test_mlx(family: mpis.MPI, ranks: Ranks) -> None:
-    finished = ranks(family, 2, MLX, timeout_s=20)
+def test_mlx(representative: mpis.MPI, ranks: Ranks) -> None:
+    finished = ranks(representative, 2, MLX, timeout_s=20)
     assert re.search(r"RuntimeError \[all_sum\] waited for 0.3 s in all_sum float32 \(5,\), call 1 of", finished.output)
 
 
