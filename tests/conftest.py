@@ -31,12 +31,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     here = mpis.chosen(config.getoption("--mpi"))
     launchers, families = (mpi for mpi in here if not mpi.named), (mpi for mpi in here if mpi.name in mpis.FAMILIES)
-    for name, which in (("mpi", here), ("launcher", [*launchers]), ("representative", [*families])):
+    for name, which in (
+        ("mpi", here),
+        ("launcher", [*launchers]),
+        ("representative", [*families]),
+        ("mpi_of_two", mpis.TWO),
+    ):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, which, ids=lambda mpi: mpi.name)
     if "size" in metafunc.fixturenames:
         size = config.getoption("--size")
         metafunc.parametrize("size", [size] if size else SIZES, ids=lambda size: f"{size}-ranks")
+
+
+@pytest.fixture
+def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
+    """Each of mpis.TWO."""
+    if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
+        pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
+    return mpi_of_two
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,8 @@ class Finished:
         return text in self.output
 
 
+# What launchers give their ranks; a shell may have others that begin like theirs, as OMPI_ALLOW_RUN_AS_ROOT.
+RANKS_OWN = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 LAUNCHERS_OWN = ("OMPI_", "PMI", "PMIX", "HYD", "I_MPI", "FI_", "OPAL_", "MLXDIST", "MLX_", "SLURM_")
 
 
@@ -136,7 +151,7 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
 
     Only around ranks, never in one.
     """
-    if any(name.startswith(LAUNCHERS_OWN) for name in os.environ):
+    if any(name in os.environ for name in RANKS_OWN):
         yield
         return
     folder = Path("/dev/shm")

@@ -88,6 +88,8 @@ MPIS = (
 
 # One of each family, for tests that take long and know nothing of an MPI
 FAMILIES = ("openmpi-5", "mpich-5", "intel-12")
+# The two that are tried where one would do
+TWO = tuple(mpi for mpi in MPIS if mpi.name in ("openmpi-5", "mpich-5"))
 
 
 def chosen(name: str) -> tuple[MPI, ...]:

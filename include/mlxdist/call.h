@@ -48,6 +48,11 @@ static inline struct call flat_call(enum operation operation, int op, int type, 
     return call;
 }
 
+/* All ranks of the group make it, not two. */
+static inline int call_is_collective(const struct call *call) {
+    return call->operation != SEND && call->operation != RECV;
+}
+
 static inline int64_t call_nbytes(const struct call *call) {
     return call->count * (int64_t)element_size((enum element_type)call->type);
 }
@@ -68,7 +73,7 @@ int types_agree(int one, int other);
 /* Calls that agree have the same, unless one of them has an unnamed type; of others hardly two in 2^64 have. */
 uint64_t call_fingerprint(const struct call *call);
 
-/* Fill in MISMATCH: who called what, as the sequence-th call on the group. */
+/* OK where all agree; else MISMATCH, with who called what as the sequence-th call on the group. */
 int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome);
 
 #ifdef __cplusplus

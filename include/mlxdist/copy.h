@@ -4,10 +4,8 @@
 
 #include <stddef.h>
 
-/* As memcpy, which is no function to choose by a pointer where it is built in. */
-void copy_plainly(void *to, const void *from, size_t nbytes);
-/* The same past the cache. What it writes is seen by others only after copy_fence(). */
-void copy_past_cache(void *to, const void *from, size_t nbytes);
+/* As memcpy; past the cache, what it writes is seen by others only after copy_fence(). */
+void copy(void *to, const void *from, size_t nbytes, int past_cache);
 void copy_fence(void);
 
 /* Bytes of the last-level cache, as the system describes it; a usual size where it does not. */

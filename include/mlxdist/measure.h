@@ -1,4 +1,4 @@
-/* What `mlxdist bench` needs below Python: a clock, buffers written anew, and the speed of memory. */
+/* What `mlxdist bench` needs below Python: what the clock costs, buffers written anew, and the speed of memory. */
 #ifndef MLXDIST_MEASURE_H
 #define MLXDIST_MEASURE_H
 
@@ -8,7 +8,6 @@
 /* Every byte of a buffer that is written anew; as float32, float16 or bfloat16 a small number. */
 enum { MEASURE_BYTE = 0x3c };
 
-double measure_clock_s(void);
 /* What reading the clock before and after something adds to it. */
 double measure_own_s(void);
 void measure_rewrite(void *buffer, size_t nbytes);

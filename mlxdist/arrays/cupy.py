@@ -74,7 +74,7 @@ def pointer(array: Any) -> _core.Buffer:
 def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
     """Where libmpi does not read GPU memory, in the host's."""
     if not gpu.is_read_by_mpi("cuda"):
-        return _core.buffer_of(_core.empty(shape, array.dtype))
+        return host.like(array, shape)
     with array.device:
         return _buffer(sys.modules["cupy"].empty(shape, array.dtype))
 

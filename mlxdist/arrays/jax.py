@@ -69,7 +69,7 @@ def pointer(array: Any) -> _core.Buffer:
 
 def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
     """Of NumPy, aligned as JAX wants it."""
-    return _core.buffer_of(_core.empty(shape, array.dtype))
+    return host.like(array, shape)
 
 
 def result(array: Any, buffer: _core.Buffer) -> Any:

@@ -53,7 +53,6 @@ static int share(struct ranks *ranks, const struct ranks *world, struct comm *lo
 int ranks_share(struct ranks *ranks, const struct ranks *world, char *not_sharing, size_t nbytes,
                 struct outcome *outcome) {
     struct comm *local;
-    int32_t whole = 1;
     ranks->node = NULL;
     ranks->is_world = !world;
     ranks->is_whole = ranks->comm->size == 1;
@@ -62,10 +61,10 @@ int ranks_share(struct ranks *ranks, const struct ranks *world, char *not_sharin
     if (CALL(split_host, ranks->comm, &local, outcome))
         return outcome->what;
     /* Without the job's node nobody knows who lives. */
-    int result = OK, can_share = local->size > 1 && (!world || world->node);
-    if (can_share)
+    int result = OK;
+    if (local->size > 1 && (!world || world->node))
         result = share(ranks, world, local, not_sharing, nbytes, outcome);
-    whole = ranks->node && local->size == ranks->comm->size;
+    int32_t whole = ranks->node && local->size == ranks->comm->size;
     if (!result)
         result = CALL(allreduce, ranks->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome);
     ranks->is_whole = whole;
@@ -105,7 +104,7 @@ static void describe_agreement(void *it, int to_all, char *text, size_t nbytes) 
 }
 
 static int who_differs(struct ranks *ranks, const struct call *call, struct outcome *outcome) {
-    int size = ranks->comm->size, alike = 1;
+    int size = ranks->comm->size;
     struct call *calls = malloc((size_t)size * sizeof *calls);
     const struct call **places = malloc((size_t)size * sizeof *places);
     int result = OUT_OF_MEMORY;
@@ -113,12 +112,9 @@ static int who_differs(struct ranks *ranks, const struct call *call, struct outc
     snprintf(outcome->text, sizeof outcome->text, "no memory to compare the calls of %d ranks", size);
     if (calls && places)
         result = CALL(allgather, ranks->comm, call, calls, sizeof *call, outcome);
-    for (int i = 0; !result && i < size; i++) {
+    for (int i = 0; !result && i < size; i++)
         places[i] = &calls[i];
-        for (int other = 0; other < i; other++)
-            alike = alike && calls_agree(places[other], places[i]);
-    }
-    if (!result && !alike)
+    if (!result)
         result = calls_differ(places, size, ranks->sequence, outcome);
     free(places);
     free(calls);

@@ -5,14 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-void copy_plainly(void *to, const void *from, size_t nbytes) {
-    memcpy(to, from, nbytes);
-}
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 
-void copy_past_cache(void *to, const void *from, size_t nbytes) {
+static void copy_past_cache(void *to, const void *from, size_t nbytes) {
     enum { LINE = 64 };
     char *out = to;
     const char *in = from;
@@ -39,12 +35,19 @@ void copy_fence(void) {
     _mm_sfence();
 }
 #else
-void copy_past_cache(void *to, const void *from, size_t nbytes) {
+static void copy_past_cache(void *to, const void *from, size_t nbytes) {
     memcpy(to, from, nbytes);
 }
 
 void copy_fence(void) {}
 #endif
+
+void copy(void *to, const void *from, size_t nbytes, int past_cache) {
+    if (past_cache)
+        copy_past_cache(to, from, nbytes);
+    else
+        memcpy(to, from, nbytes);
+}
 
 /* sysconf takes the caches of all sockets of a virtual machine together. */
 size_t copy_cache_nbytes(void) {

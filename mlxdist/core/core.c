@@ -220,7 +220,7 @@ static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
 /* What every operation does first and last. A collective waits for its turn in the group; send and recv do not, or a
  * thread that waits for a message would keep another from sending the one that it waits for. */
 static int enter(struct group *group, struct call *call, struct outcome *outcome) {
-    int is_collective = call->operation != SEND && call->operation != RECV;
+    int is_collective = call_is_collective(call);
     call->rank = group->ranks.comm->rank;
     if (job_enter(outcome))
         return outcome->what;
@@ -237,7 +237,7 @@ static int enter(struct group *group, struct call *call, struct outcome *outcome
 }
 
 static int leave(struct group *group, const struct call *call, int result) {
-    if (call->operation != SEND && call->operation != RECV)
+    if (call_is_collective(call))
         pthread_mutex_unlock(&group->turn);
     job_leave();
     return result;
@@ -264,9 +264,7 @@ int group_split(struct group *group, int color, int key, struct group **part, st
 
 /* What a rank puts into its slot. */
 static int64_t brought(const struct ranks *ranks, const struct call *call) {
-    if (call->operation == BARRIER || (call->operation == BROADCAST && call->peer != ranks->comm->rank))
-        return 0;
-    return call_nbytes(call);
+    return call->operation == BROADCAST && call->peer != ranks->comm->rank ? 0 : call_nbytes(call);
 }
 
 /* Every rank's payload has come, and all slots stay as they are until this rank arrives again. */
@@ -371,9 +369,9 @@ int group_run_bare(struct group *group, struct call *call, void *sendbuf, void *
     for (int64_t i = 0; i < repeats && !result; i++) {
         if (rewrite)
             measure_rewrite(sendbuf, (size_t)call_nbytes(call));
-        double begun_s = measure_clock_s();
+        double begun_s = wait_now_s();
         result = communicate(&group->ranks, call, sendbuf, recvbuf, outcome);
-        *spent_s += measure_clock_s() - begun_s;
+        *spent_s += wait_now_s() - begun_s;
     }
     *spent_s -= (double)repeats * measure_own_s();
     return leave(group, call, result);

@@ -71,11 +71,10 @@ static void fetch(const struct passage *p, size_t k) {
         reduce_here(p, k, (size_t)p->rank * p->piece, p->recvbuf + stretch.at, stretch.nbytes);
     else if (p->call->operation == ALLGATHER)
         for (int i = 0; i < p->size; i++)
-            (p->past_cache ? copy_past_cache : copy_plainly)(p->recvbuf + (size_t)i * p->nbytes + stretch.at,
-                                                             window_slot(p->window, i, k), stretch.nbytes);
+            copy(p->recvbuf + (size_t)i * p->nbytes + stretch.at, window_slot(p->window, i, k), stretch.nbytes,
+                 p->past_cache);
     else if (p->call->peer != p->rank)
-        (p->past_cache ? copy_past_cache : copy_plainly)(p->recvbuf + stretch.at,
-                                                         window_slot(p->window, p->call->peer, k), stretch.nbytes);
+        copy(p->recvbuf + stretch.at, window_slot(p->window, p->call->peer, k), stretch.nbytes, p->past_cache);
 }
 
 /* Bring piece k + 1 and copy the reduced piece k - 1 out in one loop, so that memory is read and written at once. */
@@ -94,7 +93,7 @@ static void bring_and_fetch(const struct passage *p, size_t k) {
             size_t n = end - at < TURN ? end - at : TURN, n_in = in.nbytes - brought < n ? in.nbytes - brought : n;
             memcpy(slot + in.in_slot + brought, sendbuf + brought, n_in);
             brought += n_in;
-            (p->past_cache ? copy_past_cache : copy_plainly)(to + at, from + at, n);
+            copy(to + at, from + at, n, p->past_cache);
         }
     }
     memcpy(slot + in.in_slot + brought, sendbuf + brought, in.nbytes - brought);

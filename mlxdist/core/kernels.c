@@ -58,18 +58,17 @@ int kernels_choose(const char *name) {
     return -1;
 }
 
-const char *kernels_chosen(void) {
+static const struct variant *present(void) {
     if (!atomic_load_explicit(&chosen, memory_order_relaxed))
         kernels_choose("");
-    return atomic_load(&chosen)->name;
+    return atomic_load_explicit(&chosen, memory_order_relaxed);
+}
+
+const char *kernels_chosen(void) {
+    return present()->name;
 }
 
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count) {
-    const struct variant *variant = atomic_load_explicit(&chosen, memory_order_relaxed);
-    if (!variant) {
-        kernels_choose("");
-        variant = atomic_load(&chosen);
-    }
-    variant->kernels[type][op](inputs, n_inputs, output, count);
+    present()->kernels[type][op](inputs, n_inputs, output, count);
 }

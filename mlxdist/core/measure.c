@@ -1,15 +1,9 @@
 #include "mlxdist/measure.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "mlxdist/copy.h"
-
-double measure_clock_s(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+#include "mlxdist/wait.h"
 
 double measure_own_s(void) {
     enum { TRIALS = 1000 };
@@ -17,8 +11,8 @@ double measure_own_s(void) {
     if (known < 0) {
         double spent = 0;
         for (int i = 0; i < TRIALS; i++) {
-            double begun = measure_clock_s();
-            spent += measure_clock_s() - begun;
+            double begun = wait_now_s();
+            spent += wait_now_s() - begun;
         }
         known = spent / TRIALS;
     }
@@ -33,10 +27,10 @@ double measure_copy_s(void *to, void *from, size_t nbytes, int past_cache, int64
     double spent = 0;
     for (int64_t i = 0; i < repeats; i++) {
         measure_rewrite(from, nbytes);
-        double begun = measure_clock_s();
-        (past_cache ? copy_past_cache : copy_plainly)(to, from, nbytes);
+        double begun = wait_now_s();
+        copy(to, from, nbytes, past_cache);
         copy_fence();
-        spent += measure_clock_s() - begun;
+        spent += wait_now_s() - begun;
     }
     return spent - (double)repeats * measure_own_s();
 }

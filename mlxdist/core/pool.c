@@ -108,7 +108,7 @@ int pool_reduce(struct node *node, const struct pool *newest, const struct call 
             reduce(type, (enum reduction)call->op, inputs, (int)seats, out[seat] + at, n / element_size(type));
             for (size_t i = 0; i < seats; i++)
                 if (i != seat)
-                    (past_cache ? copy_past_cache : copy_plainly)(out[i] + at, out[seat] + at, n);
+                    copy(out[i] + at, out[seat] + at, n, past_cache);
         }
     copy_fence();
     struct call end = flat_call(SHARE, 0, 0, 0, 0);

@@ -69,20 +69,18 @@ static void say(const struct awaited *awaited, double waited_s) {
         fprintf(stderr, "mlxdist: waiting for %.0f s in %s\n", waited_s, text);
 }
 
-static int timed_out(const struct awaited *awaited, double limit_s, struct outcome *outcome) {
+static int give_up(const struct awaited *awaited, int what, const char *how, struct outcome *outcome) {
     char text[900] = "";
     awaited->describe(awaited->it, 0, text, sizeof text);
-    outcome->what = TIMED_OUT;
-    snprintf(outcome->text, sizeof outcome->text, "waited for %.3g s in %s", limit_s, text);
-    return TIMED_OUT;
+    outcome->what = what;
+    snprintf(outcome->text, sizeof outcome->text, "%s in %s", how, text);
+    return what;
 }
 
-static int interrupted(const struct awaited *awaited, struct outcome *outcome) {
-    char text[900] = "";
-    awaited->describe(awaited->it, 0, text, sizeof text);
-    outcome->what = INTERRUPTED;
-    snprintf(outcome->text, sizeof outcome->text, "interrupted in %s", text);
-    return INTERRUPTED;
+static int timed_out(const struct awaited *awaited, double limit_s, struct outcome *outcome) {
+    char how[40];
+    snprintf(how, sizeof how, "waited for %.3g s", limit_s);
+    return give_up(awaited, TIMED_OUT, how, outcome);
 }
 
 int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome) {
@@ -110,7 +108,7 @@ int wait_for(const struct awaited *awaited, const struct patience *patience, str
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
             if (patience->interrupt && (signals != seen || now - asked_s >= ask_s)) {
                 if (patience->interrupt(signals != seen))
-                    return interrupted(awaited, outcome);
+                    return give_up(awaited, INTERRUPTED, "interrupted", outcome);
                 seen = signals;
                 asked_s = now;
             }

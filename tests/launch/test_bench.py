@@ -12,18 +12,8 @@ import pytest
 from conftest import Finished, run
 
 BENCH = ("-m", "mlxdist", "bench")
-TWO = [mpi for mpi in mpis.MPIS if mpi.name in ("openmpi-5", "mpich-5")]
 EVERY = ("--op", "all_sum", "all_sum_in_place", "all_gather", "sum_scatter", "broadcast")
 TINY = ("--min", "4", "--max", "16", "--rounds", "1")
-
-on_two = pytest.mark.parametrize("mpi_of_two", TWO, ids=lambda mpi: mpi.name)
-
-
-@pytest.fixture
-def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
-    if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
-        pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
-    return mpi_of_two
 
 
 def bench(mpi: mpis.MPI, size: int, *options: str, **environ: str) -> Finished:
@@ -31,7 +21,6 @@ def bench(mpi: mpis.MPI, size: int, *options: str, **environ: str) -> Finished:
     return run(mpi.command(size, *command), timeout_s=100, **(mpi.environment() | environ))
 
 
-@on_two
 def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
     written = tmp_path / "figures.json"
     dtypes = ("float32", "float16", *(("bfloat16",) if importlib.util.find_spec("ml_dtypes") else ()))
@@ -54,7 +43,6 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
             assert result["nbytes"] in (4, 8, 16), "at least an element for each rank"
 
 
-@on_two
 def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) -> None:
     written = tmp_path / "figures.json"
     options = ("--op", "all_sum_in_place", "--min", "1M", "--max", "1M", "--rounds", "1", "--check")
@@ -68,7 +56,6 @@ def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) ->
     assert "%" in finished
 
 
-@on_two
 def test_three_ranks_of_which_none_share_memory(two: mpis.MPI) -> None:
     """sum_scatter needs lengths that divide by 3; arrays of empty() are not to be had."""
     finished = bench(two, 3, "--op", "all_sum", "sum_scatter", *TINY, "--check", MLXDIST_NODE="0")

@@ -18,17 +18,7 @@ README = (mpis.ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
 TRAIN = mpis.ROOT / "examples" / "train_digits.py"
 SHORT = ("--epochs", "3")
-TWO_RANKS = [mpi for mpi in mpis.MPIS if mpi.name in ("openmpi-5", "mpich-5")]
 HAS_MLX = importlib.util.find_spec("mlx") is not None
-
-on_two_ranks = pytest.mark.parametrize("mpi_of_two", TWO_RANKS, ids=lambda mpi: mpi.name)
-
-
-@pytest.fixture
-def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
-    if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
-        pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
-    return mpi_of_two
 
 
 def needs(program: str) -> None:
@@ -49,7 +39,6 @@ def test_example_alone(ranks: Ranks, example: Path) -> None:
     check(ranks(None, 1, example, *(SHORT if example == TRAIN else ())))
 
 
-@on_two_ranks
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_on_two_ranks(two: mpis.MPI, ranks: Ranks, example: Path) -> None:
     needs(example.read_text())
@@ -62,7 +51,6 @@ def test_example_on_two_ranks(two: mpis.MPI, ranks: Ranks, example: Path) -> Non
 ARRAYS = [pytest.param((), marks=pytest.mark.skipif(not HAS_MLX, reason="MLX is not installed")), ("--numpy",)]
 
 
-@on_two_ranks
 @pytest.mark.parametrize("arrays", ARRAYS, ids=["mlx", "numpy"])
 def test_one_and_two_ranks_learn_the_same(two: mpis.MPI, ranks: Ranks, tmp_path: Path, arrays: tuple[str, ...]) -> None:
     needs(TRAIN.read_text())
@@ -73,7 +61,6 @@ def test_one_and_two_ranks_learn_the_same(two: mpis.MPI, ranks: Ranks, tmp_path:
     assert "1 rank and 2 ranks agree" in finished
 
 
-@on_two_ranks
 @pytest.mark.parametrize("arrays", ARRAYS, ids=["mlx", "numpy"])
 @pytest.mark.parametrize("fault", ["no sum", "no division", "the same share"])
 def test_the_comparison_fails_when_it_must(
@@ -125,7 +112,6 @@ def test_readme_programs_alone(ranks: Ranks, number: int) -> None:
     check(ranks(None, 1, BLOCKS[number]))
 
 
-@on_two_ranks
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_programs_on_two_ranks(two: mpis.MPI, ranks: Ranks, number: int) -> None:
     needs(BLOCKS[number])
