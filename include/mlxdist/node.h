@@ -51,6 +51,9 @@ uint64_t node_sequence(const struct node *node);
 
 /* OK while the seat may still answer; PEER_DIED, or MISMATCH if it has left. */
 int node_look(const struct node *node, int seat, struct outcome *outcome);
+/* The same for a rank that agrees with other hosts: who has left to end MPI with all agrees to that, see ranks_end; who
+ * has left because something failed does not. */
+int node_look_at_agreement(const struct node *node, int seat, struct outcome *outcome);
 /* Wait until every seat has left. PEER_DIED: not all of them will end MPI. */
 int node_await_end(struct node *node, const struct patience *patience, struct outcome *outcome);
 

@@ -86,7 +86,7 @@ static int look_for_agreement(void *it, int thorough, struct outcome *outcome) {
     if (CALL(test, &agreement->request, &done, outcome))
         return -1;
     for (int seat = 0; thorough && !done && node && seat < node_seats(node); seat++)
-        if (node_look(node, seat, outcome) == PEER_DIED) /* who has left agrees all the same, see ranks_end */
+        if (node_look_at_agreement(node, seat, outcome))
             return -1;
     return done;
 }

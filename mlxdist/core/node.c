@@ -189,6 +189,13 @@ int node_look(const struct node *node, int seat, struct outcome *outcome) {
     return tell(node, seat, PEER_DIED, state == GAVE_UP ? has_given_up : has_died, outcome);
 }
 
+int node_look_at_agreement(const struct node *node, int seat, struct outcome *outcome) {
+    if (state_of(node, seat) == LEFT_ALONE)
+        return tell(node, seat, PEER_DIED, has_given_up, outcome);
+    int looked = node_look(node, seat, outcome);
+    return looked == MISMATCH ? OK : looked;
+}
+
 /* Those that have not arrived k times. */
 struct arrival {
     struct node *node;
