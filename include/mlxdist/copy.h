@@ -1,12 +1,21 @@
-/* Copies that go past the cache: for results that nobody reads soon, beyond what the last-level cache holds. */
+/* Copies between memory, one's own cache and that of others, and which way is quickest. */
 #ifndef MLXDIST_COPY_H
 #define MLXDIST_COPY_H
 
 #include <stddef.h>
 
-/* As memcpy; past the cache, what it writes is seen by others only after copy_fence(). */
-void copy(void *to, const void *from, size_t nbytes, int past_cache);
+enum copy_way {
+    PLAIN,       /* memcpy */
+    WHOLE_LINES, /* to lines that others have in their caches: not fetched first, since nothing of them is left */
+    FROM_MEMORY, /* what is copied is in no cache */
+    PAST_CACHE,  /* to memory; seen by others only after copy_fence() */
+};
+
+/* As memcpy, whatever the way. */
+void copy(void *to, const void *from, size_t nbytes, enum copy_way way);
 void copy_fence(void);
+/* Begin to take memory out of the caches of others, since it will be written soon. */
+void copy_claim(const void *memory, size_t nbytes);
 
 /* Bytes of the last-level cache, as the system describes it; a usual size where it does not. */
 size_t copy_cache_nbytes(void);

@@ -5,6 +5,7 @@
 #ifndef MLXDIST_WINDOW_H
 #define MLXDIST_WINDOW_H
 
+#include "mlxdist/method.h"
 #include "mlxdist/node.h"
 
 /* At most so many bytes for all ranks of a group together; a rank's chunks that are under way, and their length where
@@ -25,6 +26,8 @@ void window_close(struct window *window);
  * too. */
 size_t window_chunk(const struct window *window);
 char *window_slot(const struct window *window, int seat, size_t k);
+
+struct trial *window_trial(struct window *window);
 
 /* A call of so many chunks. All have arrived at it, so that all slots are free. */
 void window_begin(struct window *window, const struct call *call, size_t chunks, const struct patience *patience);

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "mlxdist/copy.h"
 #include "mlxdist/kernels.h"
 
 enum { LINE = 64 };
@@ -16,7 +15,8 @@ struct passage {
     char *recvbuf;
     int rank, size;
     size_t nbytes, piece, offset, pieces;
-    int past_cache;
+    enum copy_way out;           /* to recvbuf */
+    const struct method *method; /* of the step under way */
 };
 
 struct stretch {
@@ -25,6 +25,8 @@ struct stretch {
 };
 
 static struct stretch stretch_of(const struct passage *p, size_t k) {
+    if (k >= p->pieces)
+        return (struct stretch){0, 0, 0};
     size_t first = k ? k * p->piece - p->offset : 0, end = (k + 1) * p->piece - p->offset;
     return (struct stretch){first, (end < p->nbytes ? end : p->nbytes) - first, k ? 0 : p->offset};
 }
@@ -37,92 +39,116 @@ static size_t share_of(const struct passage *p, const struct stretch *stretch, i
     return cut > stretch->in_slot ? cut : stretch->in_slot;
 }
 
-/* Bring piece k: into this rank's slot, what the others will read. */
+static void step(struct passage *p, size_t k) {
+    p->method = trial_method(window_trial(p->window), k);
+}
+
+/* Bring a piece: into this rank's slot what the others will read. */
 static void bring(const struct passage *p, size_t k) {
     struct stretch stretch = stretch_of(p, k);
-    char *slot = window_slot(p->window, p->rank, k) + stretch.in_slot;
+    char *slot = window_slot(p->window, p->rank, k);
     if (p->call->operation == REDUCE_SCATTER)
         for (int i = 0; i < p->size; i++)
-            memcpy(slot + (size_t)i * p->piece, p->sendbuf + (size_t)i * p->nbytes + stretch.at, stretch.nbytes);
+            copy(slot + (size_t)i * p->piece, p->sendbuf + (size_t)i * p->nbytes + stretch.at,
+                 i == p->rank ? 0 : stretch.nbytes, p->method->bring);
     else if (p->call->operation != BROADCAST || p->call->peer == p->rank)
-        memcpy(slot, p->sendbuf + stretch.at, stretch.nbytes);
+        copy(slot, p->sendbuf + stretch.at, stretch.nbytes, p->method->bring);
 }
 
-/* output = the reduction of what all have brought at this place of piece k. */
-static void reduce_here(const struct passage *p, size_t k, size_t in_slot, void *output, size_t nbytes) {
+/* The reduction of nbytes: this rank's own part of them, and what the others have brought at `in_slot` of piece k.
+ * It goes to recvbuf and, for the others, to `shown` if that is not NULL. */
+static void reduce_part(const struct passage *p, size_t k, size_t in_slot, const char *own, char *shown, char *recvbuf,
+                        size_t nbytes) {
+    enum { STEP = 8 << 10 }; /* stays in the first-level cache */
+    _Alignas(LINE) char block[STEP];
     enum element_type type = (enum element_type)p->call->type;
-    const void *inputs[NODE_SEATS];
-    for (int i = 0; i < p->size; i++)
-        inputs[i] = window_slot(p->window, i, k) + in_slot;
-    reduce(type, (enum reduction)p->call->op, inputs, p->size, output, nbytes / element_size(type));
+    const void *inputs[WINDOW_SEATS];
+    for (size_t at = 0; at < nbytes; at += STEP) {
+        size_t n = nbytes - at < STEP ? nbytes - at : STEP;
+        for (int i = 0; i < p->size; i++)
+            inputs[i] = i == p->rank ? own + at : window_slot(p->window, i, k) + in_slot + at;
+        char *output = p->out == PLAIN ? recvbuf + at : block;
+        reduce(type, (enum reduction)p->call->op, inputs, p->size, output, n / element_size(type));
+        if (shown)
+            copy(shown + at, output, n, p->method->show);
+        if (output == block)
+            copy(recvbuf + at, block, n, p->out);
+    }
 }
 
-/* Every rank reduces its share of piece k, in its own slot. */
+/* Every rank reduces its share of a piece, for itself and for the others. */
 static void reduce_share(const struct passage *p, size_t k) {
     struct stretch stretch = stretch_of(p, k);
     size_t first = share_of(p, &stretch, p->rank), end = share_of(p, &stretch, p->rank + 1);
-    reduce_here(p, k, first, window_slot(p->window, p->rank, k) + first, end - first);
+    size_t at = stretch.at + first - stretch.in_slot;
+    reduce_part(p, k, first, p->sendbuf + at, window_slot(p->window, p->rank, k) + first, p->recvbuf + at, end - first);
 }
 
-/* The result of piece k, of what all have brought. */
+/* The result of a piece, of what all have brought. */
 static void fetch(const struct passage *p, size_t k) {
     struct stretch stretch = stretch_of(p, k);
+    const char *own = p->sendbuf + stretch.at;
     if (p->call->operation == REDUCE_SCATTER)
-        reduce_here(p, k, (size_t)p->rank * p->piece, p->recvbuf + stretch.at, stretch.nbytes);
+        reduce_part(p, k, (size_t)p->rank * p->piece, own + (size_t)p->rank * p->nbytes, NULL, p->recvbuf + stretch.at,
+                    stretch.nbytes);
     else if (p->call->operation == ALLGATHER)
         for (int i = 0; i < p->size; i++)
-            copy(p->recvbuf + (size_t)i * p->nbytes + stretch.at, window_slot(p->window, i, k), stretch.nbytes,
-                 p->past_cache);
+            copy(p->recvbuf + (size_t)i * p->nbytes + stretch.at, i == p->rank ? own : window_slot(p->window, i, k),
+                 stretch.nbytes, p->out);
     else if (p->call->peer != p->rank)
-        copy(p->recvbuf + stretch.at, window_slot(p->window, p->call->peer, k), stretch.nbytes, p->past_cache);
+        copy(p->recvbuf + stretch.at, window_slot(p->window, p->call->peer, k), stretch.nbytes, p->out);
 }
 
-/* Bring piece k + 1 and copy the reduced piece k - 1 out in one loop, so that memory is read and written at once. */
-static void bring_and_fetch(const struct passage *p, size_t k) {
-    enum { TURN = 4096 };
-    struct stretch in = k + 1 < p->pieces ? stretch_of(p, k + 1) : (struct stretch){0, 0, 0};
-    struct stretch out = k ? stretch_of(p, k - 1) : (struct stretch){0, 0, 0};
-    char *slot = window_slot(p->window, p->rank, k + 1);
-    const char *sendbuf = p->sendbuf + in.at;
-    size_t brought = 0;
-    for (int i = 0; i < p->size && out.nbytes; i++) {
-        size_t first = share_of(p, &out, i), end = share_of(p, &out, i + 1);
-        const char *from = window_slot(p->window, i, k - 1);
-        char *to = p->recvbuf + out.at - out.in_slot;
-        for (size_t at = first; at < end; at += TURN) {
-            size_t n = end - at < TURN ? end - at : TURN, n_in = in.nbytes - brought < n ? in.nbytes - brought : n;
-            memcpy(slot + in.in_slot + brought, sendbuf + brought, n_in);
-            brought += n_in;
-            copy(to + at, from + at, n, p->past_cache);
+/* Bring what the others reduce of one piece and take out what they have reduced of another, in one loop, so that memory
+ * is read and written at once. */
+static void bring_and_take(const struct passage *p, size_t brought, size_t taken) {
+    size_t turn = p->method->turn;
+    struct stretch in = stretch_of(p, brought), out = stretch_of(p, taken);
+    for (int j = 1; j < p->size; j++) {
+        int peer = (p->rank + j) % p->size;
+        size_t in_at = share_of(p, &in, peer), in_end = share_of(p, &in, peer + 1);
+        size_t out_at = share_of(p, &out, peer), out_end = share_of(p, &out, peer + 1);
+        char *slot = window_slot(p->window, p->rank, brought), *recvbuf = p->recvbuf + out.at - out.in_slot;
+        const char *sendbuf = p->sendbuf + in.at - in.in_slot, *shown = window_slot(p->window, peer, taken);
+        for (; in_at < in_end || out_at < out_end; in_at += turn, out_at += turn) {
+            if (in_at < in_end)
+                copy(slot + in_at, sendbuf + in_at, in_end - in_at < turn ? in_end - in_at : turn, p->method->bring);
+            if (out_at < out_end)
+                copy(recvbuf + out_at, shown + out_at, out_end - out_at < turn ? out_end - out_at : turn, p->out);
         }
     }
-    memcpy(slot + in.in_slot + brought, sendbuf + brought, in.nbytes - brought);
 }
 
 static int run_allreduce(struct passage *p, struct outcome *outcome) {
+    const size_t none = SIZE_MAX;
     struct window *window = p->window;
-    bring(p, 0);
+    step(p, 0);
+    bring_and_take(p, 0, none);
     window_announce(window, BROUGHT, 1);
-    for (size_t k = 0; k <= p->pieces; k++) {
+    for (size_t k = 0; k < p->pieces; k++) {
         if (k && window_await(window, REDUCED, k, outcome))
             return outcome->what;
-        bring_and_fetch(p, k);
-        if (k == p->pieces)
-            break;
+        step(p, k);
+        bring_and_take(p, k + 1, k ? k - 1 : none);
         window_announce(window, BROUGHT, k + 2);
         if (window_await(window, BROUGHT, k + 1, outcome))
             return outcome->what;
         reduce_share(p, k);
         window_announce(window, REDUCED, k + 1);
     }
+    if (window_await(window, REDUCED, p->pieces, outcome))
+        return outcome->what;
+    bring_and_take(p, none, p->pieces - 1);
     return OK;
 }
 
 static int run_others(struct passage *p, struct outcome *outcome) {
     struct window *window = p->window;
+    step(p, 0);
     bring(p, 0);
     window_announce(window, BROUGHT, 1);
     for (size_t k = 0; k < p->pieces; k++) {
+        step(p, k);
         if (k + 1 < p->pieces)
             bring(p, k + 1);
         window_announce(window, BROUGHT, k + 2);
@@ -148,15 +174,19 @@ size_t exchange_offset(const struct node *node) {
 
 int exchange_run(struct window *window, const struct node *node, const struct call *call, const void *sendbuf,
                  void *recvbuf, size_t offset, const struct patience *patience, struct outcome *outcome) {
-    struct passage p = {window, call, sendbuf, recvbuf, node_seat(node), node_seats(node), 0, 0, 0, 0, 0};
+    struct passage p = {window, call, sendbuf, recvbuf, node_seat(node), node_seats(node), 0, 0, 0, 0, PLAIN, NULL};
     size_t chunk = window_chunk(window), size = (size_t)p.size, nbytes = (size_t)call_nbytes(call);
     p.nbytes = call->operation == REDUCE_SCATTER ? nbytes / size : nbytes;
     p.piece = call->operation == REDUCE_SCATTER ? chunk / size / LINE * LINE : chunk;
     p.offset = call->operation == ALLREDUCE ? offset : 0;
     p.pieces = (p.nbytes + p.offset + p.piece - 1) / p.piece;
-    p.past_cache = sendbuf != recvbuf && 2 * size * nbytes > copy_cache_nbytes();
     window_begin(window, call, p.pieces + 1, patience);
-    int result = (call->operation == ALLREDUCE ? run_allreduce : run_others)(&p, outcome);
+    size_t apart = sendbuf == recvbuf ? 0 : call->operation == ALLGATHER ? nbytes * size : p.nbytes;
+    int beyond_cache = size * (nbytes + apart) > copy_cache_nbytes();
+    if (beyond_cache && apart)
+        p.out = PAST_CACHE;
+    trial_begin(window_trial(window), nbytes, p.pieces, beyond_cache);
+    int failed = (call->operation == ALLREDUCE ? run_allreduce : run_others)(&p, outcome);
     copy_fence();
-    return result;
+    return failed;
 }

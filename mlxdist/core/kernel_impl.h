@@ -60,22 +60,36 @@ ORDERED(double, float64, double_min, <, |)
 COMPLEX_OPS(complex64, float)
 COMPLEX_OPS(complex128, double)
 
-/* reduce() for one type and one op, in blocks that stay in cache: the accumulator is local, so that output may be
- * any of the inputs. */
+/* Element i of the output depends on no other: the compiler need not fear that output is one of the inputs. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+/* to[i] = x[i] op y[i] */
+#define STEP(T, n, to, x, y, combine) \
+    INDEPENDENT for (size_t i = 0; i < n; i++) { \
+        T a = (x)[i], b = (y)[i]; \
+        (to)[i] = combine; \
+    }
+
+/* reduce() for one type and one op; what lies between the first input and the last stays in cache. */
 #define KERNEL(name, op, T, combine) \
     static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
         T sofar[BLOCK]; \
-        for (size_t start = 0; start < count; start += BLOCK) { \
+        const T *const *in = (const T *const *)inputs; \
+        T *out = output; \
+        if (n_inputs == 1) \
+            memmove(out, *in, count * sizeof(T)); \
+        if (n_inputs == 2) \
+            STEP(T, count, out, in[0], in[1], combine) \
+        for (size_t start = 0; n_inputs > 2 && start < count; start += BLOCK) { \
             size_t n = count - start < BLOCK ? count - start : BLOCK; \
-            memcpy(sofar, (const T *)inputs[0] + start, n * sizeof(T)); \
-            for (int k = 1; k < n_inputs; k++) { \
-                const T *input = (const T *)inputs[k] + start; \
-                for (size_t i = 0; i < n; i++) { \
-                    T a = sofar[i], b = input[i]; \
-                    sofar[i] = combine; \
-                } \
-            } \
-            memcpy((T *)output + start, sofar, n * sizeof(T)); \
+            STEP(T, n, sofar, in[0] + start, in[1] + start, combine) \
+            for (int k = 2; k < n_inputs - 1; k++) \
+                STEP(T, n, sofar, sofar, in[k] + start, combine) \
+            STEP(T, n, out + start, sofar, in[n_inputs - 1] + start, combine) \
         } \
     }
 
@@ -88,10 +102,7 @@ COMPLEX_OPS(complex128, double)
             name##_load((const uint16_t *)inputs[0] + start, sofar, n); \
             for (int k = 1; k < n_inputs; k++) { \
                 name##_load((const uint16_t *)inputs[k] + start, next, n); \
-                for (size_t i = 0; i < n; i++) { \
-                    float a = sofar[i], b = next[i]; \
-                    sofar[i] = combine; \
-                } \
+                STEP(float, n, sofar, sofar, next, combine) \
             } \
             name##_store(sofar, (uint16_t *)output + start, n); \
         } \

@@ -28,7 +28,7 @@ double measure_copy_s(void *to, void *from, size_t nbytes, int past_cache, int64
     for (int64_t i = 0; i < repeats; i++) {
         measure_rewrite(from, nbytes);
         double begun = wait_now_s();
-        copy(to, from, nbytes, past_cache);
+        copy(to, from, nbytes, past_cache ? PAST_CACHE : PLAIN);
         copy_fence();
         spent += wait_now_s() - begun;
     }

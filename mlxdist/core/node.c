@@ -9,19 +9,26 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mlxdist/copy.h"
+
 /* LEFT_ALONE: and will not end MPI with the others. ENDING: has seen that all have left. */
 enum state { SITTING, GAVE_UP, LEFT, LEFT_ALONE, ENDING };
 
-struct seat {
-    /* The line that the others watch. */
+/* What the others watch: one cache line, so that a short payload comes with the flag. */
+struct flag {
     _Alignas(SEGMENT_LINE) _Atomic uint64_t arrived;
-    uint64_t fingerprints[2];
-    _Atomic int state;
+    uint64_t fingerprint, nbytes;
+    char payload[40];
+};
+
+struct seat {
+    /* Of arrival k in k % 2. */
+    struct flag flags[2];
+    _Alignas(SEGMENT_LINE) struct call calls[2];
+    _Alignas(SEGMENT_LINE) _Atomic int state;
     /* Written before anybody else looks. */
     int rank, watch_seat;
     pid_t pid;
-    /* Of arrival k in k % 2. */
-    _Alignas(SEGMENT_LINE) struct call calls[2];
 #ifdef __linux__
     cpu_set_t processors;
 #endif
@@ -146,7 +153,9 @@ int node_is_crowded(const struct node *node) {
 }
 
 const void *node_payload(const struct node *node, int seat) {
-    return node->memory->seat[seat].slots[node->sequence % 2];
+    const struct seat *peer = &node->memory->seat[seat];
+    const struct flag *flag = &peer->flags[node->sequence % 2];
+    return flag->nbytes <= sizeof flag->payload ? flag->payload : peer->slots[node->sequence % 2];
 }
 
 uint64_t node_sequence(const struct node *node) {
@@ -206,7 +215,7 @@ struct arrival {
 };
 
 static int has_arrived(const struct seat *seat, uint64_t k) {
-    return atomic_load_explicit(&seat->arrived, memory_order_acquire) >= k;
+    return atomic_load_explicit(&seat->flags[k % 2].arrived, memory_order_acquire) >= k;
 }
 
 /* Who has arrived and left, or given up, has done its part, unless there is more to do together. */
@@ -267,10 +276,10 @@ static void describe_arrival(void *it, int to_all, char *text, size_t nbytes) {
 
 static int compare(const struct node *node, uint64_t k, struct outcome *outcome) {
     const struct memory *memory = node->memory;
-    uint64_t mine = memory->seat[node->seat].fingerprints[k % 2];
+    uint64_t mine = memory->seat[node->seat].flags[k % 2].fingerprint;
     int alike = 1;
     for (int i = 0; i < memory->seats; i++)
-        alike = alike && memory->seat[i].fingerprints[k % 2] == mine;
+        alike = alike && memory->seat[i].flags[k % 2].fingerprint == mine;
     if (alike)
         return OK;
     const struct call *calls[NODE_SEATS];
@@ -314,14 +323,17 @@ static int settle(const struct arrival *arrival, int result, struct outcome *out
 
 int node_arrive(struct node *node, const struct call *call, const void *payload, size_t nbytes, int binding, int differ,
                 const struct patience *patience, struct outcome *outcome) {
+    enum { MOST_CLAIMED = 2048 };
     struct memory *memory = node->memory;
     struct seat *mine = &memory->seat[node->seat];
     uint64_t k = ++node->sequence;
+    struct flag *flag = &mine->flags[k % 2];
     if (nbytes)
-        memcpy(mine->slots[k % 2], payload, nbytes);
+        memcpy(nbytes <= sizeof flag->payload ? flag->payload : mine->slots[k % 2], payload, nbytes);
     mine->calls[k % 2] = *call;
-    mine->fingerprints[k % 2] = call_fingerprint(call);
-    atomic_store_explicit(&mine->arrived, k, memory_order_release);
+    flag->nbytes = nbytes;
+    flag->fingerprint = call_fingerprint(call);
+    atomic_store_explicit(&flag->arrived, k, memory_order_release);
 
     struct arrival arrival = {node, call, k, binding, 0};
     int result = wait_for(&(struct awaited){look_for_arrivals, describe_arrival, &arrival, 0}, patience, outcome);
@@ -331,6 +343,9 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
         result = settle(&arrival, result, outcome);
     if (result && result != MISMATCH)
         node_give_up(node);
+    /* The next arrival's memory is in the caches of those that read it last. */
+    copy_claim(&mine->flags[(k + 1) % 2], 1);
+    copy_claim(mine->slots[(k + 1) % 2], nbytes < MOST_CLAIMED ? nbytes : MOST_CLAIMED);
     return result;
 }
 

@@ -87,13 +87,13 @@ static char *part_of(const struct pool *newest, int seat, struct place place) {
 
 int pool_reduce(struct node *node, const struct pool *newest, const struct call *call, const struct patience *patience,
                 struct outcome *outcome) {
-    enum { TURN = 256 << 10, STEP = 16 << 10 }; /* of one rank; that stays in the first-level cache */
+    enum { TURN = 256 << 10, STEP = 64 << 10 }; /* of one rank; that its own cache keeps until it is copied */
     const struct approach approach = *(const struct approach *)node_payload(node, node_seat(node));
     enum element_type type = (enum element_type)call->type;
     size_t nbytes = (size_t)call_nbytes(call), seats = (size_t)node_seats(node), seat = (size_t)node_seat(node);
     size_t even = (nbytes / seats / SEGMENT_LINE + 1) * SEGMENT_LINE, turn = even < TURN ? even : TURN;
     int is_in_place = approach.in.id == approach.out.id && approach.in.offset == approach.out.offset;
-    int past_cache = !is_in_place && 2 * seats * nbytes > copy_cache_nbytes();
+    enum copy_way way = !is_in_place && 2 * seats * nbytes > copy_cache_nbytes() ? PAST_CACHE : WHOLE_LINES;
     char *in[NODE_SEATS], *out[NODE_SEATS];
     const void *inputs[NODE_SEATS];
     for (size_t i = 0; i < seats; i++) {
@@ -108,7 +108,7 @@ int pool_reduce(struct node *node, const struct pool *newest, const struct call 
             reduce(type, (enum reduction)call->op, inputs, (int)seats, out[seat] + at, n / element_size(type));
             for (size_t i = 0; i < seats; i++)
                 if (i != seat)
-                    copy(out[i] + at, out[seat] + at, n, past_cache);
+                    copy(out[i] + at, out[seat] + at, n, way);
         }
     copy_fence();
     struct call end = flat_call(SHARE, 0, 0, 0, 0);

@@ -18,6 +18,7 @@ struct window {
     struct node *node;
     int seat, seats;
     size_t chunk;
+    struct trial trial;
     struct progress *progress; /* of each seat */
     char *slots;               /* WINDOW_SLOTS chunks of each seat */
     /* Of the call under way. */
@@ -65,6 +66,10 @@ char *window_slot(const struct window *window, int seat, size_t k) {
     return window->slots + ((size_t)seat * WINDOW_SLOTS + k % WINDOW_SLOTS) * window->chunk;
 }
 
+struct trial *window_trial(struct window *window) {
+    return &window->trial;
+}
+
 size_t window_chunk(const struct window *window) {
     return window->chunk;
 }
@@ -77,6 +82,7 @@ void window_begin(struct window *window, const struct call *call, size_t chunks,
 }
 
 void window_announce(struct window *window, enum stage stage, size_t chunks) {
+    copy_fence();
     atomic_store_explicit(&window->progress[window->seat].line[stage].chunks, window->base + chunks,
                           memory_order_release);
 }

@@ -61,8 +61,8 @@ static void last_dies_after_arriving(struct node *node, int seat) {
             sleep_s(1), _exit(0);
         barrier_of(node, &call);
         node->memory->seat[seat].calls[1] = call;
-        node->memory->seat[seat].fingerprints[1] = call_fingerprint(&call);
-        atomic_store(&node->memory->seat[seat].arrived, 1);
+        node->memory->seat[seat].flags[1].fingerprint = call_fingerprint(&call);
+        atomic_store(&node->memory->seat[seat].flags[1].arrived, 1);
         sleep_s(0.05);
         die();
     }

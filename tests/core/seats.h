@@ -84,7 +84,8 @@ static inline void begin_anew(struct node *node) {
     if (node->seat == 0) {
         atomic_store(&node->memory->verdict, 0);
         for (int i = 0; i < n_seats; i++) {
-            atomic_store(&node->memory->seat[i].arrived, 0);
+            atomic_store(&node->memory->seat[i].flags[0].arrived, 0);
+            atomic_store(&node->memory->seat[i].flags[1].arrived, 0);
             atomic_store(&node->memory->seat[i].state, SITTING);
         }
     }

@@ -19,14 +19,14 @@ HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpi
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
 # node.c is a part of every program; what else each is linked with.
 PROGRAMS = {
-    "arrivals": ("segment.c", "wait.c", "call.c"),
-    "ends": ("segment.c", "wait.c", "call.c"),
+    "arrivals": ("segment.c", "wait.c", "call.c", "copy.c"),
+    "ends": ("segment.c", "wait.c", "call.c", "copy.c"),
     "long": (
-        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "exchange.c", "copy.c"),
+        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "exchange.c", "copy.c", "method.c"),
         *(path.name for path in CORE.glob("kernels*.c")),
     ),
-    "shared": ("segment.c", "wait.c", "call.c"),
-    "verdict": ("segment.c", "call.c"),
+    "shared": ("segment.c", "wait.c", "call.c", "copy.c"),
+    "verdict": ("segment.c", "call.c", "copy.c"),
     "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),
 }
 BUILDS = {

@@ -29,6 +29,7 @@ ORDER = (
     ),
     ("copy.h", "copy.c"),
     ("wait.h", "wait.c"),
+    ("method.h", "method.c"),
     ("segment.h", "segment.c"),
     ("node.h", "node.c"),
     ("share.h", "share.c"),

@@ -1,0 +1,29 @@
+/* How a rank copies what goes through memory that it shares with others.
+ *
+ * What is quickest depends on whether all of a message fits the cache and, beyond that, on whether the ranks'
+ * processors have that cache in common. The system does not say so reliably, and it changes when ranks are moved.
+ * So it is tried: ranks go through a long message in step, and each sees by its own clock which way all are quicker. */
+#ifndef MLXDIST_METHOD_H
+#define MLXDIST_METHOD_H
+
+#include "mlxdist/copy.h"
+
+struct method {
+    enum copy_way bring, show; /* a rank's own data; what it has reduced for others */
+    size_t turn;               /* bytes of one copy before another has its turn */
+};
+
+struct trial {
+    int beyond_cache; /* the message under way is more than the cache holds */
+    int chosen;       /* by the last trial */
+    size_t known_for; /* bytes until the next */
+    int runs;
+    double began_s, spent_s[2];
+};
+
+/* A message of so many bytes and pieces begins: the same on all ranks. */
+void trial_begin(struct trial *trial, size_t nbytes, size_t pieces, int beyond_cache);
+/* The method of its k-th step; called at the beginning of each. */
+const struct method *trial_method(struct trial *trial, size_t k);
+
+#endif
