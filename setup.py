@@ -18,8 +18,7 @@ extension = Extension(
     sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.glob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
     depends=[
         "mlxdist/_core.pxd",
-        "mlxdist/measure.pxi",
-        "mlxdist/shared.pxi",
+        *map(str, Path("mlxdist").glob("*.pxi")),
         *map(str, Path("include/mlxdist").glob("*.h")),
         *map(str, CORE.glob("*_impl.h")),
     ],

@@ -4,6 +4,17 @@
 from libc.stdint cimport int64_t
 
 
+cimport numpy as cnp
+from cpython.ref cimport PyObject
+
+
+cdef extern from "numpy/arrayobject.h":
+    cnp.ndarray PyArray_NewFromDescr(type, cnp.dtype, int ndim, cnp.npy_intp *shape, cnp.npy_intp *strides, void *data,
+                                     int flags, PyObject *)
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **, size_t alignment, size_t nbytes)
+
 cdef extern from "<dlfcn.h>" nogil:
     int RTLD_NOW, RTLD_LOCAL, RTLD_GLOBAL, RTLD_NOLOAD
     void *dlopen(const char *path, int mode)
@@ -49,6 +60,9 @@ cdef extern from "mlxdist/kernels.h" nogil:
     int kernels_choose(const char *name)
     const char *kernels_chosen()
 
+cdef extern from "mlxdist/copy.h" nogil:
+    void copy_use_huge_pages(void *memory, size_t nbytes)
+
 cdef extern from "mlxdist/measure.h" nogil:
     enum:
         MEASURE_BYTE
@@ -60,7 +74,7 @@ cdef extern from "mlxdist/call.h" nogil:
     static const char *const operation_names[] = {MLXDIST_OPERATIONS(OPERATION_NAME)};
     """
     enum:
-        ALLREDUCE, BROADCAST, SPLIT, SEND, RECV, OPERATIONS
+        ALLREDUCE, REDUCE_SCATTER, ALLGATHER, BROADCAST, SPLIT, SEND, RECV, OPERATIONS
         SHOWN_DIMENSIONS
     struct call:
         int operation, op, type, peer

@@ -4,7 +4,9 @@
 It checks nothing that ``ops`` has checked already. Frameworks are not known here: an array is a ``Buffer``.
 """
 
+import math
 import signal
+import sys
 import threading
 from os import fsdecode, fsencode
 
@@ -15,7 +17,9 @@ from mlxdist import errors
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free
 
 cimport numpy as cnp
 
@@ -146,14 +150,7 @@ def buffer_of(cnp.ndarray x) -> Buffer:
     return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x, (<object>x).shape)
 
 
-def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
-    """An uninitialised array that begins on a cache line: JAX takes such memory without a copy, other it copies."""
-    cdef cnp.npy_intp room = dtype.itemsize
-    for length in shape:
-        room *= length
-    room += 64
-    raw = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT8, 0)
-    return numpy.ndarray(shape, dtype, raw, -<uintptr_t>cnp.PyArray_DATA(raw) % 64)
+include "memory.pxi"
 
 
 def use_kernels(str name) -> str:
@@ -240,7 +237,7 @@ cdef class Group:
     """Ranks that communicate with each other; see world.Group."""
 
     cdef group *ranks
-    cdef int many
+    cdef int many  # how many ranks
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -266,7 +263,7 @@ cdef Group wrap(type cls, group *ranks):
     cdef Group wrapped = cls.__new__(cls)
     wrapping = False
     wrapped.ranks = ranks
-    wrapped.many = group_size(ranks) > 1
+    wrapped.many = group_size(ranks)
     return wrapped
 
 
@@ -421,51 +418,5 @@ def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, in
     raise_interruption()
 
 
-cdef bint reduce_at_once(int op, cnp.ndarray x, members, cnp.ndarray out) except -1:
-    """The reduction of one NumPy array into another where nothing has to be converted, copied or refused."""
-    cdef Group ranks = the_world if members is None else members if isinstance(members, Group) else None
-    cdef outcome why
-    cdef call made
-    cdef int failed, i, ndim = cnp.PyArray_NDIM(x)
-    cdef int kind = element_type_of(x.descr)
-    cdef char *sendbuf = cnp.PyArray_BYTES(x)
-    cdef char *recvbuf = cnp.PyArray_BYTES(out)
-    if ranks is None or not ranks.many or kind == NO_TYPE or kind != element_type_of(out.descr):
-        return False
-    if not cnp.PyArray_ISCARRAY_RO(x) or not cnp.PyArray_ISCARRAY(out) or ndim != cnp.PyArray_NDIM(out):
-        return False
-    for i in range(ndim):
-        if cnp.PyArray_DIM(x, i) != cnp.PyArray_DIM(out, i):
-            return False
-    cdef int64_t count = cnp.PyArray_SIZE(x)
-    cdef int64_t nbytes = count * <int64_t>element_size(<element_type>kind)
-    if sendbuf != recvbuf and sendbuf < recvbuf + nbytes and recvbuf < sendbuf + nbytes:
-        return False
-    made.operation, made.op, made.type, made.peer = ALLREDUCE, op, kind, 0
-    made.count, made.on_device, made.ndim = count, 0, ndim
-    for i in range(SHOWN_DIMENSIONS):
-        made.shape[i] = cnp.PyArray_DIM(x, i) if i < ndim else 0
-    with nogil:
-        failed = group_run(ranks.ranks, &made, sendbuf, recvbuf, &why)
-    if failed:
-        fail(CALLS[op], &why)
-    raise_interruption()
-    return True
-
-
-def fast_path(int op):
-    """Decorate the general form of the reduction ``CALLS[op]`` so that its commonest call is one compiled call."""
-    def decorate(general):
-        def reduced(x, *, group=None, stream=None, out=None):
-            if type(out) is cnp.ndarray and type(x) is cnp.ndarray and stream is None:
-                if reduce_at_once(op, x, group, out):
-                    return out
-            return general(x, group=group, stream=stream, out=out)
-        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
-            setattr(reduced, name, getattr(general, name))
-        reduced.__wrapped__ = general
-        return reduced
-    return decorate
-
-
+include "at_once.pxi"
 include "measure.pxi"

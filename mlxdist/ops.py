@@ -165,7 +165,7 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
     )
 
 
-@_core.fast_path(SUM)
+@_core.fast_path(ALLREDUCE, SUM)
 def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
@@ -198,7 +198,7 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(SUM, x, group, stream, out)
 
 
-@_core.fast_path(MAX)
+@_core.fast_path(ALLREDUCE, MAX)
 def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
@@ -211,7 +211,7 @@ def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(MAX, x, group, stream, out)
 
 
-@_core.fast_path(MIN)
+@_core.fast_path(ALLREDUCE, MIN)
 def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
@@ -224,6 +224,7 @@ def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(MIN, x, group, stream, out)
 
 
+@_core.fast_path(GATHER)
 def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """All ranks' ``x``, one behind the other along axis 0, on every rank.
 
@@ -248,6 +249,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
     )
 
 
+@_core.fast_path(SCATTER)
 def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
@@ -275,6 +277,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
     )
 
 
+@_core.fast_path(BROADCAST)
 def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 

@@ -17,6 +17,9 @@ void copy_fence(void);
 /* Begin to take memory out of the caches of others, since it will be written soon. */
 void copy_claim(const void *memory, size_t nbytes);
 
+/* Memory of some MiB will be written for the first time, perhaps: let the system give it in large pages. */
+void copy_use_huge_pages(void *memory, size_t nbytes);
+
 /* Bytes of the last-level cache, as the system describes it; a usual size where it does not. */
 size_t copy_cache_nbytes(void);
 

@@ -44,8 +44,9 @@ void group_limit(struct group *group, double limit_s);
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome);
 
 /* A collective. count is that of sendbuf; recvbuf has as much, ALLGATHER size times, REDUCE_SCATTER a size-th of it.
- * ALLREDUCE may, BROADCAST must have sendbuf == recvbuf. After MISMATCH, PEER_DIED, TIMED_OUT or INTERRUPTED the group
- * is spent: every later call on it fails with the same reason. call->rank is filled in. */
+ * ALLREDUCE and BROADCAST may have sendbuf == recvbuf; BROADCAST of a device's memory must. After MISMATCH, PEER_DIED,
+ * TIMED_OUT or INTERRUPTED the group is spent: every later call on it fails with the same reason. call->rank is filled
+ * in. */
 int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
 /* For measurements: the same collective, `repeats` times, by libmpi alone: no arrival, nothing of ours around it but
  * the loop. sendbuf is written anew before each call where rewrite is not 0; *spent_s is the time within the calls. */

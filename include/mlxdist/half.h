@@ -46,10 +46,14 @@ static inline float bfloat16_to_float32(uint16_t half) {
     return float32_from_bits((uint32_t)half << 16);
 }
 
+/* The bfloat16 in the upper half of a word; what is in its lower half does not count. */
+static inline uint32_t bfloat16_word(float value) {
+    uint32_t bits = float32_bits(value), rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+    return (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded;
+}
+
 static inline uint16_t bfloat16_from_float32(float value) {
-    uint32_t bits = float32_bits(value);
-    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : rounded);
+    return (uint16_t)(bfloat16_word(value) >> 16);
 }
 
 #endif

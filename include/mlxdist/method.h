@@ -18,7 +18,7 @@ struct trial {
     int chosen;       /* by the last trial */
     size_t known_for; /* bytes until the next */
     int runs;
-    double began_s, spent_s[2];
+    double began_s, least_s[2]; /* of the turn under way; that a turn of each way took */
 };
 
 /* A message of so many bytes and pieces begins: the same on all ranks. */

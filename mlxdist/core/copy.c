@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -88,6 +89,17 @@ void copy_claim(const void *memory, size_t nbytes) {
         __builtin_prefetch(line, 1);
 #endif
     }
+}
+
+void copy_use_huge_pages(void *memory, size_t nbytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t huge = (uintptr_t)2 << 20;
+    uintptr_t first = ((uintptr_t)memory + huge - 1) / huge * huge, end = ((uintptr_t)memory + nbytes) / huge * huge;
+    if (first < end)
+        madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)nbytes;
+#endif
 }
 
 /* sysconf takes the caches of all sockets of a virtual machine together. */

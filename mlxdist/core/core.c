@@ -268,7 +268,7 @@ static int64_t brought(const struct ranks *ranks, const struct call *call) {
 }
 
 /* Every rank's payload has come, and all slots stay as they are until this rank arrives again. */
-static void collect(const struct ranks *ranks, const struct call *call, void *recvbuf) {
+static void collect(const struct ranks *ranks, const struct call *call, const void *sendbuf, void *recvbuf) {
     int size = ranks->comm->size;
     int64_t nbytes = call_nbytes(call), part = call->count / size;
     const void *payloads[NODE_SEATS];
@@ -281,7 +281,7 @@ static void collect(const struct ranks *ranks, const struct call *call, void *re
     else if (call->operation == ALLGATHER)
         for (int i = 0; i < size; i++)
             memcpy((char *)recvbuf + i * nbytes, payloads[i], (size_t)nbytes);
-    else if (call->operation == BROADCAST && call->peer != ranks->comm->rank)
+    else if (call->operation == BROADCAST && (call->peer != ranks->comm->rank || sendbuf != recvbuf))
         memcpy(recvbuf, payloads[call->peer], (size_t)nbytes);
 }
 
@@ -298,6 +298,8 @@ static int communicate(const struct ranks *ranks, const struct call *call, const
     case ALLGATHER:
         return CALL(allgather, comm, sendbuf, recvbuf, call_nbytes(call), outcome);
     case BROADCAST:
+        if (comm->rank == call->peer && sendbuf != recvbuf)
+            memcpy(recvbuf, sendbuf, (size_t)call_nbytes(call));
         return CALL(broadcast, comm, recvbuf, call_nbytes(call), call->peer, outcome);
     default:
         return CALL(barrier, comm, outcome);
@@ -309,7 +311,7 @@ static int run_in_slots(struct ranks *ranks, const struct call *call, const void
                         struct outcome *outcome) {
     if (ranks_arrive(ranks, call, sendbuf, (size_t)brought(ranks, call), 0, outcome))
         return outcome->what;
-    collect(ranks, call, recvbuf);
+    collect(ranks, call, sendbuf, recvbuf);
     return OK;
 }
 

@@ -19,6 +19,8 @@ struct passage {
     const struct method *method; /* of the step under way */
 };
 
+static const size_t NONE = SIZE_MAX; /* no piece */
+
 struct stretch {
     size_t at, nbytes; /* of the buffer */
     size_t in_slot;    /* where that begins there */
@@ -41,18 +43,6 @@ static size_t share_of(const struct passage *p, const struct stretch *stretch, i
 
 static void step(struct passage *p, size_t k) {
     p->method = trial_method(window_trial(p->window), k);
-}
-
-/* Bring a piece: into this rank's slot what the others will read. */
-static void bring(const struct passage *p, size_t k) {
-    struct stretch stretch = stretch_of(p, k);
-    char *slot = window_slot(p->window, p->rank, k);
-    if (p->call->operation == REDUCE_SCATTER)
-        for (int i = 0; i < p->size; i++)
-            copy(slot + (size_t)i * p->piece, p->sendbuf + (size_t)i * p->nbytes + stretch.at,
-                 i == p->rank ? 0 : stretch.nbytes, p->method->bring);
-    else if (p->call->operation != BROADCAST || p->call->peer == p->rank)
-        copy(slot, p->sendbuf + stretch.at, stretch.nbytes, p->method->bring);
 }
 
 /* The reduction of nbytes: this rank's own part of them, and what the others have brought at `in_slot` of piece k.
@@ -84,21 +74,6 @@ static void reduce_share(const struct passage *p, size_t k) {
     reduce_part(p, k, first, p->sendbuf + at, window_slot(p->window, p->rank, k) + first, p->recvbuf + at, end - first);
 }
 
-/* The result of a piece, of what all have brought. */
-static void fetch(const struct passage *p, size_t k) {
-    struct stretch stretch = stretch_of(p, k);
-    const char *own = p->sendbuf + stretch.at;
-    if (p->call->operation == REDUCE_SCATTER)
-        reduce_part(p, k, (size_t)p->rank * p->piece, own + (size_t)p->rank * p->nbytes, NULL, p->recvbuf + stretch.at,
-                    stretch.nbytes);
-    else if (p->call->operation == ALLGATHER)
-        for (int i = 0; i < p->size; i++)
-            copy(p->recvbuf + (size_t)i * p->nbytes + stretch.at, i == p->rank ? own : window_slot(p->window, i, k),
-                 stretch.nbytes, p->out);
-    else if (p->call->peer != p->rank)
-        copy(p->recvbuf + stretch.at, window_slot(p->window, p->call->peer, k), stretch.nbytes, p->out);
-}
-
 /* Bring what the others reduce of one piece and take out what they have reduced of another, in one loop, so that memory
  * is read and written at once. */
 static void bring_and_take(const struct passage *p, size_t brought, size_t taken) {
@@ -120,16 +95,15 @@ static void bring_and_take(const struct passage *p, size_t brought, size_t taken
 }
 
 static int run_allreduce(struct passage *p, struct outcome *outcome) {
-    const size_t none = SIZE_MAX;
     struct window *window = p->window;
     step(p, 0);
-    bring_and_take(p, 0, none);
+    bring_and_take(p, 0, NONE);
     window_announce(window, BROUGHT, 1);
     for (size_t k = 0; k < p->pieces; k++) {
         if (k && window_await(window, REDUCED, k, outcome))
             return outcome->what;
         step(p, k);
-        bring_and_take(p, k + 1, k ? k - 1 : none);
+        bring_and_take(p, k + 1, k ? k - 1 : NONE);
         window_announce(window, BROUGHT, k + 2);
         if (window_await(window, BROUGHT, k + 1, outcome))
             return outcome->what;
@@ -138,23 +112,58 @@ static int run_allreduce(struct passage *p, struct outcome *outcome) {
     }
     if (window_await(window, REDUCED, p->pieces, outcome))
         return outcome->what;
-    bring_and_take(p, none, p->pieces - 1);
+    bring_and_take(p, NONE, p->pieces - 1);
     return OK;
 }
 
+/* Bring a piece and reduce this rank's part of another. */
+static void bring_and_reduce(const struct passage *p, size_t brought, size_t reduced) {
+    struct stretch in = stretch_of(p, brought), out = stretch_of(p, reduced);
+    char *slot = window_slot(p->window, p->rank, brought);
+    for (size_t i = 0; i < (size_t)p->size; i++)
+        if (i != (size_t)p->rank)
+            copy(slot + i * p->piece, p->sendbuf + i * p->nbytes + in.at, in.nbytes, p->method->bring);
+    size_t part = (size_t)p->rank;
+    reduce_part(p, reduced, part * p->piece, p->sendbuf + part * p->nbytes + out.at, NULL, p->recvbuf + out.at,
+                out.nbytes);
+}
+
+/* Whether a rank has something for the others. */
+static int gives(const struct passage *p, int rank) {
+    return p->call->operation == ALLGATHER || p->call->peer == rank;
+}
+
+/* Bring a piece, also to this rank's own result, and take the others' of another out. */
+static void bring_and_gather(const struct passage *p, size_t brought, size_t taken) {
+    struct stretch in = stretch_of(p, brought), out = stretch_of(p, taken);
+    size_t turn = p->method->turn, apart = p->call->operation == ALLGATHER ? p->nbytes : 0;
+    const char *sendbuf = p->sendbuf + in.at;
+    char *slot = window_slot(p->window, p->rank, brought), *own = p->recvbuf + (size_t)p->rank * apart + in.at;
+    if (!gives(p, p->rank))
+        in.nbytes = 0;
+    for (size_t at = 0; at < in.nbytes || at < out.nbytes; at += turn) {
+        if (at < in.nbytes) {
+            size_t n = in.nbytes - at < turn ? in.nbytes - at : turn;
+            copy(slot + at, sendbuf + at, n, p->method->bring);
+            if (own != sendbuf)
+                copy(own + at, sendbuf + at, n, p->out);
+        }
+        for (int i = 0; at < out.nbytes && i < p->size; i++)
+            if (i != p->rank && gives(p, i))
+                copy(p->recvbuf + (size_t)i * apart + out.at + at, window_slot(p->window, i, taken) + at,
+                     out.nbytes - at < turn ? out.nbytes - at : turn, p->out);
+    }
+}
+
 static int run_others(struct passage *p, struct outcome *outcome) {
-    struct window *window = p->window;
-    step(p, 0);
-    bring(p, 0);
-    window_announce(window, BROUGHT, 1);
-    for (size_t k = 0; k < p->pieces; k++) {
-        step(p, k);
-        if (k + 1 < p->pieces)
-            bring(p, k + 1);
-        window_announce(window, BROUGHT, k + 2);
-        if (window_await(window, BROUGHT, k + 1, outcome))
+    void (*pass)(const struct passage *, size_t, size_t) =
+        p->call->operation == REDUCE_SCATTER ? bring_and_reduce : bring_and_gather;
+    for (size_t k = 0; k <= p->pieces; k++) {
+        if (k && window_await(p->window, BROUGHT, k, outcome))
             return outcome->what;
-        fetch(p, k);
+        step(p, k);
+        pass(p, k, k ? k - 1 : NONE);
+        window_announce(p->window, BROUGHT, k + 1);
     }
     return OK;
 }
@@ -181,9 +190,11 @@ int exchange_run(struct window *window, const struct node *node, const struct ca
     p.offset = call->operation == ALLREDUCE ? offset : 0;
     p.pieces = (p.nbytes + p.offset + p.piece - 1) / p.piece;
     window_begin(window, call, p.pieces + 1, patience);
-    size_t apart = sendbuf == recvbuf ? 0 : call->operation == ALLGATHER ? nbytes * size : p.nbytes;
-    int beyond_cache = size * (nbytes + apart) > copy_cache_nbytes();
-    if (beyond_cache && apart)
+    size_t result = call->operation == ALLGATHER ? nbytes * size : p.nbytes;
+    int beyond_cache = size * (nbytes + result) > copy_cache_nbytes();
+    if (beyond_cache)
+        copy_use_huge_pages(recvbuf, result);
+    if (beyond_cache && (sendbuf != recvbuf || call->operation == BROADCAST))
         p.out = PAST_CACHE;
     trial_begin(window_trial(window), nbytes, p.pieces, beyond_cache);
     int failed = (call->operation == ALLREDUCE ? run_allreduce : run_others)(&p, outcome);

@@ -93,11 +93,62 @@ COMPLEX_OPS(complex128, double)
         } \
     }
 
+/* Two bfloat16 are one word: the even ones are its lower half, the odd ones its upper half, and no element has to move.
+ * Counts that are odd leave one over. */
+typedef uint32_t __attribute__((may_alias, aligned(2))) words;
+
+static inline TARGET float even_of(uint32_t word) {
+    return float32_from_bits(word << 16);
+}
+
+static inline TARGET float odd_of(uint32_t word) {
+    return float32_from_bits(word & 0xffff0000u);
+}
+
+static inline TARGET uint32_t word_of(float even, float odd) {
+    return bfloat16_word(even) >> 16 | (bfloat16_word(odd) & 0xffff0000u);
+}
+
+static TARGET void BFLOAT16_load(const uint16_t *halves, float *floats, size_t n) {
+    const words *in = (const words *)halves;
+    float *odd = floats + n / 2;
+    for (size_t i = 0; i < n / 2; i++) {
+        floats[i] = even_of(in[i]);
+        odd[i] = odd_of(in[i]);
+    }
+    if (n % 2)
+        floats[n - 1] = bfloat16_to_float32(halves[n - 1]);
+}
+
+static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t n) {
+    const float *odd = floats + n / 2;
+    words *out = (words *)halves;
+    for (size_t i = 0; i < n / 2; i++)
+        out[i] = word_of(floats[i], odd[i]);
+    if (n % 2)
+        halves[n - 1] = bfloat16_from_float32(floats[n - 1]);
+}
+
+/* Two inputs without a detour through memory. */
+#define FLOAT16_OF_TWO(combine)
+#define BFLOAT16_OF_TWO(combine) \
+    if (n_inputs == 2) { \
+        const words *x = inputs[0], *y = inputs[1]; \
+        words *out = output; \
+        INDEPENDENT for (size_t i = 0; i < count / 2; i++) { \
+            float a = odd_of(x[i]), b = odd_of(y[i]), odd = combine; \
+            a = even_of(x[i]), b = even_of(y[i]); \
+            out[i] = word_of(combine, odd); \
+        } \
+        start = count / 2 * 2; \
+    }
+
 /* 16-bit floats: a block of each input becomes float32, in whatever order suits the converter; rounded once. */
 #define HALF_KERNEL(name, op, combine) \
     static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
         float sofar[BLOCK], next[BLOCK]; \
-        for (size_t start = 0; start < count; start += BLOCK) { \
+        size_t start = 0; \
+        name##_OF_TWO(combine) for (; start < count; start += BLOCK) { \
             size_t n = count - start < BLOCK ? count - start : BLOCK; \
             name##_load((const uint16_t *)inputs[0] + start, sofar, n); \
             for (int k = 1; k < n_inputs; k++) { \
@@ -126,30 +177,6 @@ COMPLEX_OPS(complex128, double)
     KERNEL(name, MIN, T, name##_PICK(MIN))
 #define COMPLEX64_PICK(op) complex64_##op(a, b)
 #define COMPLEX128_PICK(op) complex128_##op(a, b)
-
-/* Two bfloat16 are one word: the even ones are its lower half, the odd ones its upper half, and no element has to move.
- * Counts that are odd leave one over. */
-static TARGET void BFLOAT16_load(const uint16_t *halves, float *floats, size_t n) {
-    float *odd = floats + n / 2;
-    for (size_t i = 0; i < n / 2; i++) {
-        uint32_t pair;
-        memcpy(&pair, halves + 2 * i, sizeof pair);
-        floats[i] = float32_from_bits(pair << 16);
-        odd[i] = float32_from_bits(pair & 0xffff0000u);
-    }
-    if (n % 2)
-        floats[n - 1] = bfloat16_to_float32(halves[n - 1]);
-}
-
-static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t n) {
-    const float *odd = floats + n / 2;
-    for (size_t i = 0; i < n / 2; i++) {
-        uint32_t pair = bfloat16_from_float32(floats[i]) | (uint32_t)bfloat16_from_float32(odd[i]) << 16;
-        memcpy(halves + 2 * i, &pair, sizeof pair);
-    }
-    if (n % 2)
-        halves[n - 1] = bfloat16_from_float32(floats[n - 1]);
-}
 
 MLXDIST_TYPES(KERNELS_OF)
 

@@ -1,11 +1,13 @@
 /* Long arrays through a window, and in pools: right numbers whoever is late, and an error in the middle of a call. */
 #include "seats.h"
 #include "window.c"
+/* As if the cache were small, so that most messages are more than it holds. */
+#define copy_cache_nbytes() ((size_t)1 << 20)
+#include "exchange.c"
 
-#include "mlxdist/exchange.h"
 #include "mlxdist/pool.h"
 
-enum { COUNT = 300000, CALLS = 15 }; /* of int32: some chunks, and a part of one */
+enum { COUNT = 300000, CALLS = 15, CHUNK = 64 << 10 }; /* of int32: more chunks than a trial takes, and a part of one */
 
 static const struct patience for_ever = {SPINS_CROWDED, 0, 1, NULL}, a_while = {SPINS_CROWDED, 0.2, 1, NULL};
 static struct window *first_window;
@@ -15,6 +17,7 @@ static struct window *open_window(struct node *node) {
     struct window *window;
     struct outcome outcome;
     CHECK(window_open(node, &window, &for_ever, &outcome) == OK && window);
+    window->chunk = CHUNK;
     if (board->pids[0] != board->pids[n_seats - 1] || n_seats == 1)
         return window;
     if (node->seat == 0)
@@ -83,10 +86,12 @@ static void all_operations(struct node *node, int seat) {
         for (int64_t i = 0; i < count * n_seats; i++)
             CHECK(y[i] == value((int)(i / count), k, i % count));
         int root = (int)k % n_seats;
-        exchange(node, window, flat_call(BROADCAST, 0, TYPE_INT32, root, count), x, x);
+        int32_t *copied = k % 2 ? x : y;
+        exchange(node, window, flat_call(BROADCAST, 0, TYPE_INT32, root, count), x, copied);
         for (int64_t i = 0; i < count; i++)
-            CHECK(x[i] == value(root, k, i));
+            CHECK(copied[i] == value(root, k, i));
     }
+    CHECK(window->trial.known_for); /* there was one */
     free(x);
     free(y);
     close_window(window);

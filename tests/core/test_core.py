@@ -22,7 +22,7 @@ PROGRAMS = {
     "arrivals": ("segment.c", "wait.c", "call.c", "copy.c"),
     "ends": ("segment.c", "wait.c", "call.c", "copy.c"),
     "long": (
-        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "exchange.c", "copy.c", "method.c"),
+        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "copy.c", "method.c"),
         *(path.name for path in CORE.glob("kernels*.c")),
     ),
     "shared": ("segment.c", "wait.c", "call.c", "copy.c"),

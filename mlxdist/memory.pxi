@@ -1,0 +1,98 @@
+# Memory for results; a part of _core.pyx.
+
+# A page that the system gives anew costs more than what is written to it: what results of some length leave is used
+# again by later ones.
+cdef enum:
+    CACHE_LINE = 64
+    PAGE = 4096
+    HUGE_PAGE = 1 << 21
+    KEPT_FROM = 1 << 14  # bytes; what is shorter the C library does not give back
+    MOST_KEPT = 1 << 28  # bytes in all
+    KEPT_BLOCKS = 16
+
+cdef void *kept[KEPT_BLOCKS]
+cdef size_t kept_nbytes[KEPT_BLOCKS]
+cdef size_t kept_in_all = 0
+cdef int oldest = 0  # of those kept
+
+
+cdef size_t block_nbytes(size_t nbytes) noexcept:
+    """Lengths that differ little share their memory."""
+    cdef size_t grain = HUGE_PAGE if nbytes >= 4 * HUGE_PAGE else PAGE
+    return (nbytes + grain - 1) // grain * grain
+
+
+cdef void let_go(int place) noexcept:
+    global kept_in_all
+    if kept[place] != NULL:
+        kept_in_all -= kept_nbytes[place]
+        free(kept[place])
+        kept[place] = NULL
+
+
+@cython.final
+cdef class _Block:
+    """Memory that begins on a page; it is kept for the next when the last array that uses it goes."""
+
+    cdef void *address
+    cdef size_t nbytes
+
+    def __cinit__(self, size_t nbytes):
+        global kept_in_all
+        cdef int i
+        self.nbytes = block_nbytes(nbytes)
+        for i in range(KEPT_BLOCKS):
+            if kept[i] != NULL and kept_nbytes[i] == self.nbytes:
+                self.address, kept[i] = kept[i], NULL
+                kept_in_all -= self.nbytes
+                return
+        if posix_memalign(&self.address, HUGE_PAGE if self.nbytes >= 4 * HUGE_PAGE else PAGE, self.nbytes):
+            self.address = NULL
+            raise MemoryError(f"[empty] no memory for {nbytes} bytes")
+        copy_use_huge_pages(self.address, self.nbytes)
+
+    def __dealloc__(self):
+        global kept_in_all, oldest
+        if self.address == NULL or self.nbytes > MOST_KEPT:
+            free(self.address)
+            return
+        let_go(oldest)
+        kept[oldest], kept_nbytes[oldest] = self.address, self.nbytes
+        kept_in_all += self.nbytes
+        oldest = (oldest + 1) % KEPT_BLOCKS
+        cdef int i = oldest
+        while kept_in_all > MOST_KEPT:
+            let_go(i)
+            i = (i + 1) % KEPT_BLOCKS
+
+
+cdef cnp.ndarray aligned(int ndim, cnp.npy_intp *shape, cnp.dtype dtype):
+    cdef cnp.npy_intp nbytes = dtype.itemsize
+    cdef object owner
+    cdef char *data
+    cdef int i
+    for i in range(ndim):
+        nbytes *= shape[i]
+    if nbytes >= KEPT_FROM:
+        owner = _Block(nbytes)
+        data = <char *>(<_Block>owner).address
+    else:
+        nbytes += CACHE_LINE
+        owner = cnp.PyArray_EMPTY(1, &nbytes, cnp.NPY_UINT8, 0)
+        data = cnp.PyArray_BYTES(owner)
+        data += -<uintptr_t>data % CACHE_LINE
+    Py_INCREF(dtype)  # the next takes it
+    made = PyArray_NewFromDescr(cnp.ndarray, dtype, ndim, shape, NULL, data, cnp.NPY_ARRAY_CARRAY, NULL)
+    cnp.set_array_base(made, owner)
+    return made
+
+
+def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
+    """An uninitialised array that begins on a cache line: JAX takes such memory without a copy, other it copies."""
+    cdef cnp.npy_intp[64] lengths
+    cdef int i
+    if len(shape) > 64 or math.prod(shape) * dtype.itemsize > sys.maxsize:
+        raise ValueError(f"[empty] shape {shape} of {dtype} is larger than memory can be")
+    for i, length in enumerate(shape):
+        lengths[i] = length
+    return aligned(len(shape), lengths, dtype)
