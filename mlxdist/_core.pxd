@@ -8,7 +8,7 @@ cimport numpy as cnp
 from cpython.ref cimport PyObject
 
 
-cdef extern from "numpy/arrayobject.h":
+cdef extern from "<numpy/arrayobject.h>":
     cnp.ndarray PyArray_NewFromDescr(type, cnp.dtype, int ndim, cnp.npy_intp *shape, cnp.npy_intp *strides, void *data,
                                      int flags, PyObject *)
 
