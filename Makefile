@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 BUILT := build/.built
 # PyPI's for Linux brings 2 GB of CUDA; what is built for CPUs alone says so in its version, and lies elsewhere.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd mlxdist/measure.pxi mlxdist/shared.pxi $(wildcard mlxdist/core/* include/mlxdist/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* include/mlxdist/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
