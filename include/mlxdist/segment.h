@@ -21,9 +21,14 @@ struct segment {
     int file; /* -1 once closed; the memory stays */
 };
 
-/* NOT_SHARED where there is no such memory or too little. All of it is there at once, none comes page by page. */
+/* Addresses for so much; NOT_SHARED where there is no such memory. */
 int segment_create(size_t nbytes, struct ticket *ticket, struct segment *segment, struct outcome *outcome);
 int segment_attach(const struct ticket *ticket, struct segment *segment, struct outcome *outcome);
+/* Have this part of it, near the processor that asks; before anybody uses it, and by one process for all. NOT_SHARED
+ * where there is too little. */
+int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome);
+/* Let the first nbytes, which are there, be seen by this process without a page fault later. */
+void segment_touch(const struct segment *segment, size_t nbytes);
 void segment_unlink(const struct ticket *ticket);
 void segment_close_file(struct segment *segment);
 void segment_free(struct segment *segment);

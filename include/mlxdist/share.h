@@ -4,8 +4,10 @@
 
 #include "mlxdist/node.h"
 
-/* Every seat calls it. NOT_SHARED on all of them where one of them cannot have the memory. */
-int share(struct node *node, size_t nbytes, struct segment *segment, const struct patience *patience,
+/* Every seat calls it. part bytes for each seat, one behind the other, each near the processor of its seat; behind them
+ * `spare` bytes that are there only when segment_reserve has had them. NOT_SHARED on all seats where one of them cannot
+ * have its part. */
+int share(struct node *node, size_t part, size_t spare, struct segment *segment, const struct patience *patience,
           struct outcome *outcome);
 
 #endif

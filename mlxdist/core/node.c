@@ -54,6 +54,7 @@ static int hold(const struct segment *segment, struct node **node, struct outcom
     *node = calloc(1, sizeof **node);
     if (!*node)
         return segment_fails(outcome, "calloc", ENOMEM);
+    segment_touch(segment, segment->nbytes);
     **node = (struct node){.segment = *segment, .memory = (struct memory *)segment->memory, .seat = -1};
     return OK;
 }
@@ -62,9 +63,10 @@ int node_create(int seats, struct ticket *ticket, struct node **node, struct out
     struct segment segment;
     if (seats > NODE_SEATS)
         return segment_fails(outcome, "more ranks on one host than seats", EINVAL);
-    if (segment_create(sizeof(struct memory) + (size_t)seats * sizeof(struct seat), ticket, &segment, outcome))
+    size_t nbytes = sizeof(struct memory) + (size_t)seats * sizeof(struct seat);
+    if (segment_create(nbytes, ticket, &segment, outcome))
         return NOT_SHARED;
-    if (hold(&segment, node, outcome)) {
+    if (segment_reserve(&segment, 0, nbytes, outcome) || hold(&segment, node, outcome)) {
         segment_unlink(ticket);
         segment_free(&segment);
         return NOT_SHARED;

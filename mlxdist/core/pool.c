@@ -24,7 +24,7 @@ int pool_open(struct node *node, size_t nbytes, struct pool **newest, const stru
     size_t part = (nbytes / page + 1) * page;
     if (!pool)
         return segment_fails(outcome, "calloc", ENOMEM);
-    int result = share(node, part * (size_t)node_seats(node), &pool->segment, patience, outcome);
+    int result = share(node, part, 0, &pool->segment, patience, outcome);
     if (result) {
         free(pool);
         return result;

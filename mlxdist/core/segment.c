@@ -18,11 +18,7 @@ int segment_fails(struct outcome *outcome, const char *call, int error) {
 
 /* The token lies before what is handed out. */
 static int map(int file, size_t nbytes, struct segment *segment, struct outcome *outcome) {
-    int flags = MAP_SHARED;
-#ifdef MAP_POPULATE
-    flags |= MAP_POPULATE;
-#endif
-    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, flags, file, 0);
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (memory == MAP_FAILED) {
         int error = errno;
         close(file);
@@ -36,13 +32,30 @@ static uint64_t *token_of(const struct segment *segment) {
     return (uint64_t *)(segment->memory - SEGMENT_LINE);
 }
 
-/* A page that could not be had later would be a SIGBUS. */
-static int reserve(int file, size_t nbytes) {
 #ifdef __linux__
-    return posix_fallocate(file, 0, (off_t)nbytes);
+/* The file may be closed by then; Linux 5.14. */
+static int populate(char *memory, size_t nbytes) {
+    enum { POPULATE_WRITE = 23 };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), head = (size_t)((uintptr_t)memory % page);
+    return madvise(memory - head, nbytes + head, POPULATE_WRITE) ? errno : 0;
+}
+
+int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
+    int error = segment->file < 0 ? populate(segment->memory + at, nbytes)
+                                  : posix_fallocate(segment->file, (off_t)(SEGMENT_LINE + at), (off_t)nbytes);
+    return error ? segment_fails(outcome, "posix_fallocate in /dev/shm", error) : OK;
+}
 #else
-    return ftruncate(file, (off_t)nbytes) ? errno : 0;
+int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
+    (void)segment, (void)at, (void)nbytes, (void)outcome;
+    return OK;
+}
 #endif
+
+void segment_touch(const struct segment *segment, size_t nbytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < nbytes; at += page)
+        atomic_load_explicit((_Atomic char *)(segment->memory + at), memory_order_relaxed);
 }
 
 int segment_create(size_t nbytes, struct ticket *ticket, struct segment *segment, struct outcome *outcome) {
@@ -55,14 +68,19 @@ int segment_create(size_t nbytes, struct ticket *ticket, struct segment *segment
     int file = shm_open(ticket->name, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (file < 0)
         return segment_fails(outcome, "shm_open", errno);
-    int error = reserve(file, nbytes + SEGMENT_LINE);
-    if (error) {
+    if (ftruncate(file, (off_t)(nbytes + SEGMENT_LINE))) {
+        int error = errno;
         segment_unlink(ticket);
         close(file);
-        return segment_fails(outcome, "posix_fallocate in /dev/shm", error);
+        return segment_fails(outcome, "ftruncate in /dev/shm", error);
     }
     if (map(file, nbytes + SEGMENT_LINE, segment, outcome)) {
         segment_unlink(ticket);
+        return NOT_SHARED;
+    }
+    if (segment_reserve(segment, 0, 1, outcome)) {
+        segment_unlink(ticket);
+        segment_free(segment);
         return NOT_SHARED;
     }
     *token_of(segment) = ticket->token;

@@ -17,10 +17,9 @@ struct window {
     struct segment segment;
     struct node *node;
     int seat, seats;
-    size_t chunk;
+    size_t chunk, part;
     struct trial trial;
-    struct progress *progress; /* of each seat */
-    char *slots;               /* WINDOW_SLOTS chunks of each seat */
+    char *memory; /* a part for each seat: its progress, then WINDOW_SLOTS chunks */
     /* Of the call under way. */
     const struct call *call;
     const struct patience *patience;
@@ -45,14 +44,15 @@ int window_open(struct node *node, struct window **window, const struct patience
     opened->seat = node_seat(node);
     opened->seats = node_seats(node);
     opened->chunk = chunk_nbytes(opened->seats);
-    size_t nbytes = (size_t)opened->seats * (sizeof(struct progress) + WINDOW_SLOTS * opened->chunk);
-    int result = opened->seats > WINDOW_SEATS ? NOT_SHARED : share(node, nbytes, &opened->segment, patience, outcome);
+    opened->part = sizeof(struct progress) + WINDOW_SLOTS * opened->chunk;
+    int result = NOT_SHARED;
+    if (opened->seats <= WINDOW_SEATS)
+        result = share(node, opened->part, 0, &opened->segment, patience, outcome);
     if (result) {
         free(opened);
         return result == NOT_SHARED ? OK : result;
     }
-    opened->progress = (struct progress *)opened->segment.memory;
-    opened->slots = opened->segment.memory + (size_t)opened->seats * sizeof(struct progress);
+    opened->memory = opened->segment.memory;
     *window = opened;
     return OK;
 }
@@ -62,8 +62,12 @@ void window_close(struct window *window) {
     free(window);
 }
 
+static _Atomic uint64_t *progress_of(const struct window *window, int seat, enum stage stage) {
+    return &((struct progress *)(window->memory + (size_t)seat * window->part))->line[stage].chunks;
+}
+
 char *window_slot(const struct window *window, int seat, size_t k) {
-    return window->slots + ((size_t)seat * WINDOW_SLOTS + k % WINDOW_SLOTS) * window->chunk;
+    return window->memory + (size_t)seat * window->part + sizeof(struct progress) + k % WINDOW_SLOTS * window->chunk;
 }
 
 struct trial *window_trial(struct window *window) {
@@ -83,8 +87,7 @@ void window_begin(struct window *window, const struct call *call, size_t chunks,
 
 void window_announce(struct window *window, enum stage stage, size_t chunks) {
     copy_fence();
-    atomic_store_explicit(&window->progress[window->seat].line[stage].chunks, window->base + chunks,
-                          memory_order_release);
+    atomic_store_explicit(progress_of(window, window->seat, stage), window->base + chunks, memory_order_release);
 }
 
 struct flags {
@@ -95,7 +98,7 @@ struct flags {
 };
 
 static uint64_t chunks_of(const struct flags *flags, int seat) {
-    return atomic_load_explicit(&flags->window->progress[seat].line[flags->stage].chunks, memory_order_acquire);
+    return atomic_load_explicit(progress_of(flags->window, seat, flags->stage), memory_order_acquire);
 }
 
 static int look_for_flags(void *it, int thorough, struct outcome *outcome) {

@@ -23,8 +23,7 @@ static struct window *open_window(struct node *node) {
     if (node->seat == 0)
         first_window = window;
     meet();
-    window->progress = first_window->progress;
-    window->slots = first_window->slots;
+    window->memory = first_window->memory;
     meet();
     return window;
 }

@@ -97,7 +97,7 @@ static void too_much(void) {
     int files = n_files();
     signal(SIGXFSZ, SIG_IGN); /* as Python does */
     limit(RLIMIT_FSIZE, 100000);
-    refused(node_create(4, &shown, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: File too large");
+    refused(node_create(4, &shown, &node, &outcome), &outcome, "ftruncate in /dev/shm: File too large");
     CHECK(n_files() == files);
     limit(RLIMIT_NOFILE, 0);
     int result = node_create(1, &shown, &node, &outcome);
