@@ -389,7 +389,23 @@ include "shared.pxi"
 cdef list left_with_mpi = []
 
 
-def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name=None) -> None:
+cdef int run(group *ranks, call *made, const void *sendbuf, void *recvbuf, outcome *why) noexcept nogil:
+    if made.operation == SEND:
+        return group_send(ranks, made, sendbuf, why)
+    if made.operation == RECV:
+        return group_recv(ranks, made, recvbuf, why)
+    return group_run(ranks, made, sendbuf, recvbuf, why)
+
+
+cdef int fail_in(Group members, const call *made, owner, str name, outcome *why) except -1:
+    """``owner`` keeps the memory of a message, ``name`` is what the user called if not the operation's own name."""
+    if (made.operation == SEND or made.operation == RECV) and group_is_spent(members.ranks):
+        left_with_mpi.append(owner)
+    own_name = CALLS[made.op] if made.operation == ALLREDUCE else operation_names[made.operation].decode()
+    return fail(name or own_name, why)
+
+
+def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name="") -> None:
     """Carry out OPERATIONS_OF[...] from ``x`` into ``out``; what does not use one of the two is given the same twice.
 
     Args:
@@ -405,16 +421,9 @@ def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, in
     for i in range(SHOWN_DIMENSIONS):
         made.shape[i] = x.shape[i] if i < made.ndim else 0
     with nogil:
-        if operation == SEND:
-            failed = group_send(members.ranks, &made, x.address, &why)
-        elif operation == RECV:
-            failed = group_recv(members.ranks, &made, out.address, &why)
-        else:
-            failed = group_run(members.ranks, &made, x.address, out.address, &why)
+        failed = run(members.ranks, &made, x.address, out.address, &why)
     if failed:
-        if (operation == SEND or operation == RECV) and group_is_spent(members.ranks):
-            left_with_mpi.append(x.owner)
-        fail(name or (CALLS[op] if operation == ALLREDUCE else operation_names[operation].decode()), &why)
+        fail_in(members, &made, x.owner, name, &why)
     raise_interruption()
 
 

@@ -26,62 +26,111 @@ cdef bint has_shape(cnp.ndarray out, int ndim, cnp.npy_intp *shape) noexcept:
     return True
 
 
-cdef cnp.ndarray at_once(int operation, int op, object peer, cnp.ndarray x, members, cnp.ndarray out):
+cdef cnp.ndarray to_receive(shape, dtype):
+    """An array for a message; None where shape or dtype is none of the usual kinds."""
+    cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
+    cdef cnp.npy_intp count = 1
+    cdef int ndim = 0
+    if type(dtype) is type and issubclass(dtype, numpy.generic):
+        dtype = numpy.dtype(dtype)
+    if not isinstance(dtype, numpy.dtype) or element_type_of(dtype) == NO_TYPE:
+        return None
+    for length in shape if type(shape) is tuple else (shape,):
+        if type(length) is not int or not 0 <= length <= MOST_LENGTH or ndim == MOST_DIMENSIONS:
+            return None
+        count *= length
+        if count > MOST_LENGTH:
+            return None
+        lengths[ndim] = length
+        ndim += 1
+    return aligned(ndim, lengths, dtype)
+
+
+cdef cnp.ndarray at_once(int operation, int op, object peer, cnp.ndarray x, members, cnp.ndarray out, str name=""):
     """The result; None where the general way has to do it, or to say what is wrong."""
     cdef Group ranks = the_world if members is None else members if isinstance(members, Group) else None
     cdef outcome why
     cdef call made
     cdef int failed, i, ndim
     cdef int kind = element_type_of(x.descr)
-    cdef cnp.npy_intp[64] shape
+    cdef bint is_message = operation == SEND or operation == RECV
+    cdef cnp.npy_intp[MOST_DIMENSIONS] shape
     cdef char *sendbuf = cnp.PyArray_BYTES(x)
     cdef char *recvbuf
     if ranks is None or ranks.many < 2 or kind == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(x):
         return None
-    if type(peer) is not int or not 0 <= peer < ranks.many:
+    if type(peer) is not int or not 0 <= peer < ranks.many or (is_message and peer == group_rank(ranks.ranks)):
         return None
     if not result_shape(operation, x, ranks.many, &ndim, shape):
         return None
-    if out is None:
+    if operation == SEND:
+        out = x
+    elif out is None:
         out = aligned(ndim, shape, x.descr)
     elif kind != element_type_of(out.descr) or not cnp.PyArray_ISCARRAY(out) or not has_shape(out, ndim, shape):
         return None
     recvbuf = cnp.PyArray_BYTES(out)
-    cdef bint may_be_same = operation == ALLREDUCE or operation == BROADCAST
     if sendbuf < recvbuf + cnp.PyArray_NBYTES(out) and recvbuf < sendbuf + cnp.PyArray_NBYTES(x):
-        if sendbuf != recvbuf or not may_be_same:
+        if sendbuf != recvbuf or operation == ALLGATHER or operation == REDUCE_SCATTER:
             return None
     made.operation, made.op, made.type, made.peer = operation, op, kind, peer
     made.count, made.on_device, made.ndim = cnp.PyArray_SIZE(x), 0, cnp.PyArray_NDIM(x)
     for i in range(SHOWN_DIMENSIONS):
         made.shape[i] = cnp.PyArray_DIM(x, i) if i < made.ndim else 0
     with nogil:
-        failed = group_run(ranks.ranks, &made, sendbuf, recvbuf, &why)
+        failed = run(ranks.ranks, &made, sendbuf, recvbuf, &why)
     if failed:
-        fail(CALLS[op] if operation == ALLREDUCE else operation_names[operation].decode(), &why)
+        fail_in(ranks, &made, out, name, &why)
     raise_interruption()
     return out
 
 
-def fast_path(int operation, int op=0):
-    """Decorate the general form of a collective so that its commonest call is one compiled call."""
+# Each decorates the general form of an operation so that its commonest call is one compiled call.
+
+def _instead_of(general, fast):
+    for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+        setattr(fast, name, getattr(general, name))
+    fast.__wrapped__ = general
+    return fast
+
+
+cdef bint are_plain(x, stream, out):
+    return type(x) is cnp.ndarray and stream is None and (out is None or type(out) is cnp.ndarray)
+
+
+def fast_collective(int operation, int op=0):
+    """all_sum and all that have its arguments."""
     def decorate(general):
-        if operation == BROADCAST:
-            def fast(x, src, *, group=None, stream=None, out=None):
-                if type(x) is cnp.ndarray and stream is None and (out is None or type(out) is cnp.ndarray):
-                    result = at_once(operation, op, src, x, group, out)
-                    if result is not None:
-                        return result
-                return general(x, src, group=group, stream=stream, out=out)
-        else:
-            def fast(x, *, group=None, stream=None, out=None):
-                if type(x) is cnp.ndarray and stream is None and (out is None or type(out) is cnp.ndarray):
-                    result = at_once(operation, op, 0, x, group, out)
-                    if result is not None:
-                        return result
-                return general(x, group=group, stream=stream, out=out)
-        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
-            setattr(fast, name, getattr(general, name))
-        fast.__wrapped__ = general
-        return fast
+        def fast(x, *, group=None, stream=None, out=None):
+            result = at_once(operation, op, 0, x, group, out) if are_plain(x, stream, out) else None
+            return general(x, group=group, stream=stream, out=out) if result is None else result
+        return _instead_of(general, fast)
     return decorate
+
+
+def fast_from(int operation, str name=""):
+    """broadcast and recv_like."""
+    def decorate(general):
+        def fast(x, src, *, group=None, stream=None, out=None):
+            result = at_once(operation, 0, src, x, group, out, name) if are_plain(x, stream, out) else None
+            return general(x, src, group=group, stream=stream, out=out) if result is None else result
+        return _instead_of(general, fast)
+    return decorate
+
+
+def fast_send(general):
+    """send."""
+    def fast(x, dst, *, group=None, stream=None):
+        result = at_once(SEND, 0, dst, x, group, None) if are_plain(x, stream, None) else None
+        return general(x, dst, group=group, stream=stream) if result is None else x
+    return _instead_of(general, fast)
+
+
+def fast_recv(general):
+    """recv."""
+    def fast(shape, dtype, src, *, group=None, stream=None):
+        result = to_receive(shape, dtype) if stream is None else None
+        if result is not None:
+            result = at_once(RECV, 0, src, result, group, result)
+        return general(shape, dtype, src, group=group, stream=stream) if result is None else result
+    return _instead_of(general, fast)

@@ -9,6 +9,8 @@ cdef enum:
     KEPT_FROM = 1 << 14  # bytes; what is shorter the C library does not give back
     MOST_KEPT = 1 << 28  # bytes in all
     KEPT_BLOCKS = 16
+    MOST_DIMENSIONS = 64
+    MOST_LENGTH = 1 << 30  # elements that are looked at no closer
 
 cdef void *kept[KEPT_BLOCKS]
 cdef size_t kept_nbytes[KEPT_BLOCKS]
@@ -89,9 +91,9 @@ cdef cnp.ndarray aligned(int ndim, cnp.npy_intp *shape, cnp.dtype dtype):
 
 def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
     """An uninitialised array that begins on a cache line: JAX takes such memory without a copy, other it copies."""
-    cdef cnp.npy_intp[64] lengths
+    cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
     cdef int i
-    if len(shape) > 64 or math.prod(shape) * dtype.itemsize > sys.maxsize:
+    if len(shape) > MOST_DIMENSIONS or math.prod(shape) * dtype.itemsize > sys.maxsize:
         raise ValueError(f"[empty] shape {shape} of {dtype} is larger than memory can be")
     for i, length in enumerate(shape):
         lengths[i] = length

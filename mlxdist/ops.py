@@ -165,7 +165,7 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
     )
 
 
-@_core.fast_path(ALLREDUCE, SUM)
+@_core.fast_collective(ALLREDUCE, SUM)
 def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
@@ -198,7 +198,7 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(SUM, x, group, stream, out)
 
 
-@_core.fast_path(ALLREDUCE, MAX)
+@_core.fast_collective(ALLREDUCE, MAX)
 def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
@@ -211,7 +211,7 @@ def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(MAX, x, group, stream, out)
 
 
-@_core.fast_path(ALLREDUCE, MIN)
+@_core.fast_collective(ALLREDUCE, MIN)
 def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
@@ -224,7 +224,7 @@ def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out
     return _reduce(MIN, x, group, stream, out)
 
 
-@_core.fast_path(GATHER)
+@_core.fast_collective(GATHER)
 def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """All ranks' ``x``, one behind the other along axis 0, on every rank.
 
@@ -249,7 +249,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
     )
 
 
-@_core.fast_path(SCATTER)
+@_core.fast_collective(SCATTER)
 def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
@@ -277,7 +277,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
     )
 
 
-@_core.fast_path(BROADCAST)
+@_core.fast_from(BROADCAST)
 def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 
@@ -355,6 +355,7 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = No
     return np.ndarray(lengths, wanted.dtype, shared)
 
 
+@_core.fast_send
 def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
     """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
 
@@ -381,6 +382,7 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     return x
 
 
+@_core.fast_recv
 def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
     """An array of ``shape`` and ``dtype`` that rank ``src`` sends.
 
@@ -417,6 +419,7 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
     return framework.result(template, filled)
 
 
+@_core.fast_from(RECV, "recv_like")
 def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 

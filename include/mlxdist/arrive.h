@@ -5,11 +5,12 @@
 
 #include "mlxdist/call.h"
 #include "mlxdist/job.h"
-#include "mlxdist/node.h"
+#include "mlxdist/post.h"
 
 struct ranks {
     struct comm *comm;
     struct node *node; /* NULL: no other rank shares this host's memory */
+    struct post *post; /* NULL: no messages through it */
     int is_whole;      /* all of them do */
     int is_world;
     struct patience patience;

@@ -76,6 +76,10 @@ uint64_t call_fingerprint(const struct call *call);
 /* OK where all agree; else MISMATCH, with who called what as the sequence-th call on the group. */
 int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome);
 
+/* Of SEND and RECV: what is waited for; MISMATCH, since a message of another length or type has come. */
+void call_awaits_peer(const struct call *call, char *text, size_t nbytes);
+int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,6 +3,8 @@
 #ifndef MLXDIST_WAIT_H
 #define MLXDIST_WAIT_H
 
+#include <pthread.h>
+
 #include "mlxdist/types.h"
 
 #ifdef __cplusplus
@@ -34,6 +36,9 @@ struct awaited {
 
 /* OK, TIMED_OUT, INTERRUPTED or what look() reports. */
 int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome);
+
+/* Lock what another thread of this rank may hold for long; OK, TIMED_OUT or INTERRUPTED. */
+int wait_for_turn(pthread_mutex_t *turn, const struct patience *patience, struct outcome *outcome);
 
 /* Seconds of a clock that only goes forward. */
 double wait_now_s(void);

@@ -68,6 +68,8 @@ int ranks_share(struct ranks *ranks, const struct ranks *world, char *not_sharin
     if (!result)
         result = CALL(allreduce, ranks->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome);
     ranks->is_whole = whole;
+    if (!result && ranks->node)
+        result = post_open(ranks->node, &ranks->post, &ranks->patience, outcome);
     struct outcome second;
     int released = CALL(release, local, result ? &second : outcome);
     return result ? result : released;

@@ -108,3 +108,19 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
     add(text, nbytes, "\nlet all of them make the same call; this group cannot be used any more");
     return MISMATCH;
 }
+
+void call_awaits_peer(const struct call *call, char *text, size_t nbytes) {
+    char called[200];
+    call_text(call, called, sizeof called);
+    snprintf(text, nbytes, "%s, rank %d: rank %d has not %s", called, call->rank, call->peer,
+             call->operation == SEND ? "received" : "sent");
+}
+
+int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome) {
+    outcome->what = MISMATCH;
+    snprintf(outcome->text, sizeof outcome->text,
+             "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
+             call->peer, (long long)nbytes, type_name(type), call->rank, (long long)call_nbytes(call),
+             type_name(call->type));
+    return MISMATCH;
+}

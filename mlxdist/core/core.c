@@ -177,6 +177,8 @@ void group_release(struct group *group) {
         pool_sweep(&group->pools);
         if (group->window)
             window_close(group->window);
+        if (group->ranks.post)
+            post_close(group->ranks.post);
         node_close(group->ranks.node);
     }
     pthread_mutex_destroy(&group->turn);
@@ -207,16 +209,6 @@ void group_limit(struct group *group, double limit_s) {
     group->ranks.patience.limit_s = limit_s;
 }
 
-static int look_for_turn(void *it, int thorough, struct outcome *outcome) {
-    (void)thorough, (void)outcome;
-    return !pthread_mutex_trylock(it);
-}
-
-static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
-    (void)it, (void)to_all;
-    snprintf(text, nbytes, "a group that another thread of this rank uses: it has not ended its call");
-}
-
 /* What every operation does first and last. A collective waits for its turn in the group; send and recv do not, or a
  * thread that waits for a message would keep another from sending the one that it waits for. */
 static int enter(struct group *group, struct call *call, struct outcome *outcome) {
@@ -224,8 +216,7 @@ static int enter(struct group *group, struct call *call, struct outcome *outcome
     call->rank = group->ranks.comm->rank;
     if (job_enter(outcome))
         return outcome->what;
-    if (!is_collective || !pthread_mutex_trylock(&group->turn) ||
-        !wait_for(&(struct awaited){look_for_turn, describe_turn, &group->turn, 0}, &group->ranks.patience, outcome)) {
+    if (!is_collective || !wait_for_turn(&group->turn, &group->ranks.patience, outcome)) {
         if (!group_is_spent(group))
             return OK;
         *outcome = group->why_spent;

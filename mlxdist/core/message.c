@@ -46,14 +46,11 @@ static int look_for_message(void *it, int thorough, struct outcome *outcome) {
 static void describe_passage(void *it, int to_all, char *text, size_t nbytes) {
     (void)to_all;
     const struct passage *passage = it;
-    char called[200];
-    call_text(passage->call, called, sizeof called);
-    snprintf(text, nbytes, "%s, rank %d of %d: rank %d has not %s", called, passage->ranks->comm->rank,
-             passage->ranks->comm->size, passage->call->peer, passage->call->operation == SEND ? "received" : "sent");
+    call_awaits_peer(passage->call, text, nbytes);
 }
 
-int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
-                 struct outcome *outcome) {
+static int send_by_mpi(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
+                       struct outcome *outcome) {
     struct passage passage = {ranks, call, 0, {0, 0, 0}, 0, 0};
     *pending = 0;
     if (CALL(send, ranks->comm, sendbuf, call_nbytes(call), call->peer, call->type, &passage.request, outcome))
@@ -73,34 +70,79 @@ static int take(struct passage *passage, void *recvbuf, int *pending, struct out
     return result;
 }
 
+static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
+    outcome->what = OUT_OF_MEMORY;
+    snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes", (long long)nbytes);
+    return OUT_OF_MEMORY;
+}
+
 static int throw_away(struct passage *passage, int *pending, struct outcome *outcome) {
     const struct call *call = passage->call;
     const struct message *message = &passage->message;
-    void *unwanted = malloc(message->nbytes ? (size_t)message->nbytes : 1);
-    if (!unwanted) {
-        outcome->what = OUT_OF_MEMORY;
-        snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes",
-                 (long long)message->nbytes);
-        return OUT_OF_MEMORY;
-    }
+    void *unwanted = malloc((size_t)message->nbytes + 1);
+    if (!unwanted)
+        return out_of_memory(message->nbytes, outcome);
     int result = take(passage, unwanted, pending, outcome);
     if (!*pending)
         free(unwanted);
     if (result)
         return result;
-    outcome->what = MISMATCH;
-    snprintf(outcome->text, sizeof outcome->text,
-             "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
-             call->peer, (long long)message->nbytes, type_name(message->tag), passage->ranks->comm->rank,
-             (long long)call_nbytes(call), type_name(call->type));
-    return MISMATCH;
+    return call_gets_another(call, message->nbytes, message->tag, outcome);
 }
 
-int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
+static int recv_by_mpi(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending,
+                       struct outcome *outcome) {
     struct passage passage = {ranks, call, 0, {0, 0, 0}, 0, 0};
     *pending = 0;
     if (wait_for(&(struct awaited){look_for_message, describe_passage, &passage, 1}, &ranks->patience, outcome))
         return outcome->what;
     int is_expected = passage.message.nbytes == call_nbytes(call) && types_agree(passage.message.tag, call->type);
     return is_expected ? take(&passage, recvbuf, pending, outcome) : throw_away(&passage, pending, outcome);
+}
+
+/* The peer's seat, where messages to and from it go through memory; else -1. */
+static int seat_of_peer(const struct ranks *ranks, const struct call *call) {
+    return ranks->post ? node_seat_of(ranks->node, call->peer) : -1;
+}
+
+int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
+                 struct outcome *outcome) {
+    int seat = seat_of_peer(ranks, call), result = NOT_SHARED;
+    if (seat >= 0)
+        result = post_send(ranks->post, seat, call, sendbuf, call->on_device, pending, &ranks->patience, outcome);
+    return result == NOT_SHARED ? send_by_mpi(ranks, call, sendbuf, pending, outcome) : result;
+}
+
+/* What has come through the host's memory goes to a device by way of MPI, which can: as a message to oneself. */
+static int move_to_device(struct ranks *ranks, const struct call *call, const void *received, void *recvbuf,
+                          int *pending, struct outcome *outcome) {
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    struct call own = *call;
+    struct passage sent = {ranks, &own, 0, {0, 0, 0}, 0, 0};
+    own.peer = ranks->comm->rank;
+    if (wait_for_turn(&turn, &ranks->patience, outcome))
+        return outcome->what;
+    int result = CALL(send, ranks->comm, received, call_nbytes(call), own.peer, call->type, &sent.request, outcome);
+    if (!result)
+        result = recv_by_mpi(ranks, &own, recvbuf, pending, outcome);
+    if (!result)
+        result = wait_for(&(struct awaited){look_for_moved, describe_passage, &sent, 1}, &ranks->patience, outcome);
+    pthread_mutex_unlock(&turn);
+    return result;
+}
+
+int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
+    int seat = seat_of_peer(ranks, call), result = NOT_SHARED;
+    void *here = recvbuf;
+    if (seat >= 0 && call->on_device && !(here = malloc((size_t)call_nbytes(call) + 1)))
+        return out_of_memory(call_nbytes(call), outcome);
+    if (seat >= 0)
+        result = post_recv(ranks->post, seat, call, here, pending, &ranks->patience, outcome);
+    if (result == NOT_SHARED)
+        result = recv_by_mpi(ranks, call, recvbuf, pending, outcome);
+    else if (!result && here != recvbuf)
+        result = move_to_device(ranks, call, here, recvbuf, pending, outcome);
+    if (here != recvbuf && !*pending)
+        free(here);
+    return result;
 }

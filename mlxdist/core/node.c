@@ -47,7 +47,8 @@ struct node {
     struct memory *memory;
     struct node *watch;
     int seat;
-    uint64_t sequence;
+    uint64_t sequence; /* of arrivals */
+    uint64_t calls;    /* of the user's, for words */
 };
 
 static int hold(const struct segment *segment, struct node **node, struct outcome *outcome) {
@@ -272,7 +273,7 @@ static void describe_arrival(void *it, int to_all, char *text, size_t nbytes) {
     }
     call_text(arrival->call, called, sizeof called);
     snprintf(text, nbytes, "%s, call %llu of rank %d on this group: rank%s %s %s not come", called,
-             (unsigned long long)arrival->k, memory->seat[node->seat].rank, n_missing == 1 ? "" : "s", missing,
+             (unsigned long long)node->calls, memory->seat[node->seat].rank, n_missing == 1 ? "" : "s", missing,
              n_missing == 1 ? "has" : "have");
 }
 
@@ -287,7 +288,7 @@ static int compare(const struct node *node, uint64_t k, struct outcome *outcome)
     const struct call *calls[NODE_SEATS];
     for (int i = 0; i < memory->seats; i++)
         calls[i] = &memory->seat[i].calls[k % 2];
-    return calls_differ(calls, memory->seats, k, outcome);
+    return calls_differ(calls, memory->seats, node->calls, outcome);
 }
 
 /* The first to have an opinion on what follows arrival k decides for all. */
@@ -329,6 +330,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
     struct memory *memory = node->memory;
     struct seat *mine = &memory->seat[node->seat];
     uint64_t k = ++node->sequence;
+    node->calls += call->operation != SHARE;
     struct flag *flag = &mine->flags[k % 2];
     if (nbytes)
         memcpy(nbytes <= sizeof flag->payload ? flag->payload : mine->slots[k % 2], payload, nbytes);

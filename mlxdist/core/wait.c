@@ -123,3 +123,19 @@ int wait_for(const struct awaited *awaited, const struct patience *patience, str
             rest(waited_s);
     }
 }
+
+static int look_for_turn(void *it, int thorough, struct outcome *outcome) {
+    (void)thorough, (void)outcome;
+    return !pthread_mutex_trylock(it);
+}
+
+static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
+    (void)it, (void)to_all;
+    snprintf(text, nbytes, "a group that another thread of this rank uses: it has not ended its call");
+}
+
+int wait_for_turn(pthread_mutex_t *turn, const struct patience *patience, struct outcome *outcome) {
+    if (!pthread_mutex_trylock(turn))
+        return OK;
+    return wait_for(&(struct awaited){look_for_turn, describe_turn, turn, 0}, patience, outcome);
+}

@@ -89,7 +89,7 @@ static inline void begin_anew(struct node *node) {
             atomic_store(&node->memory->seat[i].state, SITTING);
         }
     }
-    node->sequence = 0;
+    node->sequence = node->calls = 0;
     meet();
 }
 

@@ -25,6 +25,7 @@ PROGRAMS = {
         *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "copy.c", "method.c"),
         *(path.name for path in CORE.glob("kernels*.c")),
     ),
+    "messages": ("segment.c", "wait.c", "call.c", "copy.c", "share.c"),
     "shared": ("segment.c", "wait.c", "call.c", "copy.c"),
     "verdict": ("segment.c", "call.c", "copy.c"),
     "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),

@@ -34,6 +34,7 @@ ORDER = (
     ("node.h", "node.c"),
     ("share.h", "share.c"),
     ("window.h", "window.c"),
+    ("post.h", "post.c"),
     ("pool.h", "pool.c"),
     ("exchange.h", "exchange.c"),
     ("transport.h", "mpi_impl.h", "mpi_int.c", "mpi_ptr.c", "alone.c"),
