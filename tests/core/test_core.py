@@ -6,6 +6,7 @@ Each file beside this one is a program with tests of its own, see seats.h.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpi
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
 # node.c is a part of every program; what else each is linked with.
 PROGRAMS = {
+    "arithmetic": ("segment.c", "wait.c", "call.c", "copy.c", *(path.name for path in CORE.glob("kernels*.c"))),
     "arrivals": ("segment.c", "wait.c", "call.c", "copy.c"),
     "ends": ("segment.c", "wait.c", "call.c", "copy.c"),
     "long": (
@@ -34,7 +36,10 @@ BUILDS = {
     "plain": ("-O3",),
     "address": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
     "thread": ("-O1", "-fsanitize=thread"),
+    "arm64": ("-O3", "-static"),
 }
+# Another compiler than this machine's, and what runs its programs.
+FOREIGN = {"arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64")}
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "TSAN_OPTIONS": "halt_on_error=1"}
 SKIPPED, TIMEOUT_S = 77, 120
 
@@ -45,11 +50,16 @@ def names(program: str) -> list[str]:
 
 
 @cache
-def compiler() -> str:
-    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if found is None:
-        pytest.skip("there is no C compiler here")
+def compiler(build: str) -> str:
+    names = FOREIGN[build][:1] if build in FOREIGN else ("cc", "gcc", "clang")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None or (build in FOREIGN and platform.machine() == "aarch64"):
+        pytest.skip(f"there is no {names[0]} here" if found is None else "this machine is one itself")
     return found
+
+
+def command_of(build: str, program: Path) -> list[str]:
+    return [*FOREIGN.get(build, ())[1:], str(program)]
 
 
 @cache
@@ -57,8 +67,11 @@ def why_not(folder: Path, build: str) -> str:
     """Empty where the compiler can do it, and what it makes runs here."""
     source, program = folder / f"{build}.c", folder / build
     source.write_text("int main(void) { return 0; }\n")
-    made = subprocess.run([compiler(), *BUILDS[build], source, "-o", program], capture_output=True, text=True)
-    ran = subprocess.run([program], capture_output=True, text=True) if made.returncode == 0 else made
+    made = subprocess.run([compiler(build), *BUILDS[build], source, "-o", program], capture_output=True, text=True)
+    command = command_of(build, program)
+    if not shutil.which(command[0]) and made.returncode == 0:
+        return f"there is no {command[0]}"
+    ran = made if made.returncode else subprocess.run(command, capture_output=True, text=True)
     return ran.stderr or f"status {ran.returncode}" if ran.returncode else ""
 
 
@@ -66,7 +79,8 @@ def why_not(folder: Path, build: str) -> str:
 def built(folder: Path, program: str, build: str) -> Path:
     path = folder / f"{program}.{build}"
     sources = [HERE / f"{program}.c", *(CORE / name for name in PROGRAMS[program])]
-    command = [compiler(), *COMPILE, *BUILDS[build], *map(str, sources), "-o", str(path), "-pthread", "-ldl", "-lm"]
+    options = (*COMPILE, *BUILDS[build], "-pthread", "-o", str(path))
+    command = [compiler(build), *options, *map(str, sources), "-ldl", "-lm"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return path
@@ -83,7 +97,7 @@ def test_core(folder: Path, build: str, program: str, name: str) -> None:
     if reason := why_not(folder, build):
         pytest.skip(f"{' '.join(BUILDS[build])} cannot be used here: {reason}")
     finished = subprocess.run(
-        [built(folder, program, build), name],
+        [*command_of(build, built(folder, program, build)), name],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -20,6 +20,15 @@ def test_on_ranks(mpi: mpis.MPI, size: int) -> None:
     assert " failed" not in finished
 
 
+def test_eight_ranks(two: mpis.MPI) -> None:
+    """What depends on how many share the memory."""
+    files = (f"tests/parallel/test_{name}.py" for name in ("thresholds", "shared", "messages"))
+    command = [*PYTEST[:-2], *files]
+    finished = run(two.command(8, *command), timeout_s=TIMEOUT_S, **two.environment(), MLXDIST_TEST_SIZE="8")
+    assert finished.status == 0, finished.output
+    assert " passed" in finished
+
+
 def test_alone() -> None:
     finished = run(PYTEST, timeout_s=TIMEOUT_S, MLXDIST_TEST_SIZE="1")
     assert finished.status == 0, finished.output

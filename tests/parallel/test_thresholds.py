@@ -6,12 +6,15 @@ import functools
 
 import numpy as np
 import pytest
-from parallel.reference import assert_numbers, values
+from parallel.reference import NAMES, assert_numbers, dtype_of, values
 
 import mlxdist as dist
 
-SLOT, CHUNK = 32 << 10, 512 << 10
-NBYTES = sorted({edge + step for edge in (SLOT, CHUNK, 4 * CHUNK, 5 * CHUNK) for step in (-64, -8, 0, 8, 48, 64, 4096)})
+SHORT, SLOT, CHUNK = (6 << 10, 12 << 10), 32 << 10, 512 << 10
+MOST = 4200
+NBYTES = sorted(
+    {edge + step for edge in (*SHORT, SLOT, CHUNK, 4 * CHUNK, 5 * CHUNK) for step in (-64, -8, 0, 8, 48, 64, 4096)}
+)
 
 
 def at(offset: int, x: np.ndarray) -> np.ndarray:
@@ -51,7 +54,7 @@ def test_alignment(world: dist.Group, name: str, offset: int) -> None:
         assert not raw[begin + out.nbytes :].any()
 
 
-@pytest.mark.parametrize("nbytes", [SLOT + 8, CHUNK + 8, 9 * CHUNK + 24])
+@pytest.mark.parametrize("nbytes", [*(edge + 8 for edge in SHORT), SLOT + 8, CHUNK + 8, 9 * CHUNK + 24])
 def test_the_other_operations(world: dist.Group, nbytes: int) -> None:
     size, count = world.size(), nbytes // 8
     inputs = [values("int64", (count,), rank) for rank in range(size)]
@@ -65,9 +68,19 @@ def test_the_other_operations(world: dist.Group, nbytes: int) -> None:
     np.testing.assert_array_equal(dist.all_min(inputs[world.rank()]), np.min(inputs, axis=0))
 
 
-def test_every_short_length(world: dist.Group) -> None:
-    """0 to 4,200 elements, on every rank the same numbers."""
-    x = np.arange(4200, dtype=np.float32) + world.rank()
-    expected = (np.arange(4200, dtype=np.float64) * world.size() + sum(range(world.size()))).astype(np.float32)
-    for count in [*range(0, 300), *range(300, 4201, 13), 4200]:
-        np.testing.assert_array_equal(dist.all_sum(x[:count]), expected[:count])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_short_length(world: dist.Group, name: str) -> None:
+    """0 to 4,200 elements; numbers whose sums are exact in every dtype."""
+    numbers = np.arange(MOST) % (2 if name == "bool" else 4)
+    x = (numbers * (world.rank() + 1)).astype(dtype_of(name))
+    each = [numbers * (rank + 1) for rank in range(world.size())]
+    expected = {
+        dist.all_sum: np.sum(each, axis=0).astype(x.dtype),
+        dist.all_max: np.max(each, axis=0).astype(x.dtype),
+        dist.all_min: np.min(each, axis=0).astype(x.dtype),
+    }
+    for count in range(MOST + 1):
+        operation = dist.all_sum if count % 2 else (dist.all_max, dist.all_min)[count // 2 % 2]
+        begin = MOST - count if count % 3 else 0  # aligned or not
+        result = operation(x[begin : begin + count])
+        assert result.tobytes() == expected[operation][begin : begin + count].tobytes(), count
