@@ -56,6 +56,7 @@ def run(mpirun: str, libmpi: str, backend: str) -> dict[str, float]:
 
 
 def main(mpirun: str, libmpi: str, rounds: str = "3") -> None:
+    """Print a line a case."""
     turns = [{backend: run(mpirun, libmpi, backend) for backend in BACKENDS} for _ in range(int(rounds))]
     for case in turns[0]["mlx"]:
         own_s, ours_s = (statistics.median(turn[backend][case] for turn in turns) for backend in BACKENDS)

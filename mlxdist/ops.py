@@ -364,7 +364,8 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     Raises:
         TypeError: x cannot be communicated; dst is no int.
         ValueError: dst is not in the group or this rank itself; the group has one rank, or is closed.
-        PeerError, TimeoutError: dst has died, or not received within the time limit; the group cannot be used any more.
+        PeerError, TimeoutError: dst has died, or not received within the time limit; the group cannot be used any more,
+            unless nothing of the message had gone.
 
     Example:
         >>> mlxdist.send(np.arange(4), 1)

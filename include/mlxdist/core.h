@@ -58,7 +58,8 @@ struct pool;
 int group_empty(struct group *group, int64_t nbytes, struct pool **pool, void **memory, struct outcome *outcome);
 void group_free(struct group *group, struct pool *pool);
 
-/* After a failed send the buffer still belongs to MPI, and the group is spent. */
+/* After a send that failed in its middle the buffer may still belong to MPI, and the group is spent; so it is after
+ * PEER_DIED. */
 int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
 /* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. After that and after
  * TIMED_OUT or INTERRUPTED the group is as good as before, unless in the middle of a message: then the buffer still

@@ -416,7 +416,7 @@ int group_send(struct group *group, struct call *call, const void *sendbuf, stru
     if (enter(group, call, outcome))
         return outcome->what;
     int result = message_send(&group->ranks, call, sendbuf, &pending, outcome);
-    if (pending)
+    if (pending || result == PEER_DIED)
         spend(group, outcome);
     return leave(group, call, result);
 }
