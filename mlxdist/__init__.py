@@ -6,6 +6,7 @@
 """
 
 from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
+from mlxdist.gradients import average_gradients
 from mlxdist.ops import (
     all_gather,
     all_max,
@@ -36,6 +37,7 @@ __all__ = [
     "all_max",
     "all_min",
     "all_sum",
+    "average_gradients",
     "barrier",
     "broadcast",
     "empty",

@@ -56,6 +56,7 @@ cdef extern from "mlxdist/abi.h" nogil:
 
 cdef extern from "mlxdist/kernels.h" nogil:
     void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
+    int divide_by(element_type type, void *numbers, size_t count, int n)
     const char *kernels_variant(int i)
     int kernels_choose(const char *name)
     const char *kernels_chosen()

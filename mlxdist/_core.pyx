@@ -16,10 +16,12 @@ from mlxdist import errors
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 cimport numpy as cnp
 
@@ -180,6 +182,11 @@ def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
         pointers[i] = cnp.PyArray_DATA(x)
     reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
            cnp.PyArray_DATA(output), cnp.PyArray_SIZE(output))
+
+
+def divide_locally(cnp.ndarray numbers, int n) -> None:
+    """Divide a contiguous array of floats or complex numbers by ``n`` in place."""
+    divide_by(<element_type>element_type_of(numbers.descr), cnp.PyArray_DATA(numbers), cnp.PyArray_SIZE(numbers), n)
 
 
 @cython.final
@@ -428,4 +435,5 @@ def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, in
 
 
 include "at_once.pxi"
+include "gradients.pxi"
 include "measure.pxi"

@@ -10,11 +10,13 @@ Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import re
 import sys
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from mlxdist import _core, config, errors
@@ -90,9 +92,9 @@ def finish() -> None:
 
 
 def group_of(group: _core.Group, meaning: str = "reduction", root: int = 0) -> Any:
-    """MLX's group of the same ranks; made once."""
+    """MLX's group of the same ranks; made once. See mlx_libmpi.h for what it means."""
     world = install()
-    if (group is _core.world() and meaning == "reduction") or world.size() == 1:
+    if (group is _core.world() and (meaning, root) == ("reduction", 0)) or world.size() == 1:
         return world
     known = _groups.setdefault(group, {})
     if (meaning, root) not in known:
@@ -143,6 +145,20 @@ def recv_like(x: Any, src: int, group: _core.Group, stream: Any, out: object) ->
 
     _check("recv_like", x.size, stream, out)
     return mx.distributed.recv_like(x, src, group=group_of(group), stream=stream)
+
+
+def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int) -> list[Any]:
+    """The means of several arrays of one dtype over all ranks, by one sum; ranks whose digests differ raise."""
+    import mlx.core as mx
+
+    flat = xs[0] if len(xs) == 1 else mx.concatenate([x.reshape(-1) for x in xs])
+    _check("average_gradients", flat.size, stream)
+    total = mx.distributed.all_sum(flat, group=group_of(group, root=digest), stream=stream)
+    mean = total / group.size()
+    if len(xs) == 1:
+        return [mean]
+    *ends, _ = itertools.accumulate(x.size for x in xs)
+    return [part.reshape(x.shape) for part, x in zip(mx.split(mean, ends), xs, strict=True)]
 
 
 def sum_scatter(x: Any, group: _core.Group, stream: Any, out: object) -> Any:

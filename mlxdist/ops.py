@@ -24,7 +24,7 @@ ALLREDUCE, SCATTER, GATHER, BROADCAST, BARRIER, SEND, RECV = map(
 NOTHING = _core.Buffer(0, 0, 0, None, ())
 
 
-def _members(call: str, group: object) -> _core.Group:
+def members_of(call: str, group: object) -> _core.Group:
     """The group that is meant, still open."""
     if group is None:
         group = _core.world() or world.init()
@@ -152,7 +152,7 @@ def _collective(
 
 def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
     call = _core.CALLS[op]
-    members = _members(call, group)
+    members = members_of(call, group)
     return _collective(
         call,
         x,
@@ -236,7 +236,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
 
     As ``mx.distributed.all_gather``; MPI_Allgather (MPI 4.1, section 6.7).
     """
-    members = _members("all_gather", group)
+    members = members_of("all_gather", group)
     return _collective(
         "all_gather",
         x,
@@ -264,7 +264,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
 
     As ``mx.distributed.sum_scatter``; MPI_Reduce_scatter_block (MPI 4.1, section 6.10.1).
     """
-    members = _members("sum_scatter", group)
+    members = members_of("sum_scatter", group)
     return _collective(
         "sum_scatter",
         x,
@@ -292,7 +292,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
 
     MPI_Bcast (MPI 4.1, section 6.4).
     """
-    members = _members("broadcast", group)
+    members = members_of("broadcast", group)
     root = _peer("broadcast", "src", src, members, other=False)
 
     def run(framework: arrays.Framework, x: Any, out: _core.Buffer) -> None:
@@ -320,7 +320,7 @@ def barrier(*, group: world.Group | None = None) -> None:
 
     MPI_Barrier (MPI 4.1, section 6.3).
     """
-    _core.communicate(_members("barrier", group), BARRIER, NOTHING, NOTHING)
+    _core.communicate(members_of("barrier", group), BARRIER, NOTHING, NOTHING)
 
 
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = None) -> np.ndarray:
@@ -344,7 +344,7 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = No
         >>> gradient = mlxdist.empty(1_000_000, np.float32)
         >>> mlxdist.all_sum(gradient, out=gradient)
     """
-    members = _members("empty", group)
+    members = members_of("empty", group)
     lengths = _shape("empty", shape)
     wanted = numpy.template("empty", dtype)
     if wanted is None:
@@ -372,7 +372,7 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
 
     As ``mx.distributed.send``; MPI_Send (MPI 4.1, section 3.2).
     """
-    members = _members("send", group)
+    members = members_of("send", group)
     _peers_exist("send", members)
     rank = _peer("send", "dst", dst, members)
     if mlx.owns(x):
@@ -404,7 +404,7 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
 
     As ``mx.distributed.recv``; MPI_Improbe and MPI_Imrecv (MPI 4.1, section 3.8.2).
     """
-    members = _members("recv", group)
+    members = members_of("recv", group)
     _peers_exist("recv", members)
     rank = _peer("recv", "src", src, members)
     lengths = _shape("recv", shape)
@@ -431,7 +431,7 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
 
     As ``mx.distributed.recv_like``.
     """
-    members = _members("recv_like", group)
+    members = members_of("recv_like", group)
     _peers_exist("recv_like", members)
     rank = _peer("recv_like", "src", src, members)
     if mlx.owns(x):

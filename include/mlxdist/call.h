@@ -34,7 +34,7 @@ struct call {
     int operation;
     int op;        /* ALLREDUCE, REDUCE_SCATTER */
     int type;      /* an element_type, or HALF_UNNAMED */
-    int peer;      /* BROADCAST: root; SEND, RECV: whom */
+    int peer;      /* BROADCAST: root; SEND, RECV: whom; ALLREDUCE: 0, or a digest of what the elements are */
     int64_t count; /* elements of the input */
     int on_device; /* the buffers are not the host's memory */
     int rank;      /* of the caller, filled in by core */

@@ -1,4 +1,4 @@
-/* Arithmetic on arrays: reduce several inputs into one output. Knows nothing of MPI or of ranks. */
+/* Arithmetic on arrays: reduce several inputs into one output, divide. Knows nothing of MPI or of ranks. */
 #ifndef MLXDIST_KERNELS_H
 #define MLXDIST_KERNELS_H
 
@@ -17,12 +17,16 @@ extern "C" {
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count);
 
+/* numbers[i] /= n, rounded once to the type; 0: integers and bool, which would not stay what they are, are as before.
+ */
+int divide_by(enum element_type type, void *numbers, size_t count, int n);
+
 /* The same for one type and op. Every variant gives the same bits. */
-typedef void kernel(const void *const *inputs, int n_inputs, void *output, size_t count);
-extern kernel *const kernels_plain[ELEMENT_TYPES][REDUCTIONS];
-extern kernel *const kernels_avx2[ELEMENT_TYPES][REDUCTIONS];
-extern kernel *const kernels_avx512[ELEMENT_TYPES][REDUCTIONS];
-extern kernel *const kernels_neon[ELEMENT_TYPES][REDUCTIONS];
+struct kernels {
+    void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
+    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */
+};
+extern const struct kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
 /* Names of the variants that this build has, the best first; NULL after the last. */
 const char *kernels_variant(int i);

@@ -10,7 +10,8 @@ extern "C" {
 #endif
 
 /* MLX knows only MPI_Allreduce on a communicator, so a communicator may mean something else: with MEANS_SUM_SCATTER
- * an all_sum fills only this rank's part of the output, with MEANS_BROADCAST it gives everybody root's array. */
+ * an all_sum fills only this rank's part of the output, with MEANS_BROADCAST it gives everybody root's array. The root
+ * of MEANS_REDUCTION is the peer of its calls, a digest. */
 enum mlx_meaning { MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST };
 
 /* This thread's next MPI_Comm_split communicates nothing and returns this group with this meaning. */

@@ -5,6 +5,7 @@ A framework is looked for among what the program has imported; nothing is import
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mlxdist import _core
@@ -43,6 +44,21 @@ class Framework(Protocol):
 
     def assign(self, target: Any, source: Any) -> None:
         """Copy the elements; each is an array of this framework or the owner of a Buffer of its."""
+
+    def is_changeable(self, array: Any) -> bool:
+        """Whether ``assign`` can write to it."""
+
+    def changed(self, arrays: Sequence[Any]) -> None:
+        """Their memory was written to without the framework."""
+
+    def is_on_device(self, array: Any) -> bool:
+        """Whether the framework should join and divide such arrays where they are, not the core in host memory."""
+
+    def joined(self, arrays: Sequence[Any]) -> Any:
+        """A copy of the elements of arrays of one dtype, one array behind the other, that can be written to."""
+
+    def quotient(self, array: Any, n: int) -> Any:
+        """What ``joined`` made, divided by ``n``; integers and bool give float32, as in MLX."""
 
 
 # What none of them owns becomes a NumPy array or is refused. MLX's arrays are lazy and have a way of their own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,29 @@ def assign(target: Any, source: Any) -> None:
     else:
         sys.modules["cupy"].copyto(target, source)
         _wait(target)
+
+
+def is_changeable(array: Any) -> bool:
+    """Always."""
+    return True
+
+
+def changed(arrays: Sequence[Any]) -> None:
+    """Nothing has to know."""
+
+
+def is_on_device(array: Any) -> bool:
+    """Always."""
+    return True
+
+
+def joined(arrays: Sequence[Any]) -> Any:
+    """On their device, in C order."""
+    with arrays[0].device:
+        return sys.modules["cupy"].concatenate([array.reshape(-1) for array in arrays])
+
+
+def quotient(array: Any, n: int) -> Any:
+    """CuPy's own; NumPy's kind of bfloat16 is V."""
+    with array.device:
+        return (array if array.dtype.kind in "fcV" else array.astype(np.float32)) / n

@@ -6,6 +6,7 @@ They cannot be written to, by JAX's promise to its compiler. So arrays on a GPU 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,3 +82,27 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
 def assign(target: Any, source: Any) -> None:
     """Into memory that JAX has not seen yet."""
     np.copyto(target, np.asarray(source))
+
+
+def is_changeable(array: Any) -> bool:
+    """Never."""
+    return False
+
+
+def changed(arrays: Sequence[Any]) -> None:
+    """Nothing has to know."""
+
+
+def is_on_device(array: Any) -> bool:
+    """They go through host memory anyway."""
+    return False
+
+
+def joined(arrays: Sequence[Any]) -> Any:
+    """Of NumPy, since JAX's could not be written to."""
+    return host.joined([np.asarray(array) for array in arrays])
+
+
+def quotient(array: Any, n: int) -> Any:
+    """Of NumPy."""
+    return host.quotient(array, n)

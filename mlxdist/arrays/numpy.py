@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,27 @@ def result(array: np.ndarray, buffer: _core.Buffer) -> Any:
 def assign(target: np.ndarray, source: np.ndarray) -> None:
     """NumPy's own copy."""
     np.copyto(target, source)
+
+
+def is_changeable(array: np.ndarray) -> bool:
+    """Not what is read-only."""
+    return array.flags.writeable
+
+
+def changed(arrays: Sequence[np.ndarray]) -> None:
+    """Nothing has to know."""
+
+
+def is_on_device(array: np.ndarray) -> bool:
+    """Never."""
+    return False
+
+
+def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """In C order."""
+    return np.concatenate([array.reshape(-1) for array in arrays])
+
+
+def quotient(array: np.ndarray, n: int) -> np.ndarray:
+    """Of integers; the core divides all others."""
+    return array.astype(np.float32) / np.float32(n)

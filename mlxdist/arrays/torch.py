@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from mlxdist import _core
@@ -58,8 +59,7 @@ def writable(call: str, out: Any) -> Any:
         raise ValueError(f"[{call}] out is a lazy conjugate or negative: give a tensor that holds its values")
     if not out.is_contiguous():
         raise ValueError(f"[{call}] out is not contiguous: give a tensor in C order")
-    if not out.is_inference():
-        sys.modules["torch"].autograd.graph.increment_version(out)
+    changed([out])
     return out
 
 
@@ -122,3 +122,32 @@ def assign(target: Any, source: Any) -> None:
         target.copy_(source)
     if target.device.type == "cuda":
         torch.cuda.current_stream(target.device).synchronize()
+
+
+def is_changeable(array: Any) -> bool:
+    """Not what was expanded: several of its elements are one place in memory."""
+    apart = (stride or length < 2 for length, stride in zip(array.shape, array.stride(), strict=True))
+    return array.numel() == 0 or all(apart)
+
+
+def changed(arrays: Sequence[Any]) -> None:
+    """Autograd has to know."""
+    increment = sys.modules["torch"].autograd.graph.increment_version
+    for array in arrays:
+        if not array.is_inference():
+            increment(array)
+
+
+def is_on_device(array: Any) -> bool:
+    """On any but the CPU."""
+    return bool(array.device.type != "cpu")
+
+
+def joined(arrays: Sequence[Any]) -> Any:
+    """On their device."""
+    return sys.modules["torch"].cat([array.reshape(-1) for array in arrays])
+
+
+def quotient(array: Any, n: int) -> Any:
+    """Torch's own; of integers not in its default dtype, which may be another."""
+    return (array if array.is_floating_point() or array.is_complex() else array.float()) / n

@@ -42,6 +42,8 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
         add(text, nbytes, " from rank %d", call->peer);
     else if (call->operation == SEND)
         add(text, nbytes, " to rank %d", call->peer);
+    else if (call->operation == ALLREDUCE && call->peer)
+        add(text, nbytes, " of tree %08x", (unsigned)call->peer);
 }
 
 static int is_half(int type) {

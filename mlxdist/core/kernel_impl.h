@@ -159,6 +159,32 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
         } \
     }
 
+/* numbers[i] /= n; of a complex number both parts, so that infinities and signs of zeros stay what they are. */
+#define DIVISION(name, T, real) \
+    static TARGET void name##_divide(void *numbers, size_t count, int n) { \
+        real *x = numbers, by = (real)n; \
+        for (size_t i = 0; i < count * (sizeof(T) / sizeof(real)); i++) \
+            x[i] /= by; \
+    }
+#define HALF_DIVISION(name) \
+    static TARGET void name##_divide(void *numbers, size_t count, int n) { \
+        float block[BLOCK], by = (float)n; \
+        for (size_t start = 0; start < count; start += BLOCK) { \
+            uint16_t *x = (uint16_t *)numbers + start; \
+            size_t left = count - start < BLOCK ? count - start : BLOCK; \
+            name##_load(x, block, left); \
+            for (size_t i = 0; i < left; i++) \
+                block[i] /= by; \
+            name##_store(block, x, left); \
+        } \
+    }
+DIVISION(FLOAT32, float, float)
+DIVISION(FLOAT64, double, double)
+DIVISION(COMPLEX64, struct complex64, float)
+DIVISION(COMPLEX128, struct complex128, double)
+HALF_DIVISION(FLOAT16)
+HALF_DIVISION(BFLOAT16)
+
 #define KERNELS_OF(name, numpy, T, arithmetic, mpi) arithmetic##_KERNELS(name, T)
 #define LOGICAL_KERNELS(name, T) PLAIN_KERNELS(name, T, LOGICAL)
 #define INTEGER_KERNELS(name, T) PLAIN_KERNELS(name, T, INTEGER)
@@ -181,4 +207,15 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
 MLXDIST_TYPES(KERNELS_OF)
 
 #define ROW(name, ...) {name##_reduce_SUM, name##_reduce_MAX, name##_reduce_MIN},
-kernel *const VARIANT[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(ROW)};
+const struct kernels VARIANT = {
+    .reduce = {MLXDIST_TYPES(ROW)},
+    .divide =
+        {
+            [TYPE_FLOAT16] = FLOAT16_divide,
+            [TYPE_BFLOAT16] = BFLOAT16_divide,
+            [TYPE_FLOAT32] = FLOAT32_divide,
+            [TYPE_FLOAT64] = FLOAT64_divide,
+            [TYPE_COMPLEX64] = COMPLEX64_divide,
+            [TYPE_COMPLEX128] = COMPLEX128_divide,
+        },
+};

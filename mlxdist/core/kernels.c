@@ -31,15 +31,15 @@ static int has_avx512(void) {
 static const struct variant {
     const char *name;
     int (*is_usable)(void);
-    kernel *const (*kernels)[REDUCTIONS];
+    const struct kernels *kernels;
 } variants[] = {
 #ifdef __x86_64__
-    {"avx512", has_avx512, kernels_avx512},
-    {"avx2", has_avx2, kernels_avx2},
+    {"avx512", has_avx512, &kernels_avx512},
+    {"avx2", has_avx2, &kernels_avx2},
 #elif defined(__aarch64__)
-    {"neon", always, kernels_neon},
+    {"neon", always, &kernels_neon},
 #endif
-    {"plain", always, kernels_plain},
+    {"plain", always, &kernels_plain},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -70,5 +70,12 @@ const char *kernels_chosen(void) {
 
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count) {
-    present()->kernels[type][op](inputs, n_inputs, output, count);
+    present()->kernels->reduce[type][op](inputs, n_inputs, output, count);
+}
+
+int divide_by(enum element_type type, void *numbers, size_t count, int n) {
+    void (*divider)(void *, size_t, int) = present()->kernels->divide[type];
+    if (divider)
+        divider(numbers, count, n);
+    return divider != NULL;
 }

@@ -239,7 +239,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
     group *ranks = ranks_of(comm, CALLS[op]);
-    call call = flat_call(ALLREDUCE, op, type, 0, n);
+    call call = flat_call(ALLREDUCE, op, type, comm->root, n);
     if (comm->meaning == MEANS_REDUCTION) {
         if (group_run(ranks, &call, from, recvbuf, &outcome))
             fail(CALLS[op], outcome.text);

@@ -56,6 +56,20 @@ class Array:
     def size(self) -> int:
         return self.memory.size
 
+    def reshape(self, shape: Any) -> Array:
+        current.synchronize()
+        return Array(self.memory.reshape(shape))
+
+    def __getitem__(self, place: slice) -> Array:
+        return Array(self.memory[place])
+
+    def astype(self, dtype: Any) -> Array:
+        return later(self.memory, np.zeros(self.shape, dtype))
+
+    def __truediv__(self, n: int) -> Array:
+        current.synchronize()
+        return Array(self.memory / n)
+
     def copy(self, order: str = "C") -> Array:
         return later(self.memory, np.zeros(self.shape, self.dtype))
 
@@ -91,6 +105,7 @@ def module() -> types.ModuleType:
     cupy.ndarray = Array
     cupy.asarray = asarray
     cupy.empty = lambda shape, dtype: Array(np.empty(shape, dtype))
+    cupy.concatenate = lambda arrays: Array(np.concatenate([array.memory for array in arrays]))
     cupy.copyto = lambda target, source: later(source.memory, target.memory)
     cupy.may_share_memory = lambda a, b: np.may_share_memory(a.memory, b.memory)
     cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: current, Stream=Stream)

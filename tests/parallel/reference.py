@@ -98,6 +98,27 @@ def reduced(call: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([pick(column) for column in columns], wide).astype(dtype).reshape(shape)
 
 
+def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum in the dtype, divided and rounded once more; of integers and bool the float32 quotient."""
+    total, n = reduced("all_sum", arrays), len(arrays)
+    if n == 1:
+        return total
+    if total.dtype.name not in (*REALS, *COMPLEX):
+        return total.astype(np.float32) / np.float32(n)
+    return quotient(total, n)
+
+
+def quotient(x: np.ndarray, n: int) -> np.ndarray:
+    """Both parts of complex numbers; by way of float64, which has more than twice the digits of what is narrower."""
+    if x.dtype.name in COMPLEX:
+        made = np.empty_like(x)
+        made.real, made.imag = np.float64(x.real) / n, np.float64(x.imag) / n
+        return made
+    with np.errstate(all="ignore"):
+        exact = x.astype(np.float64) / n
+        return (rounded(exact, x.dtype.name) if x.dtype.name in HALVES else exact).astype(x.dtype)
+
+
 def wide_of(name: str) -> Any:
     return np.complex128 if name in COMPLEX else np.float64 if name in REALS else dtype_of(name)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel import fake_cupy
-from parallel.reference import NAMES, assert_same, reduced, values
+from parallel.reference import NAMES, assert_same, mean, reduced, values
 from parallel.refused import SIZE, WORLD, assert_refused, case
 from parallel.ring import around, needs_peers
 
@@ -90,6 +90,23 @@ def check(run: Callable[..., Any], x: Any, expected: np.ndarray, each: list[np.n
         again = type(x)(x.memory.copy())
         assert run(again, out=again) is again
         assert_same(again.memory, expected)
+
+
+@pytest.mark.parametrize("all_reduce_size", [0, 30, 32 * 1024**2])
+def test_average_gradients(world: dist.Group, aware: bool, all_reduce_size: int) -> None:
+    """Joined and divided on the device: in place but for integers, also in Fortran order."""
+    tree = {
+        (name, shape, kind): made(values(name, shape, world.rank()))
+        for name in ("float32", "float16", "float64", "int32", "bool")
+        for shape in SHAPES
+        for kind, made in MADE.items()
+    }
+    averaged = dist.average_gradients(tree, all_reduce_size=all_reduce_size)
+    for (name, shape, kind), given in tree.items():
+        result = averaged[name, shape, kind]
+        fake_cupy.current.synchronize()
+        assert (result is given) == (name.startswith("float") or SIZE == 1)
+        assert_same(np.array(result.memory, order="C"), mean([values(name, shape, rank) for rank in range(SIZE)]))
 
 
 def test_messages(world: dist.Group, aware: bool) -> None:

@@ -62,8 +62,14 @@ def train(x: Any, y: Any, average: Any, transform: Any) -> tuple[list[float], di
     return losses, {name: np.array(value) for name, value in tree_flatten(network.parameters())}
 
 
+AVERAGES = pytest.mark.parametrize(
+    "average", [nn.average_gradients, dist.average_gradients], ids=["mlx.nn's", "mlxdist's"]
+)
+
+
+@AVERAGES
 @pytest.mark.parametrize("all_reduce_size", [0, 100, 32 * 1024**2], ids=["each", "small buckets", "one bucket"])
-def test_average_gradients(world: dist.Group, all_reduce_size: int) -> None:
+def test_average_gradients(world: dist.Group, average: Any, all_reduce_size: int) -> None:
     def gradients(rank: int) -> dict[str, Any]:
         random = np.random.default_rng(rank)
         return {"a": random.normal(size=(5, 3)), "b": [random.normal(size=7), {"c": random.normal(size=(2, 2))}]}
@@ -71,19 +77,20 @@ def test_average_gradients(world: dist.Group, all_reduce_size: int) -> None:
     def as_mlx(tree: Any) -> Any:
         return nn.utils.tree_map(lambda leaf: mx.array(leaf, dtype=mx.float32), tree)
 
-    averaged = nn.average_gradients(as_mlx(gradients(world.rank())), all_reduce_size=all_reduce_size)
+    averaged = average(as_mlx(gradients(world.rank())), all_reduce_size=all_reduce_size)
     everybodys = [tree_flatten(gradients(rank)) for rank in range(world.size())]
     for name, value in tree_flatten(averaged):
         expected = np.mean([dict(leaves)[name] for leaves in everybodys], axis=0)
         np.testing.assert_allclose(np.array(value), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_data_parallel_training_is_full_batch_training(world: dist.Group) -> None:
+@AVERAGES
+def test_data_parallel_training_is_full_batch_training(world: dist.Group, average: Any) -> None:
     if world.size() > 2:
         pytest.skip("the same on 2 ranks, where it takes less long")
     x, y = samples()
     mine = slice(world.rank(), None, world.size())
-    losses, parameters = train(x[mine], y[mine], nn.average_gradients, mx.compile)
+    losses, parameters = train(x[mine], y[mine], average, mx.compile)
     full_losses, full_parameters = train(x, y, lambda gradients: gradients, lambda step, **state: step)
     np.testing.assert_allclose(losses, full_losses, rtol=1e-5)
     assert full_losses[-1] < 0.9 * full_losses[0]

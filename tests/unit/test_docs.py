@@ -28,6 +28,10 @@ SIGNATURES: dict[str, tuple[list[str], list[str]]] = {
     "send": (["x", "dst"], ["group=None", "stream=None"]),
     "recv": (["shape", "dtype", "src"], ["group=None", "stream=None"]),
     "recv_like": (["x", "src"], ["group=None", "stream=None"]),
+    "average_gradients": (
+        ["gradients", "group=None", "all_reduce_size=33554432", "communication_stream=None"],
+        [],
+    ),
     "Group.rank": (["self"], []),
     "Group.size": (["self"], []),
     "Group.split": (["self", "color", "key=-1"], []),

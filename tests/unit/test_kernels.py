@@ -18,6 +18,7 @@ from parallel.reference import (
     assert_numbers,
     dtype_of,
     parts,
+    quotient,
     reduced,
     rounded,
     seeded,
@@ -260,6 +261,25 @@ def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None
         expected = reduce(op, *inputs)
         _core.use_kernels(variant)
         assert_numbers(reduce(op, *inputs), expected)
+
+
+@pytest.mark.parametrize("name", [*REALS, *COMPLEX])
+def test_division(name: str) -> None:
+    """Of all numbers that values has, at every place in a block, into what would not be a whole number."""
+    for count, n in itertools.product(COUNTS, (1, 2, 3, 7, 1000)):
+        x = values(name, (count,), n).copy()
+        expected = quotient(x, n)
+        _core.divide_locally(x, n)
+        assert_numbers(x, expected)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_every_half_is_divided(name: str) -> None:
+    for n in (1, 2, 3, 5, 48, 257):
+        x = PATTERNS.copy().view(dtype_of(name))
+        expected = quotient(x, n)
+        _core.divide_locally(x, n)
+        assert_numbers(x, expected)
 
 
 def test_unknown_kernels_are_refused() -> None:

@@ -53,6 +53,7 @@ ORDER = (
     ("mlx",),
     ("world",),
     ("ops",),
+    ("gradients",),
     ("",),  # mlxdist itself
     ("cli.cases",),
     ("cli.contenders",),

@@ -1,0 +1,125 @@
+# Trees of arrays, and the mean of many arrays in one reduction; a part of _core.pyx.
+
+cdef enum:
+    DEEPEST = 200  # levels of a tree; one that contains itself has more
+
+cdef int walk(tree, list leaves, list words, int level) except -1:
+    if level > DEEPEST:
+        raise ValueError(f"[average_gradients] the tree has more than {DEEPEST} levels: does it contain itself?")
+    if isinstance(tree, dict):
+        words.append("{")
+        for key in sorted(tree):
+            words.append(key if type(key) is str else repr(key))
+            walk((<dict>tree)[key], leaves, words, level + 1)
+        words.append("}")
+    elif isinstance(tree, (list, tuple)):
+        words.append("[")
+        for part in tree:
+            walk(part, leaves, words, level + 1)
+        words.append("]")
+    elif tree is None:
+        words.append("None")
+    else:
+        words.append("x")
+        leaves.append(tree)
+    return 0
+
+
+def flatten(tree) -> tuple:
+    """The leaves of dicts, by sorted keys, lists and tuples, without None; and, the same on every rank, their places."""
+    cdef list leaves = [], words = []
+    walk(tree, leaves, words, 0)
+    return leaves, "\0".join(words).encode(errors="surrogatepass")
+
+
+def divides(int type) -> bool:
+    """Whether a quotient of DTYPES[type] is of that dtype: neither of integers nor of bool."""
+    return <bint>divide_by(<element_type>type, NULL, 0, 1)
+
+
+def outline(list leaves) -> bytes | None:
+    """(place in DTYPES, dimensions, lengths...) of each as int64; None where the mean of one cannot be written into it.
+
+    Or where it needs a closer look: only NumPy's arrays in C order are looked at here.
+    """
+    cdef Py_ssize_t n = 0
+    cdef int kind, i
+    cdef int64_t *word
+    for x in leaves:
+        if type(x) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(x):
+            return None
+        kind = element_type_of((<cnp.ndarray>x).descr)
+        if kind == NO_TYPE or not divide_by(<element_type>kind, NULL, 0, 1):
+            return None
+        n += 2 + cnp.PyArray_NDIM(x)
+    words = PyBytes_FromStringAndSize(NULL, n * sizeof(int64_t))
+    word = <int64_t *>PyBytes_AS_STRING(words)
+    for x in leaves:
+        word[0], word[1] = element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
+        for i in range(word[1]):
+            word[2 + i] = cnp.PyArray_DIM(x, i)
+        word += 2 + word[1]
+    return words
+
+
+cdef struct piece:
+    char *source
+    char *target
+    size_t nbytes
+
+
+cdef char *memory_of(x, size_t *nbytes) except? NULL:
+    if isinstance(x, cnp.ndarray):
+        nbytes[0] = cnp.PyArray_NBYTES(x)
+        return cnp.PyArray_BYTES(x)
+    nbytes[0] = x.nbytes
+    return <char *>(<Buffer?>x).address
+
+
+def average(Group members, list sources, list targets, int type, int digest) -> None:
+    """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
+
+    Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. Ranks whose
+    digests differ have other arrays: MismatchError.
+    """
+    cdef Py_ssize_t i, n = len(sources)
+    cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
+    cdef outcome why
+    cdef call made
+    cdef int failed, size = members.many
+    cdef size_t ignored, nbytes = 0
+    cdef char *sendbuf
+    cdef char *recvbuf
+    cdef char *at
+    if pieces == NULL:
+        raise MemoryError("[average_gradients] no memory for a list of the arrays")
+    try:
+        for i in range(n):
+            pieces[i].source = memory_of(sources[i], &pieces[i].nbytes)
+            pieces[i].target = memory_of(targets[i], &ignored)
+            nbytes += pieces[i].nbytes
+        block = None if n == 1 else _Block(nbytes)
+        sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
+        recvbuf = pieces[0].target if n == 1 else sendbuf
+        made.operation, made.op, made.type, made.peer = ALLREDUCE, 0, type, digest
+        made.count, made.on_device, made.ndim = nbytes // element_size(<element_type>type), False, 1
+        made.shape[0] = made.count
+        for i in range(1, SHOWN_DIMENSIONS):
+            made.shape[i] = 0
+        with nogil:
+            at = sendbuf
+            for i in range(n if n > 1 else 0):
+                memcpy(at, pieces[i].source, pieces[i].nbytes)
+                at += pieces[i].nbytes
+            failed = group_run(members.ranks, &made, sendbuf, recvbuf, &why)
+            if not failed:
+                divide_by(<element_type>type, recvbuf, made.count, size)
+                at = recvbuf
+                for i in range(n if n > 1 else 0):
+                    memcpy(pieces[i].target, at, pieces[i].nbytes)
+                    at += pieces[i].nbytes
+    finally:
+        free(pieces)
+    if failed:
+        fail("average_gradients", &why)
+    raise_interruption()

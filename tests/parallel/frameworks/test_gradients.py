@@ -1,0 +1,98 @@
+"""average_gradients of PyTorch's and JAX's arrays, alone and with NumPy's."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.frameworks.kinds import KINDS, Kind
+from parallel.reference import COMPLEX, NAMES, REALS, assert_same, mean, values
+from parallel.refused import SIZE, assert_refused, case
+
+import mlxdist as dist
+
+SHAPES = ((), (0,), (5,), (2, 3), (2, 0, 3), (300, 300))
+SIZES = {"each": 0, "tiny": 30, "default": 32 * 1024**2}
+
+
+@functools.cache
+def expected_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return mean([values(name, shape, rank) for rank in range(SIZE)])
+
+
+@pytest.fixture(params=("torch", "jax"))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param not in KINDS:
+        pytest.skip(f"{request.param} is not installed")
+    return KINDS[request.param]()
+
+
+@pytest.mark.parametrize("all_reduce_size", SIZES.values(), ids=SIZES)
+def test_every_dtype_shape_and_view(world: dist.Group, kind: Kind, all_reduce_size: int) -> None:
+    """With NumPy's arrays among them. Tensors of floats are averaged where they are, also in other than C order."""
+    tree: dict[tuple[str, tuple[int, ...], str], Any] = {}
+    for name in NAMES:
+        for shape in SHAPES[: len(SHAPES) if name in ("float32", "bfloat16") else -1]:
+            mine = values(name, shape, world.rank())
+            tree[name, shape, "numpy"] = mine.copy()
+            tree |= {(name, shape, view): made(mine) for view, made in kind.views.items()}
+    averaged = dist.average_gradients(tree, all_reduce_size=all_reduce_size)
+    for (name, shape, view), given in tree.items():
+        result = averaged[name, shape, view]
+        expected = expected_of(name, shape)
+        if given is None:
+            assert result is None
+        elif view == "numpy":
+            assert_same(result, expected)
+        else:
+            assert isinstance(result, kind.cls)
+            assert_same(np.array(kind.elements(result), order="C"), expected)
+            stays = kind.is_mutable and name in (*REALS, *COMPLEX)
+            assert (result is given) == (stays or SIZE == 1)
+            if not stays:
+                assert_same(np.array(kind.elements(given), order="C"), values(name, shape, world.rank()))
+
+
+def test_gradients_of_torch(world: dist.Group) -> None:
+    """As they come from backward(), whose tensors may be expanded; one parameter has none."""
+    torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+    parameters = [torch.zeros(4, 3, requires_grad=True), torch.zeros(3, requires_grad=True), torch.zeros(1)]
+    x = torch.full((2, 4), float(world.rank()))
+    (x @ parameters[0] + parameters[1]).sum().backward()
+    averaged = dist.average_gradients([parameter.grad for parameter in parameters])
+    assert averaged[2] is None
+    for parameter, result, expected in zip(parameters[:2], averaged, (float(SIZE - 1), 2.0), strict=False):
+        assert result is parameter.grad
+        assert set(result.flatten().tolist()) == {expected}
+    (expanded,) = torch.autograd.grad(parameters[1].sum() * world.rank(), parameters[1])
+    assert 0 in expanded.stride()
+    assert dist.average_gradients([expanded])[0].tolist() == [(SIZE - 1) / 2] * 3
+
+
+def test_torch_is_told_of_writing() -> None:
+    """Else backward() would go on with values that are not those it saved."""
+    torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if SIZE == 1:
+        pytest.skip("a group of one writes nothing")
+    for saved in (torch.ones(4, 4), torch.ones(4, 4).t(), torch.ones(600, 600)):
+        loss = (torch.ones_like(saved, requires_grad=True) * saved).sum()
+        dist.average_gradients([saved, torch.ones(3)])
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_refused() -> None:
+    torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+    parameter, run = torch.zeros(3, requires_grad=True), dist.average_gradients
+    text = r"x requires grad, .*: give x.detach\(\); x is gradients\['w'\]"
+    assert_refused([case("average_gradients", text, TypeError, run, {"v": torch.ones(3), "w": parameter})])
+
+
+def test_jax_arrays_are_laid_out_as_jax_likes(world: dist.Group) -> None:
+    jax: Any = pytest.importorskip("jax", reason="JAX is not installed")
+    tree = {"a": jax.numpy.full((3, 4), world.rank(), "float32"), "b": jax.numpy.arange(5.0)}
+    averaged = dist.average_gradients(tree)
+    assert averaged["a"].sharding == tree["a"].sharding
+    assert jax.jit(lambda tree: tree["a"].sum() + tree["b"].sum())(averaged) == 12 * (SIZE - 1) / 2 + 10

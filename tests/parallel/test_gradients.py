@@ -1,0 +1,194 @@
+"""average_gradients of NumPy's arrays and of what becomes one: against the mean of all ranks in float64."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from parallel.providers import PROVIDERS, elements
+from parallel.reference import NAMES, assert_same, dtype_of, mean, values
+from parallel.refused import SIZE, assert_refused, case
+from parallel.ring import needs_peers
+
+import mlxdist as dist
+from mlxdist import _core
+
+SHAPES = ((), (0,), (5,), (2, 3), (2, 0, 3), (70, 30))
+SIZES = {"each": 0, "tiny": 30, "default": 32 * 1024**2}
+each_size = pytest.mark.parametrize("all_reduce_size", SIZES.values(), ids=SIZES)
+
+
+@functools.cache
+def expected_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return mean([values(name, shape, rank) for rank in range(SIZE)])
+
+
+@each_size
+def test_every_dtype_and_shape_in_one_tree(world: dist.Group, all_reduce_size: int) -> None:
+    tree = {name: [values(name, shape, world.rank()).copy() for shape in SHAPES] for name in NAMES}
+    averaged = dist.average_gradients(tree, all_reduce_size=all_reduce_size)
+    for name in NAMES:
+        for shape, given, result in zip(SHAPES, tree[name], averaged[name], strict=True):
+            assert_same(result, expected_of(name, shape))
+            if _core.divides(_core.type_of(dtype_of(name))):
+                assert result is given
+            else:
+                assert_same(given, values(name, shape, world.rank()))
+
+
+@each_size
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "complex64", "int32"])
+def test_floats_alone(world: dist.Group, name: str, all_reduce_size: int) -> None:
+    """All in C order and writable: the compiled way, except for int32."""
+    tree = [values(name, shape, world.rank()).copy() for shape in SHAPES]
+    for shape, result in zip(SHAPES, dist.average_gradients(tree, None, all_reduce_size), strict=True):
+        assert_same(result, expected_of(name, shape))
+
+
+@each_size
+@pytest.mark.parametrize("name", ["float64", "float16", "bool", "uint8", "int64", "complex128"])
+def test_every_provider(world: dist.Group, name: str, all_reduce_size: int) -> None:
+    """What can be written to holds the mean; what cannot stays as it was."""
+    provided = {}
+    for provider, made in PROVIDERS.items():
+        for shape in SHAPES:
+            x = made(values(name, shape, world.rank()))
+            if x is not None:
+                provided[f"{provider} {shape}"] = x
+    before = {place: elements(x).copy() for place, x in provided.items()}
+    averaged = dist.average_gradients(provided, all_reduce_size=all_reduce_size)
+    assert list(averaged) == list(provided)
+    for place, x in provided.items():
+        shape = elements(x).shape
+        if not place.startswith("stride 0"):
+            assert_same(np.asarray(elements(averaged[place])), expected_of(name, shape))
+        in_place = isinstance(x, np.ndarray) and x.flags.writeable and name.startswith(("float", "complex"))
+        assert (averaged[place] is x) == (in_place or SIZE == 1)
+        if not in_place:
+            assert elements(x).tobytes() == before[place].tobytes()
+
+
+def test_structure(world: dist.Group) -> None:
+    x = np.full(3, float(world.rank()))
+    tree = {"b": [x, None, (x[:2], {})], "a": {}, "c": (), "d": None}
+    assert dist.average_gradients(tree) is tree
+    x.setflags(write=False)
+    averaged = dist.average_gradients(tree)
+    assert (averaged is tree) == (SIZE == 1)
+    assert np.array_equal(averaged["b"][0], x)
+    assert str(averaged) == str(tree)
+    for nothing in ({}, [], None, {"a": [None]}):
+        assert dist.average_gradients(nothing) == nothing
+    assert_same(dist.average_gradients(np.array([float(world.rank())])), np.array([(SIZE - 1) / 2]))
+
+
+def test_keys_may_come_in_any_order(world: dist.Group) -> None:
+    keys = ["a", "b", "c", "d"]
+    mine = keys[world.rank() % 4 :] + keys[: world.rank() % 4]
+    tree = {key: np.full(2, float(ord(key) + world.rank())) for key in mine}
+    averaged = dist.average_gradients(tree, all_reduce_size=20)
+    assert list(averaged) == mine
+    for key in keys:
+        assert_same(averaged[key], np.full(2, ord(key) + (SIZE - 1) / 2))
+
+
+def test_one_array_in_several_places(world: dist.Group) -> None:
+    """Also where the second reduction finds the mean there already, and where two overlap."""
+    for all_reduce_size in SIZES.values():
+        x = np.arange(6.0) + world.rank()
+        averaged = dist.average_gradients({"a": x, "b": [x, x[1:4]]}, all_reduce_size=all_reduce_size)
+        for result in (averaged["a"], averaged["b"][0]):
+            assert_same(result, np.arange(6.0) + (SIZE - 1) / 2)
+
+
+def test_large_arrays_with_small_ones(world: dist.Group) -> None:
+    def tree(rank: int) -> list[np.ndarray]:
+        random = np.random.default_rng(rank)
+        return [random.normal(size=count).astype("f4") for count in (7, 100_003, 9, 65_536, 2_000_000, 1)]
+
+    mine = tree(world.rank())
+    everybodys = [tree(rank) for rank in range(SIZE)]
+    for place, result in enumerate(dist.average_gradients(mine)):
+        expected = np.mean([np.float64(leaves[place]) for leaves in everybodys], axis=0)
+        assert result is mine[place]
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+        assert dist.all_max(result).tobytes() == dist.all_min(result).tobytes()  # on all ranks
+
+
+def test_number_of_reductions(world: dist.Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    reductions = []
+    average = _core.average
+    monkeypatch.setattr(
+        _core, "average", lambda group, *others: reductions.append(len(others[0])) or average(group, *others)
+    )
+    tree = [np.ones(10, dtype) for dtype in ("f4", "f2") * 20]
+    dist.average_gradients(tree)
+    dist.average_gradients(tree, all_reduce_size=100)
+    dist.average_gradients(tree, all_reduce_size=0)
+    thirds, fifths = [3] * 6 + [2], [5] * 4
+    assert sorted(reductions) == (sorted([20, 20, *thirds, *fifths, *[1] * 40]) if SIZE > 1 else [])
+
+
+def test_groups(world: dist.Group) -> None:
+    part = world.split(world.rank() % 2)
+    ranks = range(world.rank() % 2, SIZE, 2)
+    averaged = dist.average_gradients([np.full(4, float(world.rank()))], group=part)
+    assert_same(averaged[0], np.full(4, float(np.mean(ranks))))
+
+
+X, Y = np.ones(3), np.ones(5)
+# what rank 0 gives, what the others give
+DIFFERENT: dict[str, tuple[Any, Any]] = {
+    "key": ({"a": X}, {"b": X}),
+    "order": ([X, Y], [Y, X]),
+    "shape": ([np.ones((2, 3))], [np.ones((3, 2))]),
+    "count": ([X], [Y]),
+    "dtype": ([X, Y], [X, Y.astype("f4")]),
+    "integer": ([X, Y], [X, Y.astype("i8")]),
+    "level": ([X, [Y]], [[X], Y]),
+    "one more": ([X, Y], [X, Y, X]),
+    "None": ([X, None, X], [X, X]),
+    "read-only": ([X, np.broadcast_to(X, (2, 3))], [X, np.ones((3, 2))]),
+}
+
+
+@pytest.mark.parametrize("all_reduce_size", [0, 32 * 1024**2], ids=["each", "default"])
+@pytest.mark.parametrize("difference", DIFFERENT)
+def test_trees_that_differ(world: dist.Group, difference: str, all_reduce_size: int) -> None:
+    """Not even where the buckets are alike are sums made of what does not belong together."""
+    needs_peers(world)
+    group = world.split(0)
+    tree = DIFFERENT[difference][min(world.rank(), 1)]
+    text = r"^\[average_gradients\] the ranks differ in call \d+ on this group(.|\n)* of tree [0-9a-f]{8}"
+    with pytest.raises(dist.MismatchError, match=text):
+        dist.average_gradients(tree, group, all_reduce_size)
+    assert X.tolist() == [1.0] * 3
+
+
+def test_other_calls_differ(world: dist.Group) -> None:
+    needs_peers(world)
+    group = world.split(0)
+    with pytest.raises(dist.MismatchError, match=r"rank 0: all_sum float64 \(3,\)\n"):
+        dist.all_sum(X, group=group) if world.rank() == 0 else dist.average_gradients(X, group)
+
+
+def test_how_an_array_comes_makes_no_difference(world: dist.Group) -> None:
+    """The compiled way on one rank, the general one on the others."""
+    x = values("float32", (4, 3), world.rank()).copy(order="C" if world.rank() == 0 else "F")
+    assert_same(np.array(dist.average_gradients([x])[0], order="C"), expected_of("float32", (4, 3)))
+
+
+def test_refused() -> None:
+    run, call = dist.average_gradients, "average_gradients"
+    assert_refused(
+        [
+            case(call, r"str is no array: .*; x is gradients\['a'\]\[1\]", TypeError, run, {"a": [X, "x"]}),
+            case(call, "dtype datetime64.*; x is gradients", TypeError, run, np.zeros(3, "M8[s]")),
+            case(call, "keys of a dict cannot be sorted", TypeError, run, {"a": X, 1: X}),
+            case(call, "all_reduce_size=None is no number: give bytes", TypeError, run, X, all_reduce_size=None),
+            case(call, "NumPy arrays have no streams, leave it out", TypeError, run, X, communication_stream=1),
+            case(call, "group=0 is no group of mlxdist", TypeError, run, X, 0),
+        ]
+    )
