@@ -32,6 +32,7 @@ STUCK_S, LIMIT_S, MOST_PARTS = 120, 60, 12
 LOOKS = (0.3, 0.4, 0.5, 0.9, 1.0)  # at what is held, in parts of the time
 CACHES = 8 << 20  # bytes: NumPy's of short arrays alone has up to 4 MiB
 RESTING = 64 + 3  # groups: those that MLX has freed and mlx_libmpi.cpp keeps for a while, and the newest
+PIECES = 3  # of shared memory that a group has: its node, its messages, its window
 
 
 @dataclass
@@ -162,7 +163,7 @@ def are_level(held: list[Held]) -> bool:
     return (
         min(state.memory for state in last) <= max(state.memory for state in first) + CACHES
         and last[-1].files <= max(state.files for state in first)
-        and last[-1].mapped <= RESTING
+        and last[-1].mapped <= PIECES * RESTING
         and last[-1].named == 0
     )
 

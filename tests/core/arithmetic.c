@@ -7,7 +7,7 @@
 enum {
     HALVES = 1 << 16,
     BLOCK_BYTES = 16 * 2055,
-    TRIALS = 9
+    TRIALS = 5
 }; /* elements of the widest type, and not a round number */
 /* In each byte, so that no exponent is the highest: of two NaN a sum may give either. */
 enum { NO_NAN = 0xbf };

@@ -58,6 +58,9 @@ def test_lazy(world: dist.Group) -> None:
 
 
 def test_compiled_with_gradients(world: dist.Group) -> None:
+    if world.size() > 2:
+        pytest.skip("the same on 2 ranks, where it takes less long")
+
     def loss(parameters: Any, x: Any) -> Any:
         return (parameters["w"] * x).sum() + 2 * parameters["b"].astype(mx.float32).sum()
 
