@@ -32,6 +32,7 @@ struct head {
 struct end {
     pthread_mutex_t turn;
     uint64_t at;
+    int is_broken; /* a message was given up in its middle, so what follows would be taken for its rest */
 };
 
 struct post {
@@ -186,6 +187,25 @@ static void copy_around(const struct transfer *transfer, uint64_t at, char *in, 
     }
 }
 
+/* The end is this thread's until it unlocks the turn. */
+static int enter(const struct transfer *transfer, const struct patience *patience, struct outcome *outcome) {
+    if (wait_for_turn(&transfer->end->turn, patience, outcome))
+        return outcome->what;
+    if (!transfer->end->is_broken)
+        return OK;
+    pthread_mutex_unlock(&transfer->end->turn);
+    outcome->what = GROUP_SPENT;
+    snprintf(outcome->text, sizeof outcome->text, "another thread has given up a message with rank %d in its middle",
+             transfer->call->peer);
+    return GROUP_SPENT;
+}
+
+static int leave(const struct transfer *transfer, int begun, int result) {
+    transfer->end->is_broken = begun;
+    pthread_mutex_unlock(&transfer->end->turn);
+    return result;
+}
+
 static void open_box(const struct transfer *transfer) {
     struct outcome why;
     int refused = segment_reserve(&transfer->post->segment, transfer->ring, RING, &why);
@@ -230,15 +250,14 @@ int post_send(struct post *post, int seat, const struct call *call, const void *
               const struct patience *patience, struct outcome *outcome) {
     struct transfer transfer = transfer_of(post, call, seat);
     *begun = 0;
-    if (wait_for_turn(&transfer.end->turn, patience, outcome))
+    if (enter(&transfer, patience, outcome))
         return outcome->what;
     if (atomic_load_explicit(&transfer.box->state, memory_order_relaxed) == CLOSED)
         open_box(&transfer);
     int result = NOT_SHARED;
     if (atomic_load_explicit(&transfer.box->state, memory_order_relaxed) == OPEN)
         result = put(&transfer, sendbuf, by_other_way, begun, patience, outcome);
-    pthread_mutex_unlock(&transfer.end->turn);
-    return !result && by_other_way ? NOT_SHARED : result;
+    return leave(&transfer, *begun, !result && by_other_way ? NOT_SHARED : result);
 }
 
 /* recvbuf: NULL to throw away. */
@@ -289,9 +308,8 @@ int post_recv(struct post *post, int seat, const struct call *call, void *recvbu
               const struct patience *patience, struct outcome *outcome) {
     struct transfer transfer = transfer_of(post, call, seat);
     *begun = 0;
-    if (wait_for_turn(&transfer.end->turn, patience, outcome))
+    if (enter(&transfer, patience, outcome))
         return outcome->what;
     int result = receive(&transfer, recvbuf, begun, patience, outcome);
-    pthread_mutex_unlock(&transfer.end->turn);
-    return result;
+    return leave(&transfer, *begun, result);
 }

@@ -163,6 +163,12 @@ static void last_stops(struct node *node, int seat, enum operation operation) {
                                        : post_recv(post, peer, &call, x, &begun, &a_while, &outcome);
         CHECK(result == (dies ? PEER_DIED : TIMED_OUT));
         CHECK(dies || begun);
+        if (begun) {
+            struct outcome second;
+            int again = operation == SEND ? post_send(post, peer, &call, x, 0, &begun, &a_while, &second)
+                                          : post_recv(post, peer, &call, x, &begun, &a_while, &second);
+            CHECK(again == GROUP_SPENT && !begun);
+        }
         if (!dies)
             CHECK_TEXT(outcome, ", rank 3: rank 13 has not ");
     }
