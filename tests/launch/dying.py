@@ -181,6 +181,7 @@ def main(name: str, stage: str, way: str, folder: str, *_: str) -> None:
         if world.rank() < k:
             live_and_die(name, stage, way, groups[k], Path(folder, str(k)))
     if way == "SIGSTOP" and world.rank() == 0:
+        time.sleep(1)  # MPICH's hydra (5.0.2) loses what others have just said when it sees the death
         for place in Path(folder).glob("[0-9]"):
             os.kill(int(place.read_text().split()[0]), signal.SIGKILL)
 
