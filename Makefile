@@ -13,7 +13,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test sanitize soak demo bench check coverage clean
+.PHONY: help build test test-mlx sanitize soak demo bench check coverage clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,9 @@ build: $(BUILT) ## compile the extension in place
 
 test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: on one
 	$(PYTEST) tests
+
+test-mlx: $(BUILT) .mpi/.made ## the tests of MLX on every minor release of MLX from 0.29.4 on, on an MPI of each family
+	$(PYTEST) tests/launch/test_mlx_old.py tests/launch/test_mlx.py --full
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks, test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*

@@ -5,6 +5,7 @@
 >>> total = dist.all_sum(gradient)
 """
 
+from mlxdist.drop_in import install
 from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
 from mlxdist.gradients import average_gradients
 from mlxdist.ops import (
@@ -20,7 +21,7 @@ from mlxdist.ops import (
     send,
     sum_scatter,
 )
-from mlxdist.world import Group, Info, finalize, info, init, install, is_available
+from mlxdist.world import Group, Info, finalize, info, init, is_available
 
 __version__ = "0.1.0"
 

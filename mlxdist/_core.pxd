@@ -148,4 +148,6 @@ cdef extern from "mlxdist/mlx_libmpi.h" nogil:
     enum mlx_meaning:
         MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST
     void mlx_offer(group *group, mlx_meaning meaning, int root)
+    void mlx_ask()
+    group *mlx_answer()
     int mlx_has_opened_us()

@@ -384,6 +384,19 @@ def offer_to_mlx(Group members, int meaning, int root) -> None:
     mlx_offer(members.ranks, <mlx_meaning>meaning, root)
 
 
+def behind_mlx(part):
+    """The group behind one of MLX's, whose ``split`` is given; None if that is not over this module."""
+    mlx_ask()
+    try:
+        part(0)
+    except RuntimeError:
+        pass
+    cdef group *ranks = mlx_answer()
+    if ranks == NULL:
+        return None
+    return the_world if ranks == the_world.ranks else wrap(type(the_world), group_retain(ranks))
+
+
 def mlx_opened_us() -> bool:
     """Whether MLX has opened this module as its libmpi."""
     return <bint>mlx_has_opened_us()

@@ -10,6 +10,7 @@ Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import os
@@ -41,6 +42,18 @@ def owns_dtype(dtype: object) -> bool:
     return mx is not None and isinstance(dtype, mx.Dtype)
 
 
+def owns_group(group: object) -> bool:
+    """Whether ``group`` is an mx.distributed.Group."""
+    mx = sys.modules.get("mlx.core")
+    return mx is not None and isinstance(group, mx.distributed.Group)
+
+
+@functools.lru_cache(maxsize=64)  # to ask makes a group, and one of MLX's can be referred to only strongly
+def behind(group: Any) -> _core.Group | None:
+    """Our group of the same ranks, behind one of MLX's; None if that does not run on mlxdist."""
+    return _core.world() if install().size() == group.size() == 1 else _core.behind_mlx(group.split)
+
+
 def install() -> Any:
     """Make MLX's "mpi" backend run on mlxdist's world, which has been started; returns MLX's group of it."""
     global _world
@@ -52,13 +65,14 @@ def install() -> Any:
         raise errors.Error(
             "[install] MLX is not installed: pip install mlx (on Linux: mlx[cpu] or mlx[cuda])"
         ) from None
-    version: str = mx.__version__
-    if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST:
-        raise errors.Error(f"[install] MLX {version} cannot be told which libmpi to open: pip install -U mlx")
+    version = tuple(map(int, re.findall(r"\d+", mx.__version__)[:3]))
+    if version < OLDEST:
+        raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
     _core.make_global()
     earlier = os.environ.get(config.MLX_LIBMPI.name)
     os.environ[config.MLX_LIBMPI.name] = _core.__file__
-    mx.distributed.is_available(backend="mpi")  # opens a libmpi, if MLX has not yet, and leaves it at that
+    # Opens a libmpi, if MLX has not yet, and leaves it at that; MLX 0.29.4 cannot be asked for one backend.
+    mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
         del os.environ[config.MLX_LIBMPI.name]  # a child with MLX alone would take us for an MPI
     else:
@@ -71,9 +85,10 @@ def install() -> Any:
     world = mx.distributed.init(backend="mpi")
     started = _core.world()
     assert started is not None
-    if world.size() != started.size():
+    theirs, ours = ((group.rank(), group.size()) for group in (world, started))
+    if theirs != ours:
         raise errors.Error(
-            f"[install] MLX sees {world.size()} ranks, mlxdist {started.size()}: "
+            f"[install] this is rank {theirs[0]} of {theirs[1]} to MLX, {ours[0]} of {ours[1]} to mlxdist: "
             "call mlxdist.install() before mx.distributed.init()"
         )
     _world = world

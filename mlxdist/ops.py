@@ -28,6 +28,8 @@ def members_of(call: str, group: object) -> _core.Group:
     """The group that is meant, still open."""
     if group is None:
         group = _core.world() or world.init()
+    if mlx.owns_group(group):
+        group = mlx.behind(group)
     if not isinstance(group, _core.Group):
         raise TypeError(f"[{call}] group={group!r} is no group of mlxdist: give what init() or split() returned")
     if _core.is_finished():

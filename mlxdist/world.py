@@ -385,20 +385,3 @@ def info() -> Info:
         >>> print(mlxdist.info())
     """
     return _info
-
-
-def install() -> None:
-    """Make ``mx.distributed`` run on mlxdist in this process: start the world, then let MLX open it as its MPI.
-
-    Call it before the program's first ``mx.distributed.init()`` or ``is_available()``: MLX opens an MPI only once.
-
-    Raises:
-        Error: MLX is not installed, older than 0.29.4, or has opened another MPI already.
-        LoadError: as ``init``.
-
-    Example:
-        >>> mlxdist.install()
-        >>> world = mx.distributed.init()
-    """
-    init()
-    mlx.install()

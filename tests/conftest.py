@@ -23,7 +23,9 @@ SIZES = (1, 2, 3, 4)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mpi", default="", help="only MPIs of this name, see tests/mpis.py")
     parser.addoption("--size", default=0, type=int, help="only this number of ranks")
-    parser.addoption("--full", action="store_true", help="every death of tests/launch/test_death.py: an hour")
+    parser.addoption(
+        "--full", action="store_true", help="all of what is sampled: every death (an hour), every older MLX"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

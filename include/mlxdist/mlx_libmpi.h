@@ -17,6 +17,11 @@ enum mlx_meaning { MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST };
 /* This thread's next MPI_Comm_split communicates nothing and returns this group with this meaning. */
 void mlx_offer(struct group *group, enum mlx_meaning meaning, int root);
 
+/* This thread's next MPI_Comm_split throws, communicates nothing, and leaves the group that it was called on for
+ * mlx_answer(), which is NULL if that was no group of ours. */
+void mlx_ask(void);
+struct group *mlx_answer(void);
+
 /* Has MLX opened this library, and not another MPI? */
 int mlx_has_opened_us(void);
 

@@ -56,6 +56,8 @@ void rest(communicator *freed) {
 }
 
 thread_local communicator offered;
+thread_local bool asked_for_group;
+thread_local group *answer;
 std::atomic<bool> opened{false};
 void *const IN_PLACE = reinterpret_cast<void *>(1);
 
@@ -165,6 +167,16 @@ void mlx_offer(group *ranks, mlx_meaning meaning, int root) {
     offered = {ranks, meaning, root};
 }
 
+void mlx_ask(void) {
+    asked_for_group = true;
+    answer = nullptr;
+}
+
+group *mlx_answer(void) {
+    asked_for_group = false;
+    return answer;
+}
+
 int mlx_has_opened_us(void) {
     return opened;
 }
@@ -198,6 +210,10 @@ EXPORT int MPI_Comm_size(communicator *comm, int *size) {
 }
 
 EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator **part) {
+    if (asked_for_group) {
+        answer = comm->ranks;
+        throw std::runtime_error("[split] only a question");
+    }
     outcome outcome;
     communicator wanted = offered;
     offered = {};

@@ -54,6 +54,7 @@ ORDER = (
     ("world",),
     ("ops",),
     ("gradients",),
+    ("drop_in",),
     ("",),  # mlxdist itself
     ("cli.cases",),
     ("cli.contenders",),
