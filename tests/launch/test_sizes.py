@@ -13,8 +13,14 @@ PYTEST += ["--ignore=tests/parallel/frameworks"]
 TIMEOUT_S = 240
 
 
-def test_on_ranks(mpi: mpis.MPI, size: int) -> None:
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("kernels"))
+
+
+def test_on_ranks(mpi: mpis.MPI, size: int, kernels: str) -> None:
     environ = {"MLXDIST_TEST_SIZE": str(size), "MLXDIST_TEST_LIBMPI": str(mpi.library_path)}
+    environ["MLXDIST_TEST_KERNELS"] = kernels
     finished = run(mpi.command(size, *PYTEST), timeout_s=TIMEOUT_S, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished

@@ -3,7 +3,8 @@
     python tests/mpis.py run openmpi-5 4 python -m pytest tests/parallel
 
 The first failure on any rank is printed with its rank and ends the job, since the other ranks would wait for it.
-MLXDIST_TEST_SIZE and MLXDIST_TEST_LIBMPI, where set, say what the world and its library must be.
+MLXDIST_TEST_SIZE and MLXDIST_TEST_LIBMPI, where set, say what the world and its library must be, MLXDIST_TEST_KERNELS
+where MLX finds what it has compiled for an earlier run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from mlxdist import _core
 group = dist.init()
 # MLX compiles into a folder below TMPDIR; ranks that do so at once can read half a file (MLX 0.32.4).
 private = tempfile.TemporaryDirectory(prefix="mlxdist-test-")
-os.environ["TMPDIR"] = tempfile.tempdir = private.name
+kernels = os.path.join(os.environ.get("MLXDIST_TEST_KERNELS", private.name), f"rank-{group.rank()}")
+os.makedirs(kernels, exist_ok=True)
+os.environ["TMPDIR"], tempfile.tempdir = kernels, private.name
 TIMEOUT_S = 120
 
 
