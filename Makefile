@@ -13,7 +13,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx sanitize soak demo bench check coverage clean
+.PHONY: help build test test-mlx sanitize soak demo bench check coverage dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,9 @@ coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone a
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 	rm -f mlxdist/_core.c mlxdist/_core.*.so
+
+dist: $(VENV)/.made ## sdist and wheel; MLXDIST_BUILD_ABI3=1: the wheel for CPython 3.12 and later
+	$(PY) -m build .
 
 bench: $(BUILT) .mpi/.made ## mlxdist bench, 2 ranks of every MPI; MPI=mpich: of one, OPTIONS='--max 1M': its options
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) -m mlxdist bench $(OPTIONS) || exit; done

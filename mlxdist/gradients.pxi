@@ -53,7 +53,7 @@ def outline(list leaves) -> bytes | None:
             return None
         n += 2 + cnp.PyArray_NDIM(x)
     words = PyBytes_FromStringAndSize(NULL, n * sizeof(int64_t))
-    word = <int64_t *>PyBytes_AS_STRING(words)
+    word = <int64_t *>PyBytes_AsString(words)
     for x in leaves:
         word[0], word[1] = element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
         for i in range(word[1]):
