@@ -13,7 +13,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx sanitize soak demo bench check coverage dist clean
+.PHONY: help build test test-mlx sanitize soak demo bench check coverage docs dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,8 +75,15 @@ $(VENV)/.checkers: $(VENV)/.made
 	$(PY) -m pip install --quiet --group check
 	touch $@
 
-check: $(BUILT) $(VENV)/.checkers ## run the linters, the type checker and the stubs' test
+check: $(BUILT) $(VENV)/.checkers docs ## run the linters, the type checker and the stubs' test; make the docs
 	PATH=$(CURDIR)/$(VENV)/bin:$$PATH pre-commit run --all-files --show-diff-on-failure
+
+$(VENV)/.writers: $(VENV)/.made
+	$(PY) -m pip install --quiet --group docs
+	touch $@
+
+docs: $(BUILT) $(VENV)/.writers ## the documentation, into build/docs/index.html
+	$(PY) -m sphinx --builder html --quiet --fail-on-warning --keep-going docs build/docs
 
 COVERED := $(PY) -m coverage run -m pytest -q -p no:cacheprovider
 

@@ -181,7 +181,7 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
             JAX, which cannot be written to.
 
     Returns:
-        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one: ``x`` itself.
+        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one it is ``x`` itself.
 
     Raises:
         TypeError: x, group, stream or out is of a kind that cannot be used.

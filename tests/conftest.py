@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -52,6 +53,22 @@ def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
     if mpi_of_two not in mpis.chosen(pytestconfig.getoption("--mpi")):
         pytest.skip(f"{mpi_of_two.name} is not installed or not asked for")
     return mpi_of_two
+
+
+@pytest.fixture
+def one(pytestconfig: pytest.Config) -> mpis.MPI:
+    """The first MPI that is here: for what knows nothing of an MPI."""
+    here = mpis.chosen(pytestconfig.getoption("--mpi"))
+    if not here:
+        pytest.skip("no MPI is installed")
+    return here[0]
+
+
+def needs(program: str) -> None:
+    """Skip where a program imports what is not installed."""
+    for module in re.findall(r"^(?:import|from) (\w+)", program, re.M):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
 
 
 @dataclass(frozen=True)

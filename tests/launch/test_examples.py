@@ -1,32 +1,19 @@
-"""The examples and the programs of README.md, alone and on two ranks."""
+"""The examples, alone and on two ranks."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from pathlib import Path
 
 import mpis
 import pytest
-from conftest import Finished, Ranks
-
-from mlxdist import config
+from conftest import Finished, Ranks, needs
 
 EXAMPLES = sorted((mpis.ROOT / "examples").glob("*.py"))
-README = (mpis.ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
 TRAIN = mpis.ROOT / "examples" / "train_digits.py"
 SHORT = ("--epochs", "3")
 HAS_MLX = importlib.util.find_spec("mlx") is not None
-
-
-def needs(program: str) -> None:
-    for module in ("sklearn", "tqdm"):
-        if re.search(rf"^(import|from) {module}\b", program, re.M):
-            pytest.importorskip(module, reason=f"{module} is not installed")
-    if re.search(r"^(import|from) mlx\b", program, re.M) and not HAS_MLX:
-        pytest.skip("MLX is not installed")
 
 
 def check(finished: Finished) -> None:
@@ -98,26 +85,3 @@ def test_a_run_is_not_compared_with_one_of_as_many_ranks(ranks: Ranks, tmp_path:
     assert json.loads(alone.read_text())["ranks"] == 1
     finished = ranks(None, 1, TRAIN, *SHORT, "--numpy", "--compare", str(alone))
     assert finished.status != 0, finished.output
-
-
-def test_readme_has_the_first_programs() -> None:
-    assert BLOCKS[0] in (mpis.ROOT / "examples" / "seed.py").read_text()
-    assert BLOCKS[1] in (mpis.ROOT / "examples" / "seed_numpy.py").read_text()
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_programs_alone(ranks: Ranks, number: int) -> None:
-    compile(BLOCKS[number], f"README.md, program {number}", "exec")
-    needs(BLOCKS[number])
-    check(ranks(None, 1, BLOCKS[number]))
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_readme_programs_on_two_ranks(two: mpis.MPI, ranks: Ranks, number: int) -> None:
-    needs(BLOCKS[number])
-    check(ranks(two, 2, BLOCKS[number]))
-
-
-def test_readme_lists_the_variables() -> None:
-    rows = re.findall(r"^\| `(MLXDIST_\w+)` \| *(.*?) *\| (.*) \|$", README, re.M)
-    assert rows == [(variable.name, variable.default, variable.meaning) for variable in config.USER_VARIABLES]
