@@ -64,13 +64,6 @@ def one(pytestconfig: pytest.Config) -> mpis.MPI:
     return here[0]
 
 
-def needs(program: str) -> None:
-    """Skip where a program imports what is not installed."""
-    for module in re.findall(r"^(?:import|from) (\w+)", program, re.M):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
-
-
 @dataclass(frozen=True)
 class Finished:
     """A program that has ended.
@@ -187,6 +180,13 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
     for path in new:
         if FORGOTTEN_BY_MPI.fullmatch(path.name) and str(path) not in used:
             path.unlink(missing_ok=True)
+
+
+def needs(program: str) -> None:
+    """Skip where something is missing that ``program`` imports."""
+    for module in ("jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
+        if re.search(rf"^(import|from) {module}\b", program, re.MULTILINE) and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
 
 
 class Ranks:
