@@ -24,7 +24,6 @@ try:
     import mlx.core as mx
     import mlx.nn as nn
     import mlx.optimizers as optim
-    from mlx.utils import tree_map
 except ImportError:
     mx = None
 
@@ -41,7 +40,6 @@ class MLXClassifier:
 
     def __init__(self) -> None:
         dist.install()  # before the first mx.distributed call
-        self.world = mx.distributed.init()
         mx.random.seed(0)  # the same weights on every rank
         self.net = nn.Sequential(nn.Linear(64, HIDDEN), nn.tanh, nn.Linear(HIDDEN, 10))
         self.optimizer = optim.SGD(RATE)
@@ -54,9 +52,7 @@ class MLXClassifier:
     def train(self, images: np.ndarray, labels: np.ndarray) -> None:
         """One step; ``images`` and ``labels`` are this rank's share of the batch."""
         _, gradients = self.loss_and_gradients(mx.array(images), mx.array(labels))
-        # nn.average_gradients(gradients) does the same in few large reductions: better for a large model.
-        gradients = tree_map(lambda g: mx.distributed.all_sum(g) / self.world.size(), gradients)
-        self.optimizer.update(self.net, gradients)
+        self.optimizer.update(self.net, nn.average_gradients(gradients))
         mx.eval(self.net.parameters(), self.optimizer.state)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -65,39 +61,29 @@ class MLXClassifier:
 
 
 class NumPyClassifier:
-    """The same network by hand. All weights lie in one array, so that one reduction averages all gradients."""
+    """The same network by hand."""
 
     shapes = ((64, HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,))
 
     def __init__(self) -> None:
-        self.world = dist.init()
-        bounds = np.concatenate([np.full(np.prod(shape), shape[0] ** -0.5) for shape in self.shapes])
-        self.weights = np.random.default_rng(0).uniform(-bounds, bounds).astype(np.float32)  # the same on every rank
-        self.gradients = np.empty_like(self.weights)
-
-    def views(self, flat: np.ndarray) -> list[np.ndarray]:
-        """The weights and biases that lie one behind the other in ``flat``."""
-        ends = np.cumsum([np.prod(shape) for shape in self.shapes])
-        return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), self.shapes, strict=True)]
+        random = np.random.default_rng(0)  # the same weights on every rank
+        self.weights = [random.uniform(-1, 1, shape).astype(np.float32) * shape[0] ** -0.5 for shape in self.shapes]
 
     def train(self, images: np.ndarray, labels: np.ndarray) -> None:
         """One step; ``images`` and ``labels`` are this rank's share of the batch."""
-        w1, b1, w2, b2 = self.views(self.weights)
-        g_w1, g_b1, g_w2, g_b2 = self.views(self.gradients)
+        w1, b1, w2, b2 = self.weights
         hidden = np.tanh(images @ w1 + b1)
         delta = softmax(hidden @ w2 + b2)
         delta[np.arange(len(labels)), labels] -= 1
         delta /= len(labels)
-        g_w2[:], g_b2[:] = hidden.T @ delta, delta.sum(0)
-        delta = (delta @ w2.T) * (1 - hidden**2)
-        g_w1[:], g_b1[:] = images.T @ delta, delta.sum(0)
-
-        dist.all_sum(self.gradients, out=self.gradients)  # in place
-        self.weights -= RATE * self.gradients / self.world.size()
+        delta_hidden = (delta @ w2.T) * (1 - hidden**2)
+        gradients = [images.T @ delta_hidden, delta_hidden.sum(0), hidden.T @ delta, delta.sum(0)]
+        for weights, gradient in zip(self.weights, dist.average_gradients(gradients), strict=True):
+            weights -= RATE * gradient
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Ten numbers an image; the largest is the guess."""
-        w1, b1, w2, b2 = self.views(self.weights)
+        w1, b1, w2, b2 = self.weights
         return np.tanh(images @ w1 + b1) @ w2 + b2
 
 

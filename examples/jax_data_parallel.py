@@ -1,0 +1,53 @@
+"""Data parallel training with JAX: each rank has the whole model and takes its share of every batch.
+
+    python examples/jax_data_parallel.py                   alone
+    mpirun -np 2 python examples/jax_data_parallel.py      on two ranks
+
+The gradients and the update are compiled, each by itself: between the two the ranks communicate. All ranks print the
+same loss, and that of one rank alone.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.datasets import load_digits
+
+import mlxdist as dist
+
+BATCH = 120  # images of a batch on all ranks together
+RATE = 0.5
+
+world = dist.init()
+rank, size = world.rank(), world.size()
+images, labels = load_digits(return_X_y=True)
+images, targets = jnp.array(images / 16, jnp.float32), jax.nn.one_hot(labels, 10)
+
+
+def loss_sum(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Array) -> jax.Array:
+    logits = jnp.tanh(images @ weights["first"]) @ weights["second"]
+    return -(jax.nn.log_softmax(logits) * targets).sum()
+
+
+@jax.jit
+def gradients_of(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
+    gradients = jax.grad(loss_sum)(weights, images, targets)
+    return jax.tree.map(lambda g: g / (BATCH / size), gradients)  # not the mean: shares may differ by one image
+
+
+@jax.jit
+def updated(weights: dict[str, jax.Array], gradients: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return jax.tree.map(lambda w, g: w - RATE * g, weights, gradients)
+
+
+first, second = jax.random.split(jax.random.key(0))  # the same weights on every rank
+weights = {"first": jax.random.normal(first, (64, 64)) / 8, "second": jax.random.normal(second, (64, 10)) / 8}
+
+for epoch in range(10):
+    order = np.random.default_rng(epoch).permutation(len(images))  # the same on every rank
+    for start in range(0, len(order) - BATCH + 1, BATCH):
+        mine = order[start + rank : start + BATCH : size]
+        gradients = dist.average_gradients(gradients_of(weights, images[mine], targets[mine]))
+        weights = updated(weights, gradients)
+
+loss = loss_sum(weights, images, targets) / len(images)
+print(f"rank {rank} of {size}: loss {loss:.8f}", flush=True)
