@@ -1,72 +1,68 @@
-"""MLX's all_sum on MLX's own MPI backend and on mlxdist, in turns: a process can have only one of them.
+"""MLX's programs on MLX's own MPI backend and on mlxdist, in turns: a process can have only one of them.
 
-    python benchmarks/mlx_backend.py MPIRUN LIBMPI [ROUNDS]
+    python benchmarks/mlx_backend.py [MPI ...] [--ranks 2] [--rounds 3] [--kinds sums averages compiled sharded lora]
 
-with an mpirun of Open MPI, the only one that MLX's own backend takes, and its libmpi. Prints the median over rounds of
-mx.eval(all_sum(x)) on 2 ranks, and how many times as long MLX's own takes.
+Each MPI is a name of tests/mpis.py, by default openmpi-5. MLX's own backend takes Open MPI alone, so it runs on the
+first; mlxdist runs on all. Prints for each case of mlx_cases.py MLX's own time, for each MPI how many times as long
+that is as mlxdist's, and the largest relative difference of the results. A time is the median of the quietest round.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
+import tempfile
+from pathlib import Path
 
-DTYPES = ("float32", "float16", "bfloat16")
-REPEATS = {4: 2000, 1 << 20: 100, 64 << 20: 12}  # calls in a row, by bytes
-BACKENDS = ("mlx", "mlxdist")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
 
+import mpis  # noqa: E402
 
-def measure(backend: str) -> None:
-    """On each rank: rank 0 prints seconds a call, by dtype and bytes."""
-    if backend == "mlxdist":
-        import mlxdist
-
-        mlxdist.install()
-    import mlx.core as mx
-
-    group = mx.distributed.init(strict=True, backend="mpi")
-    spent_s = {}
-    for name in DTYPES:
-        dtype = getattr(mx, name)
-        for nbytes, repeats in REPEATS.items():
-            x = mx.ones((max(1, nbytes // dtype.size),), dtype)
-            mx.eval(x, mx.distributed.all_sum(x))
-            begun_s = time.perf_counter()
-            for _ in range(repeats):
-                mx.eval(mx.distributed.all_sum(x))
-            spent_s[f"{name} {nbytes}"] = (time.perf_counter() - begun_s) / repeats
-    if group.rank() == 0:
-        print(json.dumps(spent_s), flush=True)
+Results = dict[str, tuple[float, list[float]]]  # seconds and numbers, by case
 
 
-def run(mpirun: str, libmpi: str, backend: str) -> dict[str, float]:
+def measured(mpi: mpis.MPI, backend: str, ranks: int, model: str, kinds: list[str]) -> Results:
     """What rank 0 printed."""
-    environ = os.environ | {"MLX_MPI_LIBNAME": libmpi, "MLXDIST_LIBMPI": libmpi}
-    if backend == "mlxdist":
-        del environ["MLX_MPI_LIBNAME"]
-    if os.geteuid() == 0:
-        environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [mpirun, "-np", "2", "--oversubscribe", "--bind-to", "none", sys.executable, __file__, backend]
+    environ = os.environ | mpi.environment()
+    if backend == "mlx":
+        environ["MLX_MPI_LIBNAME"] = str(mpi.library_path)
+    command = mpi.command(ranks, sys.executable, Path(__file__).with_name("mlx_cases.py"), backend, model, *kinds)
     printed = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
     return dict(json.loads(printed))
 
 
-def main(mpirun: str, libmpi: str, rounds: str = "3") -> None:
+def difference(own: list[float], ours: list[float]) -> float:
+    """The largest, relative."""
+    return max(abs(x - y) / max(abs(x), 1e-30) for x, y in zip(own, ours, strict=True))
+
+
+def main() -> None:
     """Print a line a case."""
-    turns = [{backend: run(mpirun, libmpi, backend) for backend in BACKENDS} for _ in range(int(rounds))]
-    for case in turns[0]["mlx"]:
-        own_s, ours_s = (statistics.median(turn[backend][case] for turn in turns) for backend in BACKENDS)
-        print(f"{case:>20} B: MLX's own {own_s * 1e6:10.1f} us, mlxdist {ours_s * 1e6:10.1f} us, {own_s / ours_s:6.2f}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mpi", nargs="*", default=["openmpi-5"])
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", default=[], help="by default all")
+    options = parser.parse_args()
+    used = [mpis.chosen(name)[0] for name in options.mpi]
+    contenders = [(used[0], "mlx"), *((mpi, "mlxdist") for mpi in used)]
+    with tempfile.TemporaryDirectory() as model:
+        subprocess.run([sys.executable, ROOT / "examples" / "lora_tiny_model.py", model], check=True)
+        turns = [
+            [measured(*contender, options.ranks, model, options.kinds) for contender in contenders]
+            for _ in range(options.rounds)
+        ]
+    print(f"{options.ranks} ranks" + " " * 36 + "MLX's own " + "".join(f"{mpi.name:>22}" for mpi in used))
+    for case in turns[0][0]:
+        own_s, *ours_s = (min(turn[place][case][0] for turn in turns) for place in range(len(contenders)))
+        own, *ours = (result[case][1] for result in turns[0])
+        columns = (f"{own_s / s:9.2f} ({difference(own, x):9.1e})" for s, x in zip(ours_s, ours, strict=True))
+        print(f"{case:40} {own_s * 1e6:10.1f} us " + " ".join(columns))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in ([backend] for backend in BACKENDS):
-        measure(sys.argv[1])
-    elif len(sys.argv) > 2:
-        main(*sys.argv[1:4])
-    else:
-        sys.exit(__doc__)
+    main()
