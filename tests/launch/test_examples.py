@@ -9,6 +9,7 @@ from pathlib import Path
 import mpis
 import pytest
 from conftest import Finished, Ranks, needs
+
 TRAIN = mpis.ROOT / "examples" / "train_digits.py"
 EXAMPLES = [*sorted((mpis.ROOT / "examples").glob("seed*.py")), TRAIN]
 SHORT = ("--epochs", "3")

@@ -1,4 +1,4 @@
-"""Arrays longer than one MPI call carries go in pieces: tiny pieces in all tests, and the real limit once."""
+"""What goes through MPI itself, as between hosts: in tiny pieces, since one call carries no more, and in the real ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ import mpis
 import pytest
 from conftest import Ranks, run
 
-FAMILIES = ("openmpi-5", "mpich-5", "intel-12")
-
-
-def one_of_each_family(mpi: mpis.MPI) -> None:
-    if mpi.name not in FAMILIES:
-        pytest.skip(f"{', '.join(FAMILIES)} stand for the rest")
-
+THROUGH_MPI = {"MLXDIST_NODE": "0"}
 
 # Messages can have MAX_COUNT ** 2 bytes, reductions any length.
 PROGRAM = """
@@ -48,21 +42,20 @@ print("end\\n", end="")
 
 
 def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
-    size = 3 if mpi.name in FAMILIES else 2
-    finished = ranks(mpi, size, PROGRAM, timeout_s=20, MLXDIST_MAX_COUNT="7")
+    size = 3 if mpi.name in mpis.FAMILIES else 2
+    finished = ranks(mpi, size, PROGRAM, timeout_s=20, MLXDIST_MAX_COUNT="7", **THROUGH_MPI)
     assert (finished.status, finished.output) == (0, "end\n" * size)
 
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "tests/parallel"]
-PYTEST += ["--ignore=tests/parallel/frameworks"]
-THOSE_THAT_COMMUNICATE_MUCH = ["-k", "not bad_ and not mlx_lazy and not mlx_nn"]
+NAMES = ("reductions", "gather", "scatter", "broadcast", "messages", "halves", "lengths", "drawn", "split", "mlx")
+FILES = (str(mpis.ROOT / "tests" / "parallel" / f"test_{name}.py") for name in NAMES)
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *FILES]
 
 
-def test_all_parallel_tests(mpi: mpis.MPI) -> None:
+def test_every_operation_and_type(mpi: mpis.MPI) -> None:
     """With pieces of a few thousand elements: their longest messages fit."""
-    one_of_each_family(mpi)
-    environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": "2"}
-    finished = run(mpi.command(2, *PYTEST, *THOSE_THAT_COMMUNICATE_MUCH), timeout_s=120, **mpi.environment(), **environ)
+    environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": "2", **THROUGH_MPI}
+    finished = run(mpi.command(2, *PYTEST), timeout_s=120, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished
     assert " failed" not in finished
@@ -108,9 +101,11 @@ def available_gib() -> float:
     return int(found[1]) / 2**20 if found else 0
 
 
-def test_longer_than_an_int(mpi: mpis.MPI, ranks: Ranks) -> None:
-    one_of_each_family(mpi)
+@pytest.mark.parametrize("environ", [THROUGH_MPI, {}], ids=["through MPI", "inside a host"])
+def test_longer_than_an_int(representative: mpis.MPI, ranks: Ranks, environ: dict[str, str]) -> None:
+    if not environ and representative.name != mpis.FAMILIES[0]:
+        pytest.skip("one will do: nothing of it goes through MPI")
     if (gib := available_gib()) < NEEDED_GIB:
         pytest.skip(f"two arrays of 2 GiB and libmpi's copies need {NEEDED_GIB} GiB, there are {gib:.0f}")
-    finished = ranks(mpi, 2, LONG, timeout_s=60)
+    finished = ranks(representative, 2, LONG, timeout_s=60, **environ)
     assert (finished.status, finished.output) == (0, "end\n" * 2)
