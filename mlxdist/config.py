@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,14 @@ MPI4PY_LIBMPI = Variable(
     "MPI4PY_LIBMPI", "", "set by init(): mpi4py (4.1 or later) opens the same library when it comes later"
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
+STARTER = Variable("MLXDIST_STARTER", "", "set by mlxdist launch: where its ranks report to, as JSON")
 
 USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, NODE, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
+
+# What every rank must see alike, also where a launcher passes on nothing by itself
+FOR_ALL_RANKS = ("PYTHONPATH", "MLXDIST_*", "MLX_*")
+
+
+def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
+    """The names in ``environ`` of what all ranks must see."""
+    return sorted(name for name in environ if any(fnmatchcase(name, pattern) for pattern in FOR_ALL_RANKS))

@@ -207,12 +207,17 @@ _OWN_LAUNCHER = {
 }
 
 
-def _start_with_own(library: Library) -> str:
+def own_launcher(library: Library) -> str | None:
+    """The mpirun that was installed with ``library``; None where none lies beside it."""
     names = _OWN_LAUNCHER.get(library.vendor, ("mpiexec", "mpirun"))
     # Debian's lies in /usr/lib/<triplet>/openmpi/lib, the prefix is /usr.
     prefixes = [above.parent for above in Path(library.path).parents if above.name in ("lib", "lib64")]
-    paths = [path for prefix in prefixes for name in names if (path := prefix / "bin" / name).is_file()]
-    return f"start the ranks with {paths[0] if paths else 'the mpiexec installed with that library'}"
+    paths = (prefix / "bin" / name for prefix in prefixes for name in names)
+    return next((str(path) for path in paths if path.is_file()), None)
+
+
+def _start_with_own(library: Library) -> str:
+    return f"start the ranks with {own_launcher(library) or 'the mpiexec installed with that library'}"
 
 
 def _start_with_srun(library: Library) -> str:

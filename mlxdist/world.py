@@ -21,6 +21,8 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops what it has not yet passed on of a rank's output when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
+# By these words mlxdist launch knows which rank it was.
+JOB_IS_ENDED = ", so the job is ended"
 
 
 def as_int(call: str, name: str, value: object) -> int:
@@ -137,7 +139,7 @@ def _max_count() -> int:
     return int(text)
 
 
-def _look(
+def look(
     context: loader.Context, tried: list[tuple[str, str]]
 ) -> Iterator[tuple[loader.Candidate, _core.Library, launchers.Library]]:
     """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
@@ -185,7 +187,7 @@ def _shared_memory() -> str:
 def _start_mpi(context: loader.Context, limit_s: float) -> Group:
     global _wrong_world
     launcher, tried = context.launcher, _info.tried
-    chosen = next(_look(context, tried), None)
+    chosen = next(look(context, tried), None)
     if chosen is None:
         places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
@@ -283,7 +285,7 @@ class _Abort:
     def end(self, kind: type[BaseException]) -> None:
         """Say who failed, and end the job with whatever has been printed."""
         print(
-            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}, so the job is ended "
+            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}{JOB_IS_ENDED} "
             f"({config.ABORT.name}=0 lets the other ranks go on)",
             file=sys.stderr,
         )

@@ -1,0 +1,90 @@
+"""Hosts and their slots, from the command line and from the files of Open MPI, MPICH and mlx.launch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# host, host:2, host slots=2 and what else Open MPI's files say of it (max_slots=4)
+_LINE = re.compile(r"(?P<name>[^\s:=,]+)(?::(?P<colon>\d+))?(?P<rest>(?:\s+\w+=\S+)*)")
+_SLOTS = re.compile(r"\sslots=(\d+)\b")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine, and how many ranks it may have; None where nothing was said."""
+
+    name: str
+    slots: int | None = None
+
+
+def from_text(text: str) -> list[Host]:
+    """The hosts of ``a:2,b``.
+
+    Raises:
+        argparse.ArgumentTypeError: a part of it is no host.
+    """
+    return _merged(_host(part.strip(), f"{text!r}: ") for part in text.split(","))
+
+
+def from_file(path: str) -> list[Host]:
+    """The hosts of a file with lines ``host slots=2`` (Open MPI) or ``host:2`` (MPICH), or with mlx.launch's JSON.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be read; the text names the line.
+    """
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', error)}") from None
+    if text.lstrip().startswith(("[", "{")):
+        return _from_json(path, text)
+    lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
+    found = _merged(_host(line, f"{path}, line {number}: ") for number, line in lines if line)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{path} names no host: write lines like 'node1 slots=2'")
+    return found
+
+
+def spread(hosts: Sequence[Host], size: int) -> list[tuple[str, int]]:
+    """How many slots each host has for ``size`` ranks: as was said; where nothing was, equal shares of the rest."""
+    unsaid = sum(host.slots is None for host in hosts)
+    rest = size - sum(host.slots or 0 for host in hosts)
+    share = max(1, -(-rest // unsaid)) if unsaid else 0
+    return [(host.name, share if host.slots is None else host.slots) for host in hosts]
+
+
+def _host(text: str, place: str) -> Host:
+    found = _LINE.fullmatch(text)
+    slots = (found["colon"] or "".join(_SLOTS.findall(found["rest"])[:1])) if found else ""
+    if not found or slots == "0":
+        raise argparse.ArgumentTypeError(f"{place}{text!r} is no host: write 'node1', 'node1:2' or 'node1 slots=2'")
+    return Host(found["name"], int(slots) if slots else None)
+
+
+def _from_json(path: str, text: str) -> list[Host]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{path}, line {error.lineno}: {error.msg}") from None
+    entries = whole.get("hosts") if isinstance(whole, dict) else whole
+    names = [entry.get("ssh") if isinstance(entry, dict) else entry for entry in entries or []]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise argparse.ArgumentTypeError(f'{path} is no list of hosts: write [{{"ssh": "node1"}}, {{"ssh": "node2"}}]')
+    return _merged(_host(str(name), f"{path}: ") for name in names)
+
+
+def _merged(hosts: Iterable[Host]) -> list[Host]:
+    """Each host once: one that is named again has a slot more each time, as Open MPI counts them."""
+    every = list(hosts)
+    times = Counter(host.name for host in every)
+    said = Counter[str]()
+    for host in every:
+        said[host.name] += host.slots or 1
+    unsaid = {host.name for host in every if host.slots is None and times[host.name] == 1}
+    return [Host(name, None if name in unsaid else said[name]) for name in times]

@@ -1,0 +1,188 @@
+"""One job: start it, show what its ranks print, pass on signals, end it in time, and tell how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlxdist import config, world
+from mlxdist.cli.output import Output
+from mlxdist.cli.reports import Reports
+
+TIMED_OUT = 124  # as timeout(1) has it
+TICK_S = 0.1
+LEAVE_S = 3.0  # to the other ranks after one has failed, or to all after a signal
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+ENDING = PASSED_ON[:3]
+
+
+@dataclass
+class Rank:
+    """A rank as far as is known: its exit status is negative for a signal; ``stopped`` if others ended it."""
+
+    number: int
+    host: str
+    pid: int = 0
+    status: int | None = None
+    stopped: bool = False
+
+    def __str__(self) -> str:
+        return f"rank {self.number} on {self.host}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended badly by itself."""
+        return not self.stopped and self.status != 0
+
+    @property
+    def end(self) -> str:
+        """How it ended."""
+        if self.status is None:
+            return "was lost: its connection has ended"
+        if self.status < 0:
+            return f"was killed by {signal.Signals(-self.status).name} (status {exit_status(self.status)})"
+        return f"ended with status {self.status}"
+
+
+def exit_status(status: int | None) -> int:
+    """That of a shell for what subprocess calls ``status``."""
+    return 1 if status is None else status if status >= 0 else 128 - status
+
+
+class Job:
+    """The ranks of one mpirun, from its start to its end."""
+
+    def __init__(self, size: int, reports: Reports, output: Output) -> None:
+        self._size, self._reports, self._output = size, reports, output
+        self._ranks: dict[int, Rank] = {}
+        self._present: set[int] = set()
+        self._failed: list[Rank] = []
+        self._signals: deque[int] = deque()
+        self._signalled = 0
+        self._awaited = ""  # who had not ended when the time limit passed
+        self._end_at, self._kill_at = math.inf, math.inf
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str], limit_s: float) -> int:
+        """Start it by ``command`` and follow it to its end; the exit status. A limit of 0 is none."""
+        limit_at = time.monotonic() + (limit_s or math.inf)
+        may_go_on = config.ABORT.get(environ) == "0"
+        with (
+            _noted(self._signals),
+            # In a session of its own, since a terminal would send Ctrl-C to mpirun too.
+            subprocess.Popen(command, env=environ, start_new_session=True) as mpirun,
+        ):
+            try:
+                while mpirun.poll() is None or self._present:
+                    self._take(may_go_on)
+                    self._pass_on_signals()
+                    self._keep_time(mpirun, limit_at)
+            finally:
+                self._reports.hang_up()
+                mpirun.kill()
+        self._output.close()
+        status, words = self._outcome(mpirun.returncode, limit_s)
+        if words:
+            print(f"mlxdist launch: {words}", file=sys.stderr)
+        return status
+
+    def _take(self, may_go_on: bool) -> None:
+        """One report, if any."""
+        try:
+            report = self._reports.queue.get(timeout=TICK_S)
+        except queue.Empty:
+            self._output.show_begun()
+            return
+        number, values = report.rank, report.values
+        match report.kind:
+            case "here":
+                self._ranks[number] = Rank(number, *values)
+                self._present.add(number)
+            case "pid":
+                self._ranks[number].pid = values[0]
+            case "end" if self._ranks[number].status is None:
+                self._ranks[number].status, self._ranks[number].stopped = values
+                self._note_end(self._ranks[number], may_go_on)
+            case "gone":
+                self._present.discard(number)
+                if self._ranks[number].status is None:
+                    self._note_end(self._ranks[number], may_go_on)
+            case "out" | "err" as kind:
+                self._output.write(number, kind, *values)
+                if world.JOB_IS_ENDED in values[0] and self._ranks[number].status is None:
+                    # It will call MPI_Abort. Others would complain of its death before mpirun has ended them, and some
+                    # libmpi ends with another status when it is not killed in time (MPICH 4.0.2, 5.0.2).
+                    self._ranks[number].status = 1
+                    self._note_end(self._ranks[number], may_go_on=False, leave_s=0)
+
+    def _note_end(self, rank: Rank, may_go_on: bool, leave_s: float = LEAVE_S) -> None:
+        if rank.failed:
+            self._failed.append(rank)
+        every = len(self._ranks) == self._size and all(rank.status is not None for rank in self._ranks.values())
+        if every or (self._failed and not may_go_on):
+            self._end_in(leave_s)
+
+    def _end_in(self, seconds: float) -> None:
+        self._end_at = min(self._end_at, time.monotonic() + seconds)
+
+    def _pass_on_signals(self) -> None:
+        while self._signals:
+            number = self._signals.popleft()
+            self._reports.signal(number)
+            if number in ENDING:
+                self._end_in(0 if self._signalled or not self._present else LEAVE_S)
+                self._signalled = self._signalled or number
+
+    def _keep_time(self, mpirun: subprocess.Popen[bytes], limit_at: float) -> None:
+        now = time.monotonic()
+        if mpirun.poll() is not None:
+            self._end_in(LEAVE_S)
+        if now >= limit_at and not self._awaited:
+            self._awaited = self._who_is_awaited()
+            self._end_in(0)
+        if now >= self._end_at and self._kill_at == math.inf:
+            self._kill_at = now + LEAVE_S
+            self._reports.hang_up()
+            mpirun.terminate()
+        if now >= self._kill_at:
+            mpirun.kill()
+            self._present.clear()  # on hosts that do not answer
+
+    def _who_is_awaited(self) -> str:
+        living = [f"{rank} (pid {rank.pid})" for rank in self._ranks.values() if rank.status is None]
+        absent = self._size - len(self._ranks)
+        return ", ".join([*living, *([f"{absent} that had not begun"] if absent else [])]) or "mpirun"
+
+    def _outcome(self, mpirun_status: int, limit_s: float) -> tuple[int, str]:
+        """The exit status, and what there is to say of it."""
+        if self._awaited:
+            return TIMED_OUT, f"the time limit of {limit_s:g} s has passed, and so these were ended: {self._awaited}"
+        if self._signalled:
+            return 128 + self._signalled, f"ended by {signal.Signals(self._signalled).name}"
+        self._failed += [rank for rank in self._ranks.values() if rank.status is None and rank not in self._failed]
+        if self._failed:
+            first = self._failed[0]
+            last = self._output.last(first.number)
+            return exit_status(first.status), f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
+        if mpirun_status or len(self._ranks) < self._size:
+            begun = "though no rank had failed" if self._ranks else "before any rank began"
+            return exit_status(mpirun_status) or 1, f"mpirun ended with status {exit_status(mpirun_status)} {begun}"
+        return 0, ""
+
+
+@contextlib.contextmanager
+def _noted(signals: deque[int]) -> Iterator[None]:
+    """Signals that end or concern the ranks are noted for them, not for this process."""
+    earlier = {number: signal.signal(number, lambda number, _: signals.append(number)) for number in PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,92 @@
+"""Where the ranks of a job report: each by a connection of its own, all into one queue."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+LONGEST_HELLO = 1000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank says: here, pid, out, err, end; or what its connection does: gone. With its particulars."""
+
+    rank: int
+    kind: str
+    values: Sequence[Any] = ()
+
+
+class Reports:
+    """What the ranks say, in ``queue``; ``place`` is what they must know to find it."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self.queue: queue.Queue[Report] = queue.Queue(1000)  # the ranks wait while nobody reads their output
+        self._connections: dict[int, socket.socket] = {}
+        self._token = secrets.token_hex(16)
+        self._server = socket.create_server(("" if hosts else "127.0.0.1", 0), backlog=1000)
+        port = self._server.getsockname()[1]
+        self.place = json.dumps({"addresses": [(address, port) for address in _addresses(hosts)], "token": self._token})
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def signal(self, number: int) -> None:
+        """Have a signal sent to every rank's program."""
+        for connection in [*self._connections.values()]:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"%d\n" % number)
+
+    def hang_up(self) -> None:
+        """Have every rank's program ended; how it ended is still told."""
+        for connection in [*self._connections.values()]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._server.accept()
+            threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+
+    def _listen(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            hello = self._hello(lines)
+            if hello is None:
+                return
+            rank, host = hello
+            self._connections[rank] = connection
+            self.queue.put(Report(rank, "here", (host,)))
+            with contextlib.suppress(OSError):  # the connection is lost
+                connection.sendall(b"\n")
+                for line in lines:
+                    kind, *values = json.loads(line)
+                    self.queue.put(Report(rank, kind, values))
+            del self._connections[rank]
+            self.queue.put(Report(rank, "gone"))
+
+    def _hello(self, lines: BinaryIO) -> tuple[int, str] | None:
+        """Rank and host; None of somebody who does not know the token."""
+        try:
+            token, rank, host = json.loads(lines.readline(LONGEST_HELLO))
+        except (OSError, ValueError, TypeError):
+            return None
+        return (rank, host) if token == self._token else None
+
+
+def _addresses(hosts: Sequence[str]) -> list[str]:
+    """Those of this machine by which ``hosts`` can reach it, the likeliest first."""
+    if not hosts:
+        return ["127.0.0.1"]
+    found: dict[str, None] = {}
+    for host in hosts:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+            towards.connect((host, 9))  # sends nothing, only chooses the way
+            found[towards.getsockname()[0]] = None
+    with contextlib.suppress(OSError):  # hosts whose names only ssh knows
+        found.update(dict.fromkeys(socket.gethostbyname_ex(socket.gethostname())[2]))
+    return [*found] or ["127.0.0.1"]

@@ -1,0 +1,80 @@
+"""``python -m mlxdist script.py`` and ``-m module``: an unchanged MLX program, run as python itself would run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import pkgutil
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from types import ModuleType, TracebackType
+
+import mlxdist
+from mlxdist.errors import Error
+
+# What python itself calls (3.10 to 3.13). runpy's public functions put other things into sys.argv and __file__.
+_run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``script arguments`` or ``-m module arguments``; the exit status where the program itself gives none."""
+    sys.argv[:] = arguments
+    path = os.path.abspath(arguments[0])
+    code = None
+    if arguments[0] == "-m":
+        del sys.argv[1:2]
+    elif pkgutil.get_importer(path):  # a directory, a zip
+        _put_first(path)
+    else:
+        _put_first(os.path.dirname(os.path.realpath(path)))
+        try:
+            with io.open_code(path) as file:
+                code = file.read()
+        except OSError as error:
+            words = f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
+            print(f"{sys.executable}: {words}", file=sys.stderr)
+            return 2
+    sys.excepthook = _show_without_ours  # before install(), which puts its own in front
+    try:
+        _install()
+    except Error as error:
+        print(f"mlxdist: {error}", file=sys.stderr)
+        return 1
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    if code is not None:
+        vars(main).update(__file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path))
+        exec(compile(code, path, "exec", dont_inherit=True), vars(main))
+    elif arguments[0] == "-m":
+        _run_as_main(arguments[1])
+    else:
+        _run_as_main("__main__", alter_argv=False)
+    return 0
+
+
+def _put_first(path: str) -> None:
+    """On sys.path, in the place of the working directory, which python -m has put there."""
+    if not getattr(sys.flags, "safe_path", False):  # from 3.11 on
+        sys.path[0] = path
+
+
+def _install() -> None:
+    """Where there is MLX."""
+    try:
+        found = importlib.util.find_spec("mlx.core")
+    except ModuleNotFoundError:
+        return
+    if found:
+        mlxdist.install()
+
+
+def _show_without_ours(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+    """Show a traceback from the program's first frame on."""
+    frames = traceback
+    while frames:
+        if frames.tb_frame.f_code.co_filename == __file__:
+            traceback = frames.tb_next
+        frames = frames.tb_next
+    sys.__excepthook__(kind, value.with_traceback(traceback), traceback)
