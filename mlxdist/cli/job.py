@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import queue
 import signal
 import subprocess
@@ -77,17 +78,21 @@ class Job:
         with (
             _noted(self._signals),
             # In a session of its own, since a terminal would send Ctrl-C to mpirun too.
-            subprocess.Popen(command, env=environ, start_new_session=True) as mpirun,
+            subprocess.Popen(command, env=environ, start_new_session=True, stdin=subprocess.DEVNULL) as mpirun,
         ):
             try:
                 while mpirun.poll() is None or self._present:
                     self._take(may_go_on)
                     self._pass_on_signals()
                     self._keep_time(mpirun, limit_at)
+                self._output.close()
+            except BrokenPipeError:  # head, say, has read enough
+                for stream in (1, 2):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+                self._signalled = signal.SIGPIPE
             finally:
                 self._reports.hang_up()
                 mpirun.kill()
-        self._output.close()
         status, words = self._outcome(mpirun.returncode, limit_s)
         if words:
             print(f"mlxdist launch: {words}", file=sys.stderr)

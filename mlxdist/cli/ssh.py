@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -17,6 +18,7 @@ REMEDIES = (
     ("host identification has changed", "ssh-keygen -R {host}, if that machine was installed anew"),
     ("connection refused", "start sshd on {host}"),
 )
+ABSENT = "no {} there: every host needs it at the same path"
 OTHERWISE = "see that {host} is up and that ssh {host} works by hand"
 
 
@@ -29,16 +31,18 @@ def failures(names: Sequence[str], needed: Sequence[str] = ()) -> dict[str, str]
     """Why ranks cannot be started on those of ``names`` where they cannot, and what to do; all are asked at once.
 
     Args:
-        names: hosts; this machine among them is not asked.
-        needed: paths of files that each host must have.
+        names: hosts; this machine among them is asked without ssh.
+        needed: paths that each host must have.
     """
-    remote = [name for name in names if not is_here(name)]
-    with ThreadPoolExecutor(max_workers=max(1, len(remote))) as threads:
-        answers = threads.map(lambda name: _failure(name, needed), remote)
-        return {name: why for name, why in zip(remote, answers, strict=True) if why}
+    with ThreadPoolExecutor(max_workers=max(1, len(names))) as threads:
+        answers = threads.map(lambda name: _failure(name, needed), names)
+        return {name: why for name, why in zip(names, answers, strict=True) if why}
 
 
 def _failure(host: str, needed: Sequence[str]) -> str | None:
+    if is_here(host):
+        absent = [path for path in needed if not os.path.exists(path)]
+        return ABSENT.format(absent[0]) if absent else None
     missing = "; ".join(f"[ -e {shlex.quote(path)} ] || echo {shlex.quote(path)}" for path in needed)
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}"]
     try:
@@ -59,6 +63,6 @@ def _failure(host: str, needed: Sequence[str]) -> str | None:
         remedy = next((text for part, text in REMEDIES if part in said.lower()), OTHERWISE)
         last = said.splitlines()[-1].strip() if said else f"ssh ended with status {answer.returncode}"
         return f"{last}: {remedy.format(host=host)}"
-    if needed and (absent := answer.stdout.split()):
-        return f"no {absent[0]} there: install the same at the same path on every host"
-    return None
+    # A login script may have printed something before.
+    absent = [path for path in answer.stdout.splitlines() if path in needed]
+    return ABSENT.format(absent[0]) if absent else None
