@@ -73,7 +73,8 @@ def _from_json(path: str, text: str) -> list[Host]:
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"{path}, line {error.lineno}: {error.msg}") from None
     entries = whole.get("hosts") if isinstance(whole, dict) else whole
-    names = [entry.get("ssh") if isinstance(entry, dict) else entry for entry in entries or []]
+    listed = entries if isinstance(entries, list) else []
+    names = [entry.get("ssh") if isinstance(entry, dict) else entry for entry in listed]
     if not names or not all(isinstance(name, str) for name in names):
         raise argparse.ArgumentTypeError(f'{path} is no list of hosts: write [{{"ssh": "node1"}}, {{"ssh": "node2"}}]')
     return _merged(_host(str(name), f"{path}: ") for name in names)

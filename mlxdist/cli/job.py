@@ -27,13 +27,20 @@ ENDING = PASSED_ON[:3]
 
 @dataclass
 class Rank:
-    """A rank as far as is known: its exit status is negative for a signal; ``stopped`` if others ended it."""
+    """A rank as far as is known.
+
+    Attributes:
+        status: its exit status, negative for a signal.
+        stopped: it was made to end.
+        aborts: it has said that it ends the job.
+    """
 
     number: int
     host: str
     pid: int = 0
     status: int | None = None
     stopped: bool = False
+    aborts: bool = False
 
     def __str__(self) -> str:
         return f"rank {self.number} on {self.host}"
@@ -124,7 +131,7 @@ class Job:
                 if world.JOB_IS_ENDED in values[0] and self._ranks[number].status is None:
                     # It will call MPI_Abort. Others would complain of its death before mpirun has ended them, and some
                     # libmpi ends with another status when it is not killed in time (MPICH 4.0.2, 5.0.2).
-                    self._ranks[number].status = 1
+                    self._ranks[number].status, self._ranks[number].aborts = 1, True
                     self._note_end(self._ranks[number], may_go_on=False, leave_s=0)
 
     def _note_end(self, rank: Rank, may_go_on: bool, leave_s: float = LEAVE_S) -> None:
@@ -173,7 +180,8 @@ class Job:
             return 128 + self._signalled, f"ended by {signal.Signals(self._signalled).name}"
         self._failed += [rank for rank in self._ranks.values() if rank.status is None and rank not in self._failed]
         if self._failed:
-            first = self._failed[0]
+            # One that dies is missed by others a moment before its end can be told.
+            first = min(self._failed, key=lambda rank: rank.aborts)
             last = self._output.last(first.number)
             return exit_status(first.status), f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
         if mpirun_status or len(self._ranks) < self._size:

@@ -60,7 +60,7 @@ class Starter:
 
 
 class Program:
-    """The rank's program, which may have ``stopped`` by force."""
+    """The rank's program."""
 
     def __init__(self, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> None:
         # MPICH's ranks inherit the descriptor PMI_FD
@@ -73,7 +73,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self.stopped = False
+        self.ended_by: list[int] = []  # signals that were to end it
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and its children."""
@@ -81,14 +81,19 @@ class Program:
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
-        """End the program and its children by force."""
+        """End the program by force, with its children."""
         if self.process.poll() is not None:
             return
-        self.stopped = True
-        self.signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(TERMINATE_S)
-        self.signal(signal.SIGKILL)
+        for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
+            if self.process.poll() is None:
+                self.ended_by.append(number)
+            self.signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(wait_s)
+
+    def was_stopped(self, status: int) -> bool:
+        """Whether it ended with ``status`` because it was made to: one that is dying may not have ended yet."""
+        return bool(self.ended_by) and (status >= 0 or -status in self.ended_by)
 
 
 def pump(source: int, kind: str, starter: Starter) -> None:
@@ -135,7 +140,7 @@ def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[
     for thread in (*pumps, *others):
         thread.start()
     status = process.wait()
-    starter.tell("end", status, program.stopped)
+    starter.tell("end", status, program.was_stopped(status))
     for thread in pumps:
         thread.join(DRAIN_S)
     return status

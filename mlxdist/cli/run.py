@@ -22,7 +22,7 @@ _run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[
 def main(arguments: Sequence[str]) -> int:
     """Run ``script arguments`` or ``-m module arguments``; the exit status where the program itself gives none."""
     sys.argv[:] = arguments
-    path = os.path.abspath(arguments[0])
+    path = os.path.join(os.getcwd(), arguments[0])
     code = None
     if arguments[0] == "-m":
         del sys.argv[1:2]

@@ -1,0 +1,230 @@
+"""Hosts in every form, the command line of every family, and what is shown of the ranks' output."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+
+from mlxdist import config
+from mlxdist.cli import hosts, mpirun, ssh
+from mlxdist.cli.hosts import Host
+from mlxdist.cli.mpirun import Mpirun, Wish
+from mlxdist.cli.output import Output
+from mlxdist.launchers import Library
+
+A2, B = Host("a", 2), Host("b")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a:2,b", [A2, B]),
+        ("a:2, b", [A2, B]),
+        ("user@a:2,10.0.0.2", [Host("user@a", 2), Host("10.0.0.2")]),
+        ("a,b,a", [A2, B]),
+        ("a,a:2", [Host("a", 3)]),
+    ],
+)
+def test_hosts_of_the_command_line(text: str, found: list[Host]) -> None:
+    assert hosts.from_text(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# ours\na slots=2 max_slots=4\n\nb  # the other\n", [A2, B]),
+        ("a:2\nb\n", [A2, B]),
+        ("a\nb\na\n", [A2, B]),
+        ('[{"ssh": "a", "ips": ["10.0.0.1"]}, {"ssh": "a"}, {"ssh": "b", "ips": []}]', [A2, B]),
+        ('{"backend": "mpi", "hosts": [{"ssh": "b", "ips": [], "rdma": [null]}]}', [B]),
+        ('["a:2", "b"]', [A2, B]),
+    ],
+)
+def test_hosts_of_a_file(text: str, found: list[Host], tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(text)
+    assert hosts.from_file(str(path)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a\nb slots\n", "hosts, line 2: 'b slots' is no host: write 'node1', 'node1:2' or 'node1 slots=2'"),
+        ("a:x\n", "hosts, line 1: 'a:x' is no host"),
+        ("a slots=0\n", "hosts, line 1: 'a slots=0' is no host"),
+        ("# nothing\n", "names no host: write lines like 'node1 slots=2'"),
+        ('[{"ssh": "a"},\n}]', "hosts, line 2: "),
+        ('[{"ips": ["10.0.0.1"]}]', 'is no list of hosts: write [{"ssh": "node1"}'),
+        ("[]", "is no list of hosts"),
+        ('{"hosts": 3}', "is no list of hosts"),
+    ],
+)
+def test_files_that_name_no_hosts(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text(text)
+    with pytest.raises(argparse.ArgumentTypeError) as raised:
+        hosts.from_file(str(path))
+    assert words in str(raised.value)
+
+
+def test_hosts_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="nowhere: No such file"):
+        hosts.from_file(str(tmp_path / "nowhere"))
+    with pytest.raises(argparse.ArgumentTypeError, match="'' is no host"):
+        hosts.from_text("a,,b")
+
+
+@pytest.mark.parametrize(
+    ("named", "many", "slots"),
+    [
+        ([], 4, []),
+        ([Host("a"), Host("b")], 2, [1, 1]),
+        ([Host("a"), Host("b")], 5, [3, 3]),
+        ([Host("a", 4), Host("b")], 6, [4, 2]),
+        ([Host("a", 4), Host("b")], 3, [4, 1]),
+        ([Host("a", 1), Host("b", 1)], 4, [1, 1]),
+    ],
+)
+def test_ranks_are_spread_over_hosts(named: list[Host], many: int, slots: list[int]) -> None:
+    assert hosts.spread(named, many) == [(host.name, count) for host, count in zip(named, slots, strict=True)]
+
+
+OPEN_MPI_5 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
+OPEN_MPI_4 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: x")
+MPICH = Library("/m/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2")
+INTEL = Library("/i/lib/libmpi.so.12", "mpich", "Intel(R) MPI Library 2021.18 for Linux* OS")
+FULL = Wish(
+    5,
+    ["python", "x.py"],
+    hosts=[("a", 2), ("b", 2)],
+    variables={"K": "v w"},
+    inherited=["PYTHONPATH"],
+    cwd="/d",
+    extra=["--more"],
+)
+
+
+@pytest.mark.parametrize(
+    ("library", "is_root", "line"),
+    [
+        (
+            OPEN_MPI_5,
+            True,
+            "--allow-run-as-root --map-by :OVERSUBSCRIBE --bind-to none -np 5 --host a:2,b:2 --wdir /d "
+            "-x PYTHONPATH -x K=v w",
+        ),
+        (
+            OPEN_MPI_4,
+            False,
+            "--oversubscribe --bind-to none -np 5 --host a:2,b:2 --wdir /d -x PYTHONPATH -x K=v w",
+        ),
+        (MPICH, True, "-np 5 -hosts a:2,b:2 -wdir /d -genv K v w"),
+        (INTEL, True, "-np 5 -hosts a:2,b:2 -wdir /d -genv K v w"),
+    ],
+)
+def test_commands(library: Library, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    command, remarks = mpirun.command(Mpirun("mpirun", library, "PATH"), FULL)
+    assert " ".join(command) == f"mpirun {line} --more python x.py"
+    assert all(f" {remark.partition(' (')[0]} " in " ".join(command) for remark in remarks)
+    assert bool(remarks) == library.is_open_mpi
+
+
+@pytest.mark.parametrize(
+    ("many", "extra", "remarks"),
+    [
+        (2, [], ["--bind-to none (a rank may use several cores)"]),
+        (2, ["--bind-to", "core"], []),
+        (4, [], []),
+        (5, [], ["--map-by :OVERSUBSCRIBE (5 ranks on 4 cores)", "--bind-to none (a rank may use several cores)"]),
+    ],
+)
+def test_only_what_is_needed_is_added(
+    many: int, extra: list[str], remarks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mpirun, "cores", lambda: 4)
+    assert mpirun.command(Mpirun("mpirun", OPEN_MPI_5, "PATH"), Wish(many, ["x"], extra=extra))[1] == remarks
+
+
+def test_cores() -> None:
+    assert 1 <= mpirun.cores() <= (os.cpu_count() or 1)
+
+
+def test_variables_for_all_ranks() -> None:
+    environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.NODE.name, "MLX"), "1")
+    assert config.for_all_ranks(environ) == [config.NODE.name, "MLX_X", "PYTHONPATH"]
+
+
+SSH = """#!/bin/sh
+# ssh -o BatchMode=yes -o ConnectTimeout=5 HOST COMMAND
+case $5 in
+    fine) echo "Welcome"; exec sh -c "$6";;
+    closed) echo "user@closed: Permission denied (publickey,password)." >&2;;
+    stranger) echo "Host key verification failed." >&2;;
+    nowhere) echo "ssh: Could not resolve hostname nowhere: Name or service not known" >&2;;
+    refusing) echo "ssh: connect to host refusing port 22: Connection refused" >&2;;
+    slow) sleep 1; exec sh -c "$6";;
+esac
+exit 255
+"""
+REMEDIES = {
+    "closed": "ssh-copy-id closed",
+    "stranger": "ssh stranger once by hand",
+    "nowhere": "correct the name",
+    "refusing": "start sshd on refusing",
+    "silent": "ssh silent works by hand",
+}
+
+
+def test_hosts_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(SSH)
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    failures = ssh.failures(["fine", "localhost", *REMEDIES], [str(tmp_path)])
+    assert list(failures) == list(REMEDIES)
+    for host, remedy in REMEDIES.items():
+        assert remedy in failures[host]
+    absent = str(tmp_path / "a file")
+    assert ssh.failures(["fine", "localhost"], [str(tmp_path), absent]) == dict.fromkeys(
+        ["fine", "localhost"], f"no {absent} there: every host needs it at the same path"
+    )
+
+
+def test_lines_have_their_rank_in_front(capfd: pytest.CaptureFixture[str]) -> None:
+    output = Output(prefixed=True)
+    output.write(0, "out", "one\ntw")
+    output.write(1, "out", "other\n")
+    output.write(0, "out", "o\n")
+    output.write(1, "err", "bar 1\rbar 2\rdone\r\n^^^^\nrest")
+    output.close()
+    shown = capfd.readouterr()
+    assert shown.out == "[0] one\n[1] other\n[0] two\n"
+    assert shown.err == "[1] bar 1\r[1] bar 2\r[1] done\r\n[1] ^^^^\n[1] rest\n"
+    assert output.last(0) == ["one", "two"]
+    assert output.last(1) == ["bar 2", "done", "rest"]
+    assert output.last(2) == []
+
+
+def test_a_prompt_is_shown_before_its_line_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    output = Output(prefixed=True)
+    output.write(0, "out", "name? ")
+    output.show_begun()
+    assert capfd.readouterr().out == ""
+    output.show_begun(patience_s=0)
+    assert capfd.readouterr().out == "[0] name? "
+    output.write(0, "out", "thanks\n")
+    output.write(0, "out", "more? ")
+    output.show_begun(patience_s=0)
+    output.write(1, "out", "another\n")
+    assert capfd.readouterr().out == "thanks\n[0] more? \n[1] another\n"
+
+
+def test_bytes_stay_what_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output = Output(prefixed=False)
+    output.write(0, "out", "ä\n".encode().decode("latin-1") + "\xff\n")
+    assert capfdbinary.readouterr().out == "ä\n".encode() + b"\xff\n"
+    assert output.last(0) == ["ä", "\N{REPLACEMENT CHARACTER}"]
