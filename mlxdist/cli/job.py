@@ -112,27 +112,28 @@ class Job:
         except queue.Empty:
             self._output.show_begun()
             return
-        number, values = report.rank, report.values
-        match report.kind:
-            case "here":
-                self._ranks[number] = Rank(number, *values)
-                self._present.add(number)
-            case "pid":
-                self._ranks[number].pid = values[0]
-            case "end" if self._ranks[number].status is None:
-                self._ranks[number].status, self._ranks[number].stopped = values
-                self._note_end(self._ranks[number], may_go_on)
-            case "gone":
-                self._present.discard(number)
-                if self._ranks[number].status is None:
-                    self._note_end(self._ranks[number], may_go_on)
-            case "out" | "err" as kind:
-                self._output.write(number, kind, *values)
-                if world.JOB_IS_ENDED in values[0] and self._ranks[number].status is None:
+        if report.kind == "here":
+            self._ranks[report.rank] = Rank(report.rank, *report.values)
+            self._present.add(report.rank)
+            return
+        rank = self._ranks[report.rank]
+        match report.kind, report.values:
+            case "pid", [pid]:
+                rank.pid = pid
+            case "out" | "err" as kind, [text]:
+                self._output.write(rank.number, kind, text)
+                if world.JOB_IS_ENDED in text and rank.status is None:
                     # It will call MPI_Abort. Others would complain of its death before mpirun has ended them, and some
                     # libmpi ends with another status when it is not killed in time (MPICH 4.0.2, 5.0.2).
-                    self._ranks[number].status, self._ranks[number].aborts = 1, True
-                    self._note_end(self._ranks[number], may_go_on=False, leave_s=0)
+                    rank.status, rank.aborts = 1, True
+                    self._note_end(rank, may_go_on=False, leave_s=0)
+            case "end", [status, stopped] if rank.status is None:
+                rank.status, rank.stopped = status, stopped
+                self._note_end(rank, may_go_on)
+            case "gone", _:
+                self._present.discard(rank.number)
+                if rank.status is None:
+                    self._note_end(rank, may_go_on)
 
     def _note_end(self, rank: Rank, may_go_on: bool, leave_s: float = LEAVE_S) -> None:
         if rank.failed:
@@ -192,8 +193,9 @@ class Job:
 
 @contextlib.contextmanager
 def _noted(signals: deque[int]) -> Iterator[None]:
-    """Signals that end or concern the ranks are noted for them, not for this process."""
-    earlier = {number: signal.signal(number, lambda number, _: signals.append(number)) for number in PASSED_ON}
+    """Signals that end or concern the ranks are noted for them; what nohup has this process ignore is ignored."""
+    heard = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, lambda number, _: signals.append(number)) for number in heard}
     try:
         yield
     finally:

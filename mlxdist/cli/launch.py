@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     _refuse_in_a_rank()
     _refuse_hosts(wish, launcher)
-    line, remarks = _command(launcher, _reporting(wish, launcher))
+    line, remarks = _command(launcher, _reporting(wish))
     if remarks:
         print(f"mlxdist launch: {', '.join(remarks)}", file=sys.stderr)
     reports = Reports([host for host, _ in wish.hosts])
@@ -136,10 +136,10 @@ def _command(launcher: Mpirun | None, wish: Wish) -> tuple[list[str], list[str]]
     return ["env", *variables, *wish.program], ["there is no MPI here, so the rank runs alone"]
 
 
-def _reporting(wish: Wish, launcher: Mpirun | None) -> Wish:
+def _reporting(wish: Wish) -> Wish:
     """The same wish, with programs that report to this process."""
-    variable = launcher.family.rank_variable if launcher else ""
-    reporting = [sys.executable, "-IS", rank.__file__, config.STARTER.name, variable]
+    variables = ",".join(launchers.RANK_VARIABLES.values())
+    reporting = [sys.executable, "-IS", rank.__file__, config.STARTER.name, variables]
     inherited = [*wish.inherited, config.STARTER.name]
     return dataclasses.replace(wish, program=[*reporting, *wish.program], inherited=inherited)
 

@@ -30,7 +30,6 @@ class Family:
         root: lets root start ranks.
         oversubscribe: lets there be more ranks than cores or slots.
         unbound: keeps no rank on a core of its own.
-        rank_variable: tells a rank its number.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Family:
     root: Options
     oversubscribe: Options
     unbound: Options
-    rank_variable: str
 
 
 _OPEN_MPI_5 = Family(
@@ -57,7 +55,6 @@ _OPEN_MPI_5 = Family(
     root=("--allow-run-as-root",),
     oversubscribe=("--map-by", ":OVERSUBSCRIBE"),
     unbound=("--bind-to", "none"),
-    rank_variable="OMPI_COMM_WORLD_RANK",
 )
 _MPICH = Family(
     "MPICH",
@@ -70,7 +67,6 @@ _MPICH = Family(
     root=(),
     oversubscribe=(),
     unbound=(),
-    rank_variable="PMI_RANK",
 )
 # The first that fits
 FAMILIES = (
