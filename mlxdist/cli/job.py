@@ -20,6 +20,7 @@ from mlxdist.cli.reports import Reports
 
 TIMED_OUT = 124  # as timeout(1) has it
 TICK_S = 0.1
+ABORTS_S = world.PASS_ON_S / 2
 LEAVE_S = 3.0  # to the other ranks after one has failed, or to all after a signal
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ENDING = PASSED_ON[:3]
@@ -123,10 +124,11 @@ class Job:
             case "out" | "err" as kind, [text]:
                 self._output.write(rank.number, kind, text)
                 if world.JOB_IS_ENDED in text and rank.status is None:
-                    # It will call MPI_Abort. Others would complain of its death before mpirun has ended them, and some
-                    # libmpi ends with another status when it is not killed in time (MPICH 4.0.2, 5.0.2).
+                    # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
+                    # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
                     rank.status, rank.aborts = 1, True
-                    self._note_end(rank, may_go_on=False, leave_s=0)
+                    self._reports.hang_up(but=rank.number)
+                    self._note_end(rank, may_go_on=False, leave_s=ABORTS_S)
             case "end", [status, stopped] if rank.status is None:
                 rank.status, rank.stopped = status, stopped
                 self._note_end(rank, may_go_on)

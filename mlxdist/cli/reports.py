@@ -43,11 +43,12 @@ class Reports:
             with contextlib.suppress(OSError):
                 connection.sendall(b"%d\n" % number)
 
-    def hang_up(self) -> None:
-        """Have every rank's program ended; how it ended is still told."""
-        for connection in [*self._connections.values()]:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
+    def hang_up(self, but: int | None = None) -> None:
+        """Have the program of every rank, ``but`` one, ended; how it ended is still told."""
+        for rank, connection in [*self._connections.items()]:
+            if rank != but:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
 
     def _accept(self) -> None:
         while True:
