@@ -5,23 +5,30 @@
 >>> total = dist.all_sum(gradient)
 """
 
-from mlxdist.drop_in import install
-from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
-from mlxdist.gradients import average_gradients
-from mlxdist.ops import (
-    all_gather,
-    all_max,
-    all_min,
-    all_sum,
-    barrier,
-    broadcast,
-    empty,
-    recv,
-    recv_like,
-    send,
-    sum_scatter,
-)
-from mlxdist.world import Group, Info, finalize, info, init, is_available
+try:
+    import mlxdist._core  # noqa: F401  # first, since where it is missing the others speak of a circular import
+    from mlxdist.drop_in import install
+    from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
+    from mlxdist.gradients import average_gradients
+    from mlxdist.ops import (
+        all_gather,
+        all_max,
+        all_min,
+        all_sum,
+        barrier,
+        broadcast,
+        empty,
+        recv,
+        recv_like,
+        send,
+        sum_scatter,
+    )
+    from mlxdist.world import Group, Info, finalize, info, init, is_available
+except (ImportError, AttributeError) as error:  # no compiled part, or one that was built from other sources
+    raise ImportError(
+        f"mlxdist in {__path__[0]} is not whole ({error}): pip install --force-reinstall mlxdist, or make build there",
+        name="mlxdist",  # so that `python -m mlxdist` says it in one line
+    ) from error
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """Every environment variable that mlxdist reads or sets: its name, default and meaning."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -49,4 +49,15 @@ FOR_ALL_RANKS = ("PYTHONPATH", "MLXDIST_*", "MLX_*")
 
 def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
     """The names in ``environ`` of what all ranks must see."""
-    return sorted(name for name in environ if any(fnmatchcase(name, pattern) for pattern in FOR_ALL_RANKS))
+    return sorted(name for name in environ if _is_any(name, FOR_ALL_RANKS))
+
+
+def deciding(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``environ`` that decide what a rank runs and opens, without what its launcher tells it of itself."""
+    wanted = (*FOR_ALL_RANKS, "PATH", "LD_LIBRARY_PATH", "OPAL_PREFIX", "OMPI_MCA_*")
+    own = (RANK_PID.name, STARTER.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
+    return {name: environ[name] for name in sorted(environ) if _is_any(name, wanted) and not _is_any(name, own)}
+
+
+def _is_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

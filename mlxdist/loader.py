@@ -102,7 +102,8 @@ def _names(context: Context) -> tuple[str, ...]:
     return NAMES.get(context.platform, NAMES["linux"])
 
 
-def _libraries(context: Context, directories: Iterable[str]) -> list[str]:
+def libraries_in(context: Context, directories: Iterable[str]) -> list[str]:
+    """The files in ``directories`` that have the name of a libmpi, each once."""
     paths = (os.path.join(directory, name) for directory in directories for name in _names(context))
     # In a virtual environment lib64 is a link to lib.
     unique = {os.path.realpath(path): path for path in reversed([*filter(os.path.isfile, paths)])}
@@ -126,7 +127,7 @@ def _already_in_process(context: Context) -> Iterator[Candidate | Miss]:
 def _named_by_user(context: Context) -> Iterator[Candidate | Miss]:
     value = config.LIBMPI.get(context.environ)
     if os.path.isdir(value):
-        libraries = _libraries(context, (value, *_below(value)))
+        libraries = libraries_in(context, (value, *_below(value)))
         if not libraries:
             yield Miss(config.LIBMPI.name, f"no libmpi in {value} or its lib")
         yield from _no_other(config.LIBMPI.name, libraries or [value])
@@ -136,7 +137,7 @@ def _named_by_user(context: Context) -> Iterator[Candidate | Miss]:
 
 
 def _in_directories(context: Context, found_via: str, place: str, directories: list[str]) -> Iterator[Candidate | Miss]:
-    libraries = _libraries(context, directories)
+    libraries = libraries_in(context, directories)
     for path in libraries:
         yield Candidate(path, found_via)
     if not libraries:

@@ -119,7 +119,7 @@ _wrong_world = ""
 _is_fork = False  # this process was forked after mlxdist had been imported
 
 
-def _limit_s(timeout_s: float | None) -> float:
+def time_limit_s(timeout_s: float | None) -> float:
     """The time limit that was given, or else that of the environment; 0 for none."""
     given = timeout_s if timeout_s is not None else config.TIMEOUT_S.get()
     name = "timeout_s" if timeout_s is not None else config.TIMEOUT_S.name
@@ -132,7 +132,8 @@ def _limit_s(timeout_s: float | None) -> float:
     return limit_s
 
 
-def _max_count() -> int:
+def max_count() -> int:
+    """The elements that one MPI call may carry, as the environment says."""
     text = config.MAX_COUNT.get()
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r}: give a number from 1 to {2**31 - 1}")
@@ -140,10 +141,9 @@ def _max_count() -> int:
 
 
 def look(
-    context: loader.Context, tried: list[tuple[str, str]]
+    context: loader.Context, tried: list[tuple[str, str]], max_count: int = 2**31 - 1
 ) -> Iterator[tuple[loader.Candidate, _core.Library, launchers.Library]]:
     """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
-    max_count = _max_count()
     for found in loader.search(context):
         if isinstance(found, loader.Miss):
             tried.append((found.found_via, found.why))
@@ -187,7 +187,7 @@ def _shared_memory() -> str:
 def _start_mpi(context: loader.Context, limit_s: float) -> Group:
     global _wrong_world
     launcher, tried = context.launcher, _info.tried
-    chosen = next(look(context, tried), None)
+    chosen = next(look(context, tried, max_count()), None)
     if chosen is None:
         places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
@@ -344,7 +344,7 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
-    limit_s = _limit_s(timeout_s)
+    limit_s = time_limit_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)

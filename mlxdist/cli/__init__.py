@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mlxdist.cli import bench, launch
+from mlxdist.cli import bench, doctor, launch
 from mlxdist.errors import Error
 
 # Each has HELP, add_arguments(parser) and run(arguments), which returns the exit status.
-COMMANDS = {"launch": launch, "bench": bench}
+COMMANDS = {"launch": launch, "doctor": doctor, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlxdist import config, launchers
@@ -154,9 +155,14 @@ def _refuse_in_a_rank() -> None:
         )
 
 
+def unusable(names: Sequence[str], *needed: str | None) -> dict[str, str]:
+    """Why no rank can be started on those of the hosts where none can, and what to do; all must have what is needed."""
+    return ssh.failures(names, [path for path in (sys.executable, rank.__file__, *needed) if path])
+
+
 def _refuse_hosts(wish: Wish, launcher: Mpirun | None) -> None:
-    needed = [sys.executable, rank.__file__, launcher.path if launcher else None, wish.cwd]
-    failures = ssh.failures([host for host, _ in wish.hosts] or ["localhost"], [path for path in needed if path])
+    names = [host for host, _ in wish.hosts] or ["localhost"]
+    failures = unusable(names, launcher.path if launcher else None, wish.cwd)
     if failures:
         lines = "".join(f"\n  {host}: {why}" for host, why in failures.items())
         raise Error(f"ranks cannot be started on{lines}")

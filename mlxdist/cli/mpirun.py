@@ -93,15 +93,18 @@ class Mpirun:
         return next(family for family in FAMILIES if family.fits(self.library))
 
 
-def find() -> Mpirun:
+def find(tried: list[tuple[str, str]] | None = None) -> Mpirun:
     """The first mpirun that lies beside a libmpi, in the order of ``loader``, as if Python's environment were active.
+
+    Args:
+        tried: takes (place, why it did not do) of all that was looked at before.
 
     Raises:
         LoadError: there is none; the text lists what was tried.
     """
     path = os.pathsep.join((os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)))
     here = loader.Context.here(None)
-    tried: list[tuple[str, str]] = []
+    tried = [] if tried is None else tried
     for found, opened, library in world.look(
         dataclasses.replace(here, which=lambda name: shutil.which(name, path=path)), tried
     ):

@@ -1,0 +1,106 @@
+"""mlxdist doctor finds what is broken and says how to mend it, and finds nothing where nothing is broken."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import mpis
+import pytest
+from broken import MPICH, OPENMPI, SET_UPS, Broken
+from conftest import run
+
+MLXDIST = (sys.executable, "-m", "mlxdist")
+
+
+@pytest.mark.skipif(not MPICH.is_here(), reason="MPICH, which set-ups begin from, is not here")
+@pytest.mark.parametrize("broken", SET_UPS, ids=lambda broken: broken.name)
+def test_broken(broken: Broken, tmp_path: Path) -> None:
+    def here(text: str) -> str:
+        return text.replace("{here}", str(tmp_path))
+
+    missing = [mpi.name for mpi in broken.needs if not mpi.is_here()]
+    missing += [package for package in broken.packages if not importlib.util.find_spec(package)]
+    if missing:
+        pytest.skip(f"not here: {', '.join(missing)}")
+    set_up = broken.make(tmp_path)
+    if set_up.within and (why := set_up.why_not()):
+        pytest.skip(f"cannot be made here: {why}")
+    told = set_up.run(*MLXDIST, "doctor")
+    assert [words for words in map(here, itertools.chain(*broken.says.items())) if words not in told] == [], told.output
+    assert "Traceback" not in told
+    assert told.status == (1 if broken.launched else 0), told.output
+    assert ("It works." in told) == (not broken.launched), told.output
+
+    launched = set_up.run(*MLXDIST, "launch", "-n", "2", str(mpis.ROOT / "examples" / broken.program))
+    assert here(broken.launched) in launched, launched.output
+    assert (launched.status == 0) == (not broken.launched), launched.output
+    assert launched.output.count(" [2. 2. 2.") == (0 if broken.launched else 2), launched.output
+
+
+def doctor(mpi: mpis.MPI, size: int, *before: str, **environ: str) -> dict[str, Any]:
+    """What the ranks of a launcher say, or (size 0) a doctor who starts some."""
+    path = f"{mpi.launcher_path.parent}:/usr/bin:/bin"
+    command = [*before, *MLXDIST, "doctor", "--json"]
+    environ = {"PATH": path} | mpi.environment() | environ
+    finished = run(mpi.command(size, *command) if size else command, timeout_s=60, **environ)
+    found = re.search(r"^\{.*^\}", finished.output, re.DOTALL | re.MULTILINE)
+    assert found, finished.output
+    told: dict[str, Any] = json.loads(found[0])
+    assert (finished.status == 0) == told["works"], finished.output
+    return told
+
+
+def test_nothing_is_broken(representative: mpis.MPI) -> None:
+    told = doctor(representative, 0)
+    assert told["works"]
+    assert [finding for finding in told["findings"] if finding["severity"] != "note"] == []
+    assert told["facts"]["libmpi"] == str(representative.library_path.resolve())
+    assert told["facts"]["version"].startswith(representative.version)
+    assert told["facts"]["launcher"].startswith(str(representative.prefix.resolve()))
+    assert told["facts"]["threads"] == "MPI_THREAD_MULTIPLE"
+    assert len(told["hosts"]) == 2
+    assert told["differences"] == {}
+
+
+ONE_RANK_IS_DIFFERENT = 'if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ]; then export %s; fi; exec "$@"'
+
+
+def test_ranks_that_differ(two: mpis.MPI) -> None:
+    change = ONE_RANK_IS_DIFFERENT % "MLXDIST_QUIET=maybe PYTHONPATH=$PYTHONPATH:/gone"
+    told = doctor(two, 3, "sh", "-c", change, "sh")
+    assert told["works"]
+    assert len(told["hosts"]) == 3
+    assert told["differences"] == {
+        "MLXDIST_QUIET": {"": [0, 2], "maybe": [1]},
+        "PYTHONPATH": {str(mpis.ROOT): [0, 2], f"{mpis.ROOT}:/gone": [1]},
+    }
+    (finding,) = (finding for finding in told["findings"] if "MLXDIST_QUIET" in finding["fact"])
+    assert finding["fact"].startswith("rank 1 (")
+    assert finding["remedy"] == "unset MLXDIST_QUIET"
+
+
+def test_under_the_launcher_of_another_mpi(two: mpis.MPI) -> None:
+    other = next(mpi for mpi in mpis.TWO if mpi != two)
+    told = doctor(two, 2, MLXDIST_LIBMPI=str(other.library_path))
+    assert not told["works"]
+    (finding,) = (finding for finding in told["findings"] if finding["severity"] == "error")
+    assert "cannot join the ranks of" in finding["fact"]
+    assert f"start the ranks with {other.prefix}/bin" in finding["fact"]
+    assert finding["remedy"] == "unset MLXDIST_LIBMPI"
+
+
+@pytest.mark.skipif(not OPENMPI.is_here(), reason="not here: Open MPI, which ends a job as soon as a rank fails")
+def test_one_rank_fails() -> None:
+    """Rank 0 does not come to speak; the other tells what is wrong with it."""
+    change = ONE_RANK_IS_DIFFERENT % "MLXDIST_TIMEOUT_S=soon"
+    command = OPENMPI.command(2, "sh", "-c", change, "sh", *MLXDIST, "doctor")
+    finished = run(command, timeout_s=60, **OPENMPI.environment())
+    assert finished.status != 0
+    assert "mlxdist doctor: MLXDIST_TIMEOUT_S='soon'" in finished
+    assert "unset MLXDIST_TIMEOUT_S" in finished
