@@ -75,11 +75,12 @@ def _is_text(path: str) -> bool:
 
 
 def pair(s: Situation) -> Iterator[Finding]:
-    """A launcher on PATH whose ranks would find no libmpi that belongs to it."""
-    for starter in s.starters:
-        if s.library and not starter.libmpi:
-            fact = f"{starter}, which is on PATH, cannot start ranks: {starter.why_not}"
-            yield Finding(WARNING, fact, f"mlxdist launch -n 2 program.py, which uses {s.mpirun}")
+    """Launchers on PATH whose ranks would find no libmpi that belongs to them."""
+    useless = [starter for starter in s.starters if s.library and not starter.libmpi]
+    for why_not in dict.fromkeys(starter.why_not for starter in useless):
+        names = " and ".join(starter.path for starter in useless if starter.why_not == why_not)
+        fact = f"{names} on PATH cannot start ranks: {why_not}"
+        yield Finding(WARNING, fact, f"mlxdist launch -n 2 program.py, which uses {s.mpirun}")
 
 
 def opal_prefix(s: Situation) -> Iterator[Finding]:

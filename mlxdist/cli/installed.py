@@ -26,7 +26,10 @@ def mpi4py(s: Situation) -> Iterator[Finding]:
     if (theirs.vendor, theirs.version) != (s.library.vendor, s.library.version):
         opens = f"opens {theirs.vendor} {'.'.join(map(str, theirs.version))}" if said else "cannot open it"
         fact = f"mlxdist opens {s.library}, mpi4py {opens}: a program cannot use both"
-        yield Finding(WARNING, fact, f"unset {name}" if s.environ.get(name) else pip_install("-U 'mpi4py>=4.1'"))
+        # Its wheels open what the linker finds by the names of PyPI's MPIs, from 4.1 on.
+        build = "--force-reinstall --no-binary mpi4py mpi4py, which builds it with the mpicc on PATH"
+        install = pip_install(build if situation.version_of("mpi4py") >= "4.1" else "-U mpi4py")
+        yield Finding(WARNING, fact, f"unset {name}" if s.environ.get(name) else install)
 
 
 def copies(s: Situation) -> Iterator[Finding]:
