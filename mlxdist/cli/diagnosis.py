@@ -95,7 +95,7 @@ def _prove(diagnosis: Diagnosis, here: Situation) -> None:
     if len(places := set(diagnosis.hosts)) < len(here.hosts) and places:
         # Intel MPI 2021.18, whose -hosts knows no slots
         fact = f"{len(here.hosts)} hosts were named, but ranks are on {', '.join(sorted(places))} only"
-        diagnosis.findings.append(Finding(ERROR, fact, f"{here.mpirun} -machinefile FILE, with lines 'host:1'"))
+        diagnosis.findings.append(Finding(ERROR, fact, f"{here.mpirun} -machinefile FILE, with a line for each host"))
     if not diagnosis.hosts:
         _take_early(diagnosis, [one for one in told if "host" in one])
     errors = dict.fromkeys(one["error"] for one in told if "error" in one)

@@ -12,13 +12,14 @@ from typing import Any
 
 import mpis
 import pytest
-from broken import MPICH, OPENMPI, SET_UPS, Broken
+from broken import MPICH, OPENMPI, SET_UPS, Broken, path_with
 from conftest import run
 
+needs_mpich = pytest.mark.skipif(not MPICH.is_here(), reason="MPICH, which set-ups begin from, is not here")
 MLXDIST = (sys.executable, "-m", "mlxdist")
 
 
-@pytest.mark.skipif(not MPICH.is_here(), reason="MPICH, which set-ups begin from, is not here")
+@needs_mpich
 @pytest.mark.parametrize("broken", SET_UPS, ids=lambda broken: broken.name)
 def test_broken(broken: Broken, tmp_path: Path) -> None:
     def here(text: str) -> str:
@@ -43,11 +44,10 @@ def test_broken(broken: Broken, tmp_path: Path) -> None:
     assert launched.output.count(" [2. 2. 2.") == (0 if broken.launched else 2), launched.output
 
 
-def doctor(mpi: mpis.MPI, size: int, *before: str, **environ: str) -> dict[str, Any]:
+def doctor(mpi: mpis.MPI, size: int, *before: str, options: tuple[str, ...] = (), **environ: str) -> dict[str, Any]:
     """What the ranks of a launcher say, or (size 0) a doctor who starts some."""
-    path = f"{mpi.launcher_path.parent}:/usr/bin:/bin"
-    command = [*before, *MLXDIST, "doctor", "--json"]
-    environ = {"PATH": path} | mpi.environment() | environ
+    command = [*before, *MLXDIST, "doctor", "--json", *options]
+    environ = {"PATH": path_with(mpi.launcher_path.parent)} | mpi.environment() | environ
     finished = run(mpi.command(size, *command) if size else command, timeout_s=60, **environ)
     found = re.search(r"^\{.*^\}", finished.output, re.DOTALL | re.MULTILINE)
     assert found, finished.output
@@ -66,6 +66,16 @@ def test_nothing_is_broken(representative: mpis.MPI) -> None:
     assert told["facts"]["threads"] == "MPI_THREAD_MULTIPLE"
     assert len(told["hosts"]) == 2
     assert told["differences"] == {}
+
+
+@needs_mpich
+def test_a_host_that_is_not_there() -> None:
+    told = doctor(MPICH, 0, options=("--hosts", "localhost,nowhere.invalid"))
+    assert not told["works"]
+    assert told["hosts"] == []
+    (finding,) = (finding for finding in told["findings"] if finding["severity"] == "error")
+    assert finding["fact"].startswith("nowhere.invalid: ")
+    assert finding["remedy"]
 
 
 ONE_RANK_IS_DIFFERENT = 'if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ]; then export %s; fi; exec "$@"'
