@@ -67,8 +67,8 @@ static uint64_t mix(uint64_t x) {
 }
 
 uint64_t call_fingerprint(const struct call *call) {
-    uint64_t small =
-        (uint64_t)call->operation << 48 ^ (uint64_t)call->op << 40 ^ (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
+    uint64_t small = (uint64_t)call->on_device << 56 ^ (uint64_t)call->operation << 48 ^ (uint64_t)call->op << 40 ^
+                     (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
     return mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
 }
 

@@ -216,9 +216,22 @@ static void call_differently(struct group *world) {
     end();
 }
 
+/* What a GPU holds goes another way than what the host holds, so one rank would wait there for another here. */
+static void call_from_a_device(struct group *world) {
+    struct outcome outcome;
+    float x[2] = {1, 2};
+    struct call call = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 2);
+    call.on_device = world_rank == 2;
+    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    CHECK_TEXT(outcome, "\n  rank 0, 1, 3: all_sum float32 (2,)\n  rank 2: all_sum float32 (2,) on a GPU");
+    end();
+}
+
 static void who_differs(void) {
     run_ranks(1, call_differently, 0);
     run_ranks(2, call_differently, 0);
+    run_ranks(1, call_from_a_device, 0);
+    run_ranks(2, call_from_a_device, 0);
 }
 
 /* Those of its host see that the last has died. On the other host one waits as long as it may, and the next, that has
