@@ -4,7 +4,7 @@
 
 #include "mlxdist/arrive.h"
 
-/* pending = 1: the waiting has failed, and the buffer still belongs to MPI. */
+/* pending = 1: the waiting has failed in the middle of the message, and the buffer may still belong to MPI. */
 int message_send(struct ranks *ranks, const struct call *call, const void *sendbuf, int *pending,
                  struct outcome *outcome);
 /* A message of another type or length is taken off the wire, thrown away and reported: MISMATCH. */

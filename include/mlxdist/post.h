@@ -20,7 +20,8 @@ void post_close(struct post *post);
  * begun = 1: it failed in the middle, and nothing more can be sent to this seat. */
 int post_send(struct post *post, int seat, const struct call *call, const void *sendbuf, int by_other_way, int *begun,
               const struct patience *patience, struct outcome *outcome);
-/* NOT_SHARED: it comes another way. MISMATCH: a message of another type or length, which is thrown away. */
+/* NOT_SHARED: it comes another way; begun = 1: the sender has said so of this message, and will not again. MISMATCH: a
+ * message of another type or length, which is thrown away. */
 int post_recv(struct post *post, int seat, const struct call *call, void *recvbuf, int *begun,
               const struct patience *patience, struct outcome *outcome);
 

@@ -120,6 +120,7 @@ static int move_to_device(struct ranks *ranks, const struct call *call, const vo
     struct call own = *call;
     struct passage sent = {ranks, &own, 0, {0, 0, 0}, 0, 0};
     own.peer = ranks->comm->rank;
+    *pending = 1; /* the sender has it no more, so whoever gives it up loses it */
     if (wait_for_turn(&turn, &ranks->patience, outcome))
         return outcome->what;
     int result = CALL(send, ranks->comm, received, call_nbytes(call), own.peer, call->type, &sent.request, outcome);
@@ -128,20 +129,25 @@ static int move_to_device(struct ranks *ranks, const struct call *call, const vo
     if (!result)
         result = wait_for(&(struct awaited){look_for_moved, describe_passage, &sent, 1}, &ranks->patience, outcome);
     pthread_mutex_unlock(&turn);
+    *pending = result != OK;
     return result;
 }
 
 int message_recv(struct ranks *ranks, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
     int seat = seat_of_peer(ranks, call), result = NOT_SHARED;
     void *here = recvbuf;
+    *pending = 0;
     if (seat >= 0 && call->on_device && !(here = malloc((size_t)call_nbytes(call) + 1)))
         return out_of_memory(call_nbytes(call), outcome);
     if (seat >= 0)
         result = post_recv(ranks->post, seat, call, here, pending, &ranks->patience, outcome);
-    if (result == NOT_SHARED)
+    if (result == NOT_SHARED) {
+        int is_announced = *pending;
         result = recv_by_mpi(ranks, call, recvbuf, pending, outcome);
-    else if (!result && here != recvbuf)
+        *pending |= is_announced && result && result != MISMATCH;
+    } else if (!result && here != recvbuf) {
         result = move_to_device(ranks, call, here, recvbuf, pending, outcome);
+    }
     if (here != recvbuf && !*pending)
         free(here);
     return result;

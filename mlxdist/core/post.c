@@ -299,6 +299,7 @@ static int receive(struct transfer *transfer, void *recvbuf, int *begun, const s
     int is_expected = nbytes == call_nbytes(call) && types_agree(type, call->type);
     if (take(transfer, head, is_expected ? recvbuf : NULL, begun, patience, outcome))
         return outcome->what;
+    *begun = by_other_way;
     if (by_other_way)
         return NOT_SHARED;
     return is_expected ? OK : call_gets_another(call, nbytes, type, outcome);
@@ -311,5 +312,5 @@ int post_recv(struct post *post, int seat, const struct call *call, void *recvbu
     if (enter(&transfer, patience, outcome))
         return outcome->what;
     int result = receive(&transfer, recvbuf, begun, patience, outcome);
-    return leave(&transfer, *begun, result);
+    return leave(&transfer, *begun && result != NOT_SHARED, result);
 }

@@ -261,6 +261,37 @@ static void one_dies(void) {
     run_ranks(2, last_dies, 1);
 }
 
+/* A message whose beginning has been taken cannot be received again: who gives it up spends the group. Each second rank
+ * receives, and what goes by MPI does not get on: the whole to the receiver, or what it has to its own device. */
+static int goes_to_device;
+
+static void receive_half(struct group *world) {
+    struct outcome outcome;
+    float x[100] = {0};
+    int receives = world_rank % 2, peer = receives ? world_rank - 1 : world_rank + 1;
+    int from = goes_to_device ? world_rank : peer;
+    struct call call = flat_call(receives ? RECV : SEND, 0, TYPE_FLOAT32, peer, 100);
+    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
+    call.on_device = receives == goes_to_device;
+    if (receives) {
+        atomic_store(&wire->line[WORLD_LINE].mail[from][world_rank].state, 2);
+        group_limit(world, 1);
+    }
+    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == OK);
+    if (receives)
+        CHECK(group_recv(world, &call, x, &outcome) == TIMED_OUT && group_is_spent(world));
+    else
+        CHECK((group_send(world, &call, x, &outcome) == OK) == goes_to_device);
+    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) != OK);
+    CHECK(group_is_spent(world));
+    core_finish(&outcome);
+}
+
+static void half_received(void) {
+    for (goes_to_device = 0; goes_to_device < 2; goes_to_device++)
+        run_ranks(1, receive_half, 0);
+}
+
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
     struct settings settings = {{SPINS, 0, 1, NULL}, 1, 1};
@@ -277,4 +308,5 @@ static void alone_without_a_wire(void) {
 
 PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shared-at-all", not_shared_at_all},
         {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
-        {"who-differs", who_differs}, {"one-dies", one_dies}, {"alone-without-a-wire", alone_without_a_wire})
+        {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
+        {"alone-without-a-wire", alone_without_a_wire})

@@ -64,7 +64,7 @@ static void recv_from(struct node *node, struct post *post, int from, uint32_t k
     struct call call = message_of(node, RECV, is_other ? TYPE_INT8 : TYPE_UINT8, from, n);
     int result = post_recv(post, from, &call, x, &begun, &for_ever, &outcome);
     CHECK(result == (other_way ? NOT_SHARED : is_other ? MISMATCH : OK));
-    CHECK(!begun);
+    CHECK(begun == other_way);
     for (int64_t i = 0; !result && i < n; i++)
         CHECK(x[i] == byte_of(from, node->seat, k, i));
 }

@@ -194,15 +194,6 @@ static inline request_handle begun(struct pending what) {
     return (request_handle)pending;
 }
 
-static inline int wire_send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag,
-                            request_handle *request, struct outcome *outcome) {
-    struct mail *mail = &line_of(comm)->mail[comm->rank][dst];
-    (void)outcome;
-    CHECK(nbytes <= (int64_t)sizeof mail->bytes);
-    *request = begun((struct pending){.mail = mail, .sent = sent, .nbytes = nbytes, .tag = tag});
-    return OK;
-}
-
 static inline int wire_agree(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
                              struct outcome *outcome) {
     struct fake *fake = (struct fake *)comm;
@@ -226,6 +217,16 @@ static inline int is_sent(struct pending *pending) {
         pending->placed = 1;
     }
     return 0;
+}
+
+static inline int wire_send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag,
+                            request_handle *request, struct outcome *outcome) {
+    struct mail *mail = &line_of(comm)->mail[comm->rank][dst];
+    (void)outcome;
+    CHECK(nbytes <= (int64_t)sizeof mail->bytes);
+    *request = begun((struct pending){.mail = mail, .sent = sent, .nbytes = nbytes, .tag = tag});
+    is_sent((struct pending *)*request);
+    return OK;
 }
 
 static inline int is_agreed(const struct pending *pending) {
