@@ -40,9 +40,25 @@ static int populate(char *memory, size_t nbytes) {
     return madvise(memory - head, nbytes + head, POPULATE_WRITE) ? errno : 0;
 }
 
+/* A signal may undo what is under way: then piece by piece, or with a timer's signals it would never be had. */
+static int allocate(int file, size_t at, size_t nbytes) {
+    size_t piece = nbytes;
+    for (size_t end = at + nbytes; at < end;) {
+        size_t n = end - at < piece ? end - at : piece;
+        int error = posix_fallocate(file, (off_t)at, (off_t)n);
+        if (error == EINTR)
+            piece = (size_t)1 << 20;
+        else if (error)
+            return error;
+        else
+            at += n;
+    }
+    return 0;
+}
+
 int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
-    int error = segment->file < 0 ? populate(segment->memory + at, nbytes)
-                                  : posix_fallocate(segment->file, (off_t)(SEGMENT_LINE + at), (off_t)nbytes);
+    int error =
+        segment->file < 0 ? populate(segment->memory + at, nbytes) : allocate(segment->file, SEGMENT_LINE + at, nbytes);
     return error ? segment_fails(outcome, "posix_fallocate in /dev/shm", error) : OK;
 }
 #else
