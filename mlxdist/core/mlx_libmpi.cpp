@@ -41,12 +41,12 @@ constexpr const char *CALLS[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 // MLX frees a group with the last array that knows it, while operations on it may still wait in a stream (MLX 0.32.4).
 // So a freed communicator rests until so many others have been freed; after that an operation on it is an error.
 constexpr int RESTING = 64;
+std::mutex resting_lock;
 
 void rest(communicator *freed) {
-    static std::mutex lock;
     static communicator *resting[RESTING];
     static int next = 0;
-    std::lock_guard<std::mutex> guard(lock);
+    std::lock_guard<std::mutex> guard(resting_lock);
     if (resting[next]) {
         group_release(resting[next]->ranks);
         resting[next]->ranks = nullptr;
@@ -69,11 +69,26 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
     throw std::runtime_error(message);
 }
 
-group *ranks_of(const communicator *comm, const char *call) {
-    if (!comm->ranks)
-        fail(call, "this group was freed before the operation was evaluated: keep it until then");
-    return comm->ranks;
-}
+// The ranks of a communicator, which an operation under way keeps.
+class kept {
+  public:
+    kept(const communicator *comm, const char *call) {
+        std::lock_guard<std::mutex> guard(resting_lock);
+        if (!comm->ranks)
+            fail(call, "this group was freed before the operation was evaluated: keep it until then");
+        ranks = group_retain(comm->ranks);
+    }
+    ~kept() {
+        group_release(ranks);
+    }
+    kept(const kept &) = delete;
+    operator group *() const {
+        return ranks;
+    }
+
+  private:
+    group *ranks;
+};
 
 // MLX narrows its size_t to an int; what it meant is at most 2^32 - 1.
 int64_t elements(int count) {
@@ -254,7 +269,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     resolve(*asked, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    group *ranks = ranks_of(comm, CALLS[op]);
+    kept ranks(comm, CALLS[op]);
     call call = flat_call(ALLREDUCE, op, type, comm->root, n);
     if (comm->meaning == MEANS_REDUCTION) {
         if (group_run(ranks, &call, from, recvbuf, &outcome))
@@ -285,7 +300,7 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
                          communicator *comm) {
     outcome outcome;
     call call = flat_call(ALLGATHER, 0, with->type, 0, elements(count));
-    if (group_run(ranks_of(comm, "all_gather"), &call, sendbuf, recvbuf, &outcome))
+    if (group_run(kept(comm, "all_gather"), &call, sendbuf, recvbuf, &outcome))
         fail("all_gather", outcome.text);
     return 0;
 }
@@ -293,7 +308,7 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
     call call = flat_call(SEND, 0, with->type, dst, elements(count));
-    if (group_send(ranks_of(comm, "send"), &call, buf, &outcome))
+    if (group_send(kept(comm, "send"), &call, buf, &outcome))
         fail("send", outcome.text);
     return 0;
 }
@@ -301,7 +316,7 @@ EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, co
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
     call call = flat_call(RECV, 0, with->type, src, elements(count));
-    if (group_recv(ranks_of(comm, "recv"), &call, buf, &outcome))
+    if (group_recv(kept(comm, "recv"), &call, buf, &outcome))
         fail("recv", outcome.text);
     return 0;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from typing import Any
 
@@ -102,6 +103,21 @@ def test_groups_may_be_let_go_of_at_any_time(world: dist.Group) -> None:
     gc.collect()
     assert gone() is None
     world.split(0)
+
+
+def test_an_operation_keeps_its_group(world: dist.Group) -> None:
+    if world.size() == 1:
+        pytest.skip("a group of one waits for nobody")
+    part = world.split(0)
+    if world.rank() == 0:
+        mx.async_eval(dist.all_sum(mx.ones(3), group=part))
+        time.sleep(0.2)  # until it waits for the others
+        del part
+    for _ in range(70):  # more than rest
+        assert world.split(0).mlx
+    if world.rank():
+        assert dist.all_sum(mx.ones(3), group=part).tolist() == [world.size()] * 3
+    mx.synchronize(mx.default_stream(mx.cpu))
 
 
 def test_both_groups_in_between_each_other(world: dist.Group) -> None:
