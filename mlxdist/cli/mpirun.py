@@ -23,7 +23,8 @@ class Family:
     Attributes:
         fits: whether a library belongs to it.
         size: number of ranks.
-        hosts: hosts with their slots, "a:2,b:2".
+        hosts: hosts with their slots.
+        slots: whether a host's slots are written "a:2"; else it is named as often.
         cwd: working directory of every rank.
         variable: an environment variable for every rank, with its value.
         inherited: one of mpirun's own environment, for every rank.
@@ -42,6 +43,7 @@ class Family:
     root: Options
     oversubscribe: Options
     unbound: Options
+    slots: bool = True
 
 
 _OPEN_MPI_5 = Family(
@@ -74,7 +76,14 @@ FAMILIES = (
     dataclasses.replace(
         _OPEN_MPI_5, name="Open MPI 4", fits=lambda library: library.is_open_mpi, oversubscribe=("--oversubscribe",)
     ),
-    dataclasses.replace(_MPICH, name="Intel MPI", fits=lambda library: library.vendor == "Intel MPI"),
+    # Intel's takes "a:1" for "a", and gives that as many ranks as it has cores (2021.18.1).
+    dataclasses.replace(
+        _MPICH,
+        name="Intel MPI",
+        fits=lambda library: library.vendor == "Intel MPI",
+        hosts=("-ppn", "1", "-hosts", "{}"),
+        slots=False,
+    ),
     _MPICH,
 )
 
@@ -137,7 +146,9 @@ def command(mpirun: Mpirun, wish: Wish) -> tuple[list[str], list[str]]:
         for options, why in _unasked(family, wish)
         if options and options[0] not in wish.extra  # the user has said something else
     ]
-    hosts = ",".join(f"{name}:{slots}" for name, slots in wish.hosts)
+    hosts = ",".join(
+        part for name, slots in wish.hosts for part in ([f"{name}:{slots}"] if family.slots else [name] * slots)
+    )
     line = [
         mpirun.path,
         *(option for options, _ in added for option in options),

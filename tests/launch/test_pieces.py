@@ -1,4 +1,4 @@
-"""What goes through MPI itself, as between hosts: in tiny pieces, since one call carries no more, and in the real ones."""
+"""What goes through MPI itself, as between hosts: in tiny pieces, and in those that one call carries at most."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ FULL = Wish(
             "--oversubscribe --bind-to none -np 5 --host a:2,b:2 --wdir /d -x PYTHONPATH -x K=v w",
         ),
         (MPICH, True, "-np 5 -hosts a:2,b:2 -wdir /d -genv K v w"),
-        (INTEL, True, "-np 5 -hosts a:2,b:2 -wdir /d -genv K v w"),
+        (INTEL, True, "-np 5 -ppn 1 -hosts a,a,b,b -wdir /d -genv K v w"),
     ],
 )
 def test_commands(library: Library, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
