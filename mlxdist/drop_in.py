@@ -14,10 +14,11 @@ CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_li
 
 def _of_any_group(native: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(native)
-    def call(*arguments: Any, group: Any = None, **options: Any) -> Any:
+    def call(*arguments: Any, group: Any = None, stream: Any = None, **named: Any) -> Any:
         if isinstance(group, _core.Group):
             group = mlx.group_of(group)
-        return native(*arguments, group=group, **options)
+        mlx.note(stream)
+        return native(*arguments, group=group, stream=stream, **named)
 
     return call
 

@@ -123,6 +123,11 @@ def _check(call: str, count: int, stream: Any, out: object = None) -> None:
         raise TypeError(f"[{call}] out= of an mx.array: MLX's arrays cannot be written to, use the result")
     if count > LARGEST:
         raise ValueError(f"[{call}] the array has {count} elements, MLX passes on at most {LARGEST}: split it")
+    note(stream)
+
+
+def note(stream: Any) -> None:
+    """Remember that something is to be communicated on ``stream``, for ``finish()``."""
     import mlx.core as mx
 
     used = stream if isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)

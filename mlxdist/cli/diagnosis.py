@@ -93,7 +93,7 @@ def _prove(diagnosis: Diagnosis, here: Situation) -> None:
         if "hosts" in one:
             _take(diagnosis, one)
     if len(places := set(diagnosis.hosts)) < len(here.hosts) and places:
-        # Intel MPI 2021.18, whose -hosts knows no slots
+        # an mpirun may read its list of hosts in a way of its own, as Intel's does (2021.18)
         fact = f"{len(here.hosts)} hosts were named, but ranks are on {', '.join(sorted(places))} only"
         diagnosis.findings.append(Finding(ERROR, fact, f"{here.mpirun} -machinefile FILE, with a line for each host"))
     if not diagnosis.hosts:

@@ -38,19 +38,22 @@ def test_install_without_mlx(ranks: Ranks) -> None:
 
 # Most of the sums wait in MLX's stream when the program ends; no rank may end MPI before the others have theirs.
 UNFINISHED = """
+import sys, time
 import mlx.core as mx
 import mlxdist as dist
 dist.install()
-sums = [mx.distributed.all_sum(mx.full((100_000,), float(step))) for step in range(40)]
-mx.eval(sums[0])
-mx.async_eval(sums[1:])
+time.sleep(0.5 * dist.init().rank())
+stream = mx.new_stream(mx.cpu) if sys.argv[1] == "own" else None
+sums = [mx.distributed.all_sum(mx.full((100_000,), float(step)), stream=stream) for step in range(8)]
+mx.async_eval(sums)
 print("at the end\\n", end="", flush=True)
 """
 
 
 @needs_mlx
-def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, mpi: mpis.MPI) -> None:
-    finished = ranks(mpi, 2, UNFINISHED)
+@pytest.mark.parametrize("stream", ["own", "default"])
+def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, launcher: mpis.MPI, stream: str) -> None:
+    finished = ranks(launcher, 2, UNFINISHED, stream)
     assert finished.status == 0, finished.output
     assert finished.output.count("at the end") == 2
     assert "finalized" not in finished
