@@ -4,7 +4,7 @@
 
 Each MPI is a name of tests/mpis.py, by default openmpi-5. MLX's own backend takes Open MPI alone, so it runs on the
 first; mlxdist runs on all. Prints for each case of mlx_cases.py MLX's own time, for each MPI how many times as long
-that is as mlxdist's, and the largest relative difference of the results. A time is the median of the quietest round.
+that is as mlxdist's, and the largest relative difference of the results. A time is that of the quietest round.
 """
 
 from __future__ import annotations
