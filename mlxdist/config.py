@@ -39,6 +39,9 @@ MPI4PY_LIBMPI = Variable(
     "MPI4PY_LIBMPI", "", "set by init(): mpi4py (4.1 or later) opens the same library when it comes later"
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
+TMPDIR = Variable(
+    "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"
+)
 STARTER = Variable("MLXDIST_STARTER", "", "set by mlxdist launch: where its ranks report to, as JSON")
 
 USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, NODE, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)

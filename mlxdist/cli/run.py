@@ -8,11 +8,13 @@ import os
 import pkgutil
 import runpy
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
 
 import mlxdist
+from mlxdist import config
 from mlxdist.errors import Error
 
 # What python itself calls (3.10 to 3.13). runpy's public functions put other things into sys.argv and __file__.
@@ -68,6 +70,18 @@ def _install() -> None:
         return
     if found:
         mlxdist.install()
+        if mlxdist.init().size() > 1:
+            os.environ[config.TMPDIR.name] = _own_folder(mlxdist.init().rank())
+
+
+def _own_folder(rank: int) -> str:
+    """Ranks that share one could meet in a file there: the linker writes it in its place (MLX 0.32.4).
+
+    It stays, so that what is compiled in it is compiled once.
+    """
+    folder = os.path.join(tempfile.gettempdir(), f"mlx-{os.getuid()}-{rank}")
+    os.makedirs(folder, 0o700, exist_ok=True)
+    return folder if os.lstat(folder).st_uid == os.getuid() else tempfile.mkdtemp(prefix="mlx-")
 
 
 def _show_without_ours(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:

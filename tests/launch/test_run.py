@@ -94,12 +94,14 @@ def test_a_subcommand_is_no_script(folder: Path) -> None:
 
 
 UNCHANGED = """
+import os
 import mlx.core as mx
 
 world = mx.distributed.init()
 if world.size() > 1 and world.rank() == 1 and FAILS:
     raise KeyError("mine")
 print(f"{world.rank()} of {world.size()}: {mx.distributed.all_sum(mx.ones(3)).tolist()}\\n", end="")
+print(f"{os.environ['TMPDIR']} is there: {os.path.isdir(os.environ['TMPDIR'])}\\n", end="")
 """
 
 
@@ -108,10 +110,12 @@ def test_an_unchanged_mlx_program(two: mpis.MPI, tmp_path: Path) -> None:
     path = tmp_path / "unchanged.py"
     path.write_text(UNCHANGED.replace("FAILS", "False"))
     arguments = ("launch", "-n", "2", "-m", "mlxdist", str(path))
-    finished = run([sys.executable, "-m", "mlxdist", *arguments], MLXDIST_LIBMPI=str(two.library_path))
+    environ = {"MLXDIST_LIBMPI": str(two.library_path), "TMPDIR": str(tmp_path)}
+    finished = run([sys.executable, "-m", "mlxdist", *arguments], **environ)
     assert finished.status == 0, finished.output
     for rank in (0, 1):
         assert f"[{rank}] {rank} of 2: [2.0, 2.0, 2.0]\n" in finished
+        assert f"[{rank}] {tmp_path}/mlx-{os.getuid()}-{rank} is there: True\n" in finished
 
 
 @needs_mlx
@@ -122,5 +126,5 @@ def test_a_traceback_on_a_rank_begins_in_the_program(two: mpis.MPI, ranks: Ranks
     finished = run(command, timeout_s=40, **two.environment())
     assert finished.status != 0
     shown = finished.output.partition("Traceback (most recent call last):\n")[2]
-    assert shown.startswith(f'  File "{path}", line 6, in <module>\n')
+    assert shown.startswith(f'  File "{path}", line 7, in <module>\n')
     assert "mlxdist: rank 1 of 2 failed with KeyError" in finished
