@@ -28,7 +28,7 @@ def members_of(call: str, group: object) -> _core.Group:
     """The group that is meant, still open."""
     if group is None:
         group = _core.world() or world.init()
-    if mlx.owns_group(group):
+    if not isinstance(group, _core.Group) and mlx.owns_group(group):
         group = mlx.behind(group)
     if not isinstance(group, _core.Group):
         raise TypeError(f"[{call}] group={group!r} is no group of mlxdist: give what init() or split() returned")

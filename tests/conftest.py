@@ -107,7 +107,14 @@ def run(
     clean |= {**environ, RUN: mark.partition("=")[2]}
     began = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean,
+        start_new_session=True,
+        # whatever started the tests may ignore it, and so would all below
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         if interrupt_after_s is not None:
