@@ -25,7 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mpi", default="", help="only MPIs of this name, see tests/mpis.py")
     parser.addoption("--size", default=0, type=int, help="only this number of ranks")
     parser.addoption(
-        "--full", action="store_true", help="all of what is sampled: every death (an hour), every older MLX"
+        "--full",
+        action="store_true",
+        help="all of what is sampled: every death (an hour), all tests on every MPI and MLX",
     )
 
 

@@ -94,7 +94,7 @@ def cells(names: tuple[str, ...], every: int, config: pytest.Config) -> Iterator
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     launchers = tuple(mpi.name for mpi in mpis.MPIS if not mpi.named)
-    for name, names, every in (("kept", tuple(KEEPING), 1), ("plain", launchers, 4)):
+    for name, names, every in (("kept", tuple(KEEPING), 2), ("plain", launchers, 4)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, list(cells(names, every, metafunc.config)), ids=str)
 

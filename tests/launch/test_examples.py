@@ -54,6 +54,8 @@ def test_the_comparison_fails_when_it_must(
     two: mpis.MPI, ranks: Ranks, tmp_path: Path, arrays: tuple[str, ...], fault: str
 ) -> None:
     """A demo that could not fail would show nothing."""
+    if two != mpis.TWO[0]:
+        pytest.skip("one will do: the fault is not the MPI's")
     text = TRAIN.read_text()
     needs(text)
     replaced = {

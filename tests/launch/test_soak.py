@@ -6,7 +6,7 @@ import mpis
 import pytest
 from conftest import Ranks
 
-SECONDS, TIMEOUT_S = 15, 120
+SECONDS, TIMEOUT_S = 8, 120
 
 
 @pytest.mark.parametrize("node", ["1", "0"], ids=["slots", "no slots"])
