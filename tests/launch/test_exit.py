@@ -146,8 +146,8 @@ def check(mpi: mpis.MPI | None, size: int, ranks: Ranks, name: str, *arguments: 
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_two_ranks(mpi: mpis.MPI, ranks: Ranks, name: str) -> None:
-    check(mpi, 2, ranks, name)
+def test_two_ranks(launcher: mpis.MPI, ranks: Ranks, name: str) -> None:
+    check(launcher, 2, ranks, name)
 
 
 def test_finalize_while_mlx_evaluates(launcher: mpis.MPI, ranks: Ranks) -> None:

@@ -52,8 +52,8 @@ print("at the end\\n", end="", flush=True)
 
 @needs_mlx
 @pytest.mark.parametrize("stream", ["own", "default"])
-def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, launcher: mpis.MPI, stream: str) -> None:
-    finished = ranks(launcher, 2, UNFINISHED, stream)
+def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, representative: mpis.MPI, stream: str) -> None:
+    finished = ranks(representative, 2, UNFINISHED, stream)
     assert finished.status == 0, finished.output
     assert finished.output.count("at the end") == 2
     assert "finalized" not in finished

@@ -14,8 +14,10 @@ PYTEST += ["--ignore=tests/parallel/frameworks"]
 # the memory of a host, or before anything is communicated.
 WHERE_MPI_COUNTS = (
     *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_lengths"),
-    *("test_drawn", "test_split", "test_threads", "test_results", "test_mlx.py", "test_mlx_groups"),
+    *("test_drawn", "test_split", "test_mlx.py", "test_mlx_groups"),
 )
+# MPICH 4.0.2 never yields: where it has more ranks than cores, tests that make many groups take half a minute.
+SLOW = {"debian-mpich": " and not (test_split or test_mlx_groups)"}
 TIMEOUT_S = 240
 
 
@@ -28,7 +30,8 @@ def test_on_ranks(mpi: mpis.MPI, size: int, kernels: str, pytestconfig: pytest.C
     environ = {"MLXDIST_TEST_SIZE": str(size), "MLXDIST_TEST_LIBMPI": str(mpi.library_path)}
     environ["MLXDIST_TEST_KERNELS"] = kernels
     everything = mpi.name in mpis.FAMILIES or pytestconfig.getoption("--full")
-    which = [] if everything else ["-k", " or ".join(WHERE_MPI_COUNTS)]
+    but = SLOW.get(mpi.name, "") if size > 2 else ""
+    which = [] if everything else ["-k", f"({' or '.join(WHERE_MPI_COUNTS)}){but}"]
     finished = run(mpi.command(size, *PYTEST, *which), timeout_s=TIMEOUT_S, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished
