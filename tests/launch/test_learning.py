@@ -20,9 +20,8 @@ RUNS = [
     for path in PROGRAMS
     for mpi in mpis.TWO[: 2 if path.stem in BOTH else 1]
 ]
-OUTCOME = re.compile(
-    r"^rank (\d+) of (\d+): (?:loss|difference) ([\d.e+-]+)(?:, (\d+) parameters held)?$", re.MULTILINE
-)
+# Anywhere in a line: with PYTHONUNBUFFERED=1 the end of a line is written by itself, and hydra may put another between.
+OUTCOME = re.compile(r"rank (\d+) of (\d+): (?:loss|difference) ([\d.e+-]+)(?:, (\d+) parameters held)?")
 TOLERANCE = 1e-6  # numbers are added in another order: up to 2e-7 was seen
 
 
