@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import os
@@ -48,12 +49,21 @@ def main(arguments: Sequence[str]) -> int:
     main = sys.modules["__main__"] = ModuleType("__main__")
     if code is not None:
         vars(main).update(__file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path))
-        exec(compile(code, path, "exec", dont_inherit=True), vars(main))
+        try:
+            exec(compile(code, path, "exec", dont_inherit=True), vars(main))
+        finally:  # before a traceback is shown
+            _flush()
     elif arguments[0] == "-m":
         _run_as_main(arguments[1])
     else:
         _run_as_main("__main__", alter_argv=False)
     return 0
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or none
+            stream.flush()
 
 
 def _put_first(path: str) -> None:
