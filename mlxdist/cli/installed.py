@@ -38,7 +38,7 @@ def copies(s: Situation) -> Iterator[Finding]:
     others = {place for place in places if (place / "__init__.py").is_file() and not place.samefile(PACKAGE)}
     for other in sorted(others):
         first = str(PACKAGE.parent)
-        listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        listed = s.environ.get("PYTHONPATH", "").split(os.pathsep)
         remedy = "unset PYTHONPATH" if first in listed else f"cd, away from {first}"
         yield Finding(WARNING, f"{PACKAGE} is used, and hides {other}", remedy)
     command = s.context.which("mlxdist")

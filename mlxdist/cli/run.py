@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import os
@@ -15,7 +14,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
 
 import mlxdist
-from mlxdist import config
+from mlxdist import config, world
 from mlxdist.errors import Error
 
 # What python itself calls (3.10 to 3.13). runpy's public functions put other things into sys.argv and __file__.
@@ -52,18 +51,12 @@ def main(arguments: Sequence[str]) -> int:
         try:
             exec(compile(code, path, "exec", dont_inherit=True), vars(main))
         finally:  # before a traceback is shown
-            _flush()
+            world.flush_output()
     elif arguments[0] == "-m":
         _run_as_main(arguments[1])
     else:
         _run_as_main("__main__", alter_argv=False)
     return 0
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed, or none
-            stream.flush()
 
 
 def _put_first(path: str) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import mpis
 import pytest
-from conftest import run
-
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel/test_mismatch.py"]
+from conftest import PYTEST, run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,6 +25,8 @@ def test_mismatch(which: mpis.MPI, many: int, node: str, request: pytest.Fixture
         "MLXDIST_TEST_LIBMPI": str(which.library_path),
         "MLXDIST_TEST_REPETITIONS": "100" if request.config.getoption("--full") else "2",
     }
-    finished = run(which.command(many, *PYTEST), timeout_s=240, **which.environment(), **environ)
+    finished = run(
+        which.command(many, *PYTEST, "tests/parallel/test_mismatch.py"), timeout_s=240, **which.environment(), **environ
+    )
     assert finished.status == 0, finished.output
     assert " passed" in finished

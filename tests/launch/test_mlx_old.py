@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import mpis
 import pytest
-from conftest import Ranks, run
+from conftest import PYTEST, Ranks, run
 
 TESTS = sorted((mpis.ROOT / "tests" / "parallel").glob("test_mlx*.py"))
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, TESTS)]
 # All on each only with --full, which `make test-mlx` gives
 USUAL = list(zip(mpis.OLDER_MLX, mpis.FAMILIES, strict=True))
 
@@ -22,7 +20,7 @@ def test_parallel_tests(pytestconfig: pytest.Config, representative: mpis.MPI, v
         pytest.skip("make test-mlx: here each release is tested on one MPI")
     if not (path / "mlx").exists():
         pytest.skip(f"MLX {version} is not installed: python tests/mpis.py install")
-    command, environ = representative.command(2, *PYTEST), representative.environment()
+    command, environ = representative.command(2, *PYTEST, *map(str, TESTS)), representative.environment()
     paths = os.pathsep.join(map(str, (path, mpis.ROOT)))
     finished = run(command, timeout_s=120, PYTHONPATH=paths, MLXDIST_TEST_SIZE="2", **environ)
     assert finished.status == 0, finished.output

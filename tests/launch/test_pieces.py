@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import mpis
 import pytest
-from conftest import Ranks, run
+from conftest import PARALLEL, WHERE_MPI_COUNTS, Ranks, run
 
 THROUGH_MPI = {"MLXDIST_NODE": "0"}
 
@@ -47,15 +46,10 @@ def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
     assert (finished.status, finished.output) == (0, "end\n" * size)
 
 
-NAMES = ("reductions", "gather", "scatter", "broadcast", "messages", "halves", "lengths", "drawn", "split", "mlx")
-FILES = (str(mpis.ROOT / "tests" / "parallel" / f"test_{name}.py") for name in NAMES)
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *FILES]
-
-
 def test_every_operation_and_type(mpi: mpis.MPI) -> None:
     """With pieces of a few thousand elements: their longest messages fit."""
     environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": "2", **THROUGH_MPI}
-    finished = run(mpi.command(2, *PYTEST), timeout_s=120, **mpi.environment(), **environ)
+    finished = run(mpi.command(2, *PARALLEL, "-k", WHERE_MPI_COUNTS), timeout_s=120, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished
     assert " failed" not in finished

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import mpis
 import pytest
-from conftest import run
+from conftest import PARALLEL, PYTEST, WHERE_MPI_COUNTS, run
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/parallel"]
-PYTEST += ["--ignore=tests/parallel/frameworks"]
-# On one MPI of each family all of them, on the others every operation, type and kind of group: the rest takes place in
-# the memory of a host, or before anything is communicated.
-WHERE_MPI_COUNTS = (
-    *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_lengths"),
-    *("test_drawn", "test_split", "test_mlx.py", "test_mlx_groups"),
-)
 # MPICH 4.0.2 never yields: where it has more ranks than cores, tests that make many groups take half a minute.
 SLOW = {"debian-mpich": " and not (test_split or test_mlx_groups)"}
 TIMEOUT_S = 240
@@ -31,8 +21,8 @@ def test_on_ranks(mpi: mpis.MPI, size: int, kernels: str, pytestconfig: pytest.C
     environ["MLXDIST_TEST_KERNELS"] = kernels
     everything = mpi.name in mpis.FAMILIES or pytestconfig.getoption("--full")
     but = SLOW.get(mpi.name, "") if size > 2 else ""
-    which = [] if everything else ["-k", f"({' or '.join(WHERE_MPI_COUNTS)}){but}"]
-    finished = run(mpi.command(size, *PYTEST, *which), timeout_s=TIMEOUT_S, **mpi.environment(), **environ)
+    which = [] if everything else ["-k", f"({WHERE_MPI_COUNTS}){but}"]
+    finished = run(mpi.command(size, *PARALLEL, *which), timeout_s=TIMEOUT_S, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished
     assert " failed" not in finished
@@ -43,13 +33,12 @@ def test_eight_ranks(two: mpis.MPI) -> None:
     if two != mpis.TWO[0]:
         pytest.skip("one will do: nothing of it goes through MPI")
     files = (f"tests/parallel/test_{name}.py" for name in ("thresholds", "shared", "messages"))
-    command = [*PYTEST[:-2], *files]
-    finished = run(two.command(8, *command), timeout_s=TIMEOUT_S, **two.environment(), MLXDIST_TEST_SIZE="8")
+    finished = run(two.command(8, *PYTEST, *files), timeout_s=TIMEOUT_S, **two.environment(), MLXDIST_TEST_SIZE="8")
     assert finished.status == 0, finished.output
     assert " passed" in finished
 
 
 def test_alone() -> None:
-    finished = run(PYTEST, timeout_s=TIMEOUT_S, MLXDIST_TEST_SIZE="1")
+    finished = run(PARALLEL, timeout_s=TIMEOUT_S, MLXDIST_TEST_SIZE="1")
     assert finished.status == 0, finished.output
     assert " passed" in finished
