@@ -128,9 +128,8 @@ def _check(call: str, count: int, stream: Any, out: object = None) -> None:
 
 def note(stream: Any) -> None:
     """Remember that something is to be communicated on ``stream``, for ``finish()``."""
-    import mlx.core as mx
-
-    used = stream if isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)
+    mx = sys.modules["mlx.core"]  # whoever calls has it; an import statement takes longer than all else here
+    used = stream if stream is not None and isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)
     if used not in _streams:
         _streams.append(used)
 
