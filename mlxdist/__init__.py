@@ -7,9 +7,9 @@
 
 try:
     import mlxdist._core  # noqa: F401  # first, since where it is missing the others speak of a circular import
-    from mlxdist.drop_in import install
     from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
     from mlxdist.gradients import average_gradients
+    from mlxdist.mlx.install import install
     from mlxdist.ops import (
         all_gather,
         all_max,

@@ -38,10 +38,10 @@ cdef extern from "mlxdist/types.h" nogil:
         pass
     enum:
         ELEMENT_TYPES, REDUCTIONS
-        OK, MPI_FAILED, LIBRARY_UNFIT, MISMATCH, PEER_DIED, TIMED_OUT, INTERRUPTED
-        GROUP_CLOSED, GROUP_SPENT, WRONG_THREAD, OUT_OF_MEMORY, NOT_SHARED
+        STATUS_OK, STATUS_MPI_FAILED, STATUS_LIBRARY_UNFIT, STATUS_MISMATCH, STATUS_PEER_DIED, STATUS_TIMED_OUT, STATUS_INTERRUPTED
+        STATUS_GROUP_CLOSED, STATUS_GROUP_BROKEN, STATUS_WRONG_THREAD, STATUS_OUT_OF_MEMORY, STATUS_NOT_SHARED
     struct outcome:
-        int what, code
+        int status, mpi_code
         const char *class_
         const char *call
         const char *text
@@ -49,12 +49,12 @@ cdef extern from "mlxdist/types.h" nogil:
     const char *const *call_names
     size_t element_size(element_type type)
 
-cdef extern from "mlxdist/abi.h" nogil:
+cdef extern from "mlxdist/mpi/abi.h" nogil:
     enum abi_family:
         ABI_OPENMPI, ABI_MPICH, ABI_STANDARD
     int abi_identify(void *library, abi_family *family)
 
-cdef extern from "mlxdist/kernels.h" nogil:
+cdef extern from "mlxdist/kernels/kernels.h" nogil:
     void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
     int divide_by(element_type type, void *numbers, size_t count, int n)
     const char *kernels_variant(int i)
@@ -62,12 +62,14 @@ cdef extern from "mlxdist/kernels.h" nogil:
     const char *kernels_chosen()
 
 cdef extern from "mlxdist/copy.h" nogil:
+    enum:
+        CACHE_LINE
     void copy_use_huge_pages(void *memory, size_t nbytes)
 
 cdef extern from "mlxdist/measure.h" nogil:
     enum:
         MEASURE_BYTE
-    double measure_copy_s(void *to, void *source, size_t nbytes, int past_cache, int64_t repeats)
+    double measure_copy_s(void *to, void *source, size_t nbytes, int non_temporal, int64_t repeats)
 
 cdef extern from "mlxdist/call.h" nogil:
     """
@@ -75,7 +77,7 @@ cdef extern from "mlxdist/call.h" nogil:
     static const char *const operation_names[] = {MLXDIST_OPERATIONS(OPERATION_NAME)};
     """
     enum:
-        ALLREDUCE, REDUCE_SCATTER, ALLGATHER, BROADCAST, SPLIT, SEND, RECV, OPERATIONS
+        OPERATION_ALLREDUCE, OPERATION_REDUCE_SCATTER, OPERATION_ALLGATHER, OPERATION_BROADCAST, OPERATION_SPLIT, OPERATION_SEND, OPERATION_RECV, OPERATIONS
         SHOWN_DIMENSIONS
     struct call:
         int operation, op, type, peer
@@ -86,68 +88,68 @@ cdef extern from "mlxdist/call.h" nogil:
 
 cdef extern from "mlxdist/wait.h" nogil:
     enum:
-        SPINS
-    struct patience:
+        WAIT_SPINS
+    struct wait_policy:
         int spins
-        double limit_s
+        double timeout_s
         int quiet
         int (*interrupt)(int signaled) noexcept
     void wait_watch_interrupts()
     void wait_unwatch_interrupts()
 
-cdef extern from "mlxdist/transport.h" nogil:
+cdef extern from "mlxdist/mpi/transport.h" nogil:
     enum thread_level:
         pass
     struct transport:
         void (*version)(char *text, size_t nbytes)
     const transport alone
 
-cdef extern from "mlxdist/job.h" nogil:
+cdef extern from "mlxdist/mpi/runtime.h" nogil:
     struct settings:
-        patience patience
+        wait_policy policy
         int share, check
     struct c_job "job":
         const transport *transport
         int ours
         thread_level threads
-    c_job job
-    const transport *job_load(void *library, int64_t max_count, outcome *outcome)
-    int job_is_closed()
-    int job_is_forked()
+    c_job runtime
+    const transport *runtime_load(void *library, int64_t max_count, outcome *outcome)
+    int runtime_is_closed()
+    int runtime_is_forked()
 
-cdef extern from "mlxdist/core.h" nogil:
-    struct group:
+cdef extern from "mlxdist/group/core.h" nogil:
+    struct c_group "group":
         pass
     int core_start(const transport *transport, const settings *settings, outcome *outcome)
-    group *core_world()
+    c_group *core_world()
     int core_finish(outcome *outcome)
     void core_abort(int status)
-    const char *core_not_sharing()
-    group *group_retain(group *group)
-    void group_release(group *group)
-    int group_rank(const group *group)
-    int group_size(const group *group)
-    int group_sharing(const group *group)
-    int group_is_spent(const group *group)
-    void group_limit(group *group, double limit_s)
-    int group_split(group *group, int color, int key, group **part, outcome *outcome)
-    int group_run(group *, call *, const void *sendbuf, void *recvbuf, outcome *)
-    int group_run_bare(group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
+    const char *core_why_not_shared()
+    c_group *group_retain(c_group *group)
+    void group_release(c_group *group)
+    int group_rank(const c_group *group)
+    int group_size(const c_group *group)
+    int group_local_size(const c_group *group)
+    int group_is_broken(const c_group *group)
+    void group_set_timeout(c_group *group, double timeout_s)
+    int group_split(c_group *group, int color, int key, c_group **part, outcome *outcome)
+    int group_run(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
+    int group_run_raw(c_group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
                        double *spent_s, outcome *)
-    struct pool:
+    struct symmetric:
         pass
-    int group_empty(group *, int64_t nbytes, pool **, void **memory, outcome *)
-    void group_free(group *, pool *)
-    int group_send(group *, call *, const void *sendbuf, outcome *)
-    int group_recv(group *, call *, void *recvbuf, outcome *)
+    int group_empty(c_group *, int64_t nbytes, symmetric **, void **memory, outcome *)
+    void group_free(c_group *, symmetric *)
+    int group_send(c_group *, call *, const void *sendbuf, outcome *)
+    int group_recv(c_group *, call *, void *recvbuf, outcome *)
 
 cdef extern from "<pythread.h>" nogil:
     unsigned long PyThread_get_thread_ident()
 
 cdef extern from "mlxdist/mlx_libmpi.h" nogil:
-    enum mlx_meaning:
-        MEANS_REDUCTION, MEANS_SUM_SCATTER, MEANS_BROADCAST
-    void mlx_offer(group *group, mlx_meaning meaning, int root)
-    void mlx_ask()
-    group *mlx_answer()
+    enum mlx_collective_kind:
+        KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST
+    void mlx_override_next_split(c_group *group, mlx_collective_kind kind, int root)
+    void mlx_query_next_split()
+    c_group *mlx_queried_group()
     int mlx_has_opened_us()

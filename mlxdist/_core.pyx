@@ -28,24 +28,24 @@ cimport numpy as cnp
 cnp.import_array()
 
 
-MLX_MEANINGS = {"reduction": MEANS_REDUCTION, "sum_scatter": MEANS_SUM_SCATTER, "broadcast": MEANS_BROADCAST}
+MLX_KINDS = {"reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broadcast": KIND_BROADCAST}
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
-CALLS = tuple(call_names[i].decode() for i in range(REDUCTIONS))
-OPERATIONS_OF = {operation_names[i].decode(): i for i in range(OPERATIONS)}
+REDUCTION_NAMES = tuple(call_names[i].decode() for i in range(REDUCTIONS))
+OPERATION_OF = {operation_names[i].decode(): i for i in range(OPERATIONS)}
 DTYPES = tuple(numpy_names[i].decode() for i in range(ELEMENT_TYPES))
 
 cdef dict exception_of = {
-    LIBRARY_UNFIT: errors.LoadError,
-    MISMATCH: errors.MismatchError,
-    PEER_DIED: errors.PeerError,
-    TIMED_OUT: errors.TimeoutError,
-    INTERRUPTED: KeyboardInterrupt,
-    GROUP_CLOSED: ValueError,
-    GROUP_SPENT: errors.Error,
-    WRONG_THREAD: errors.Error,
-    OUT_OF_MEMORY: MemoryError,
-    NOT_SHARED: errors.Error,
+    STATUS_LIBRARY_UNFIT: errors.LoadError,
+    STATUS_MISMATCH: errors.MismatchError,
+    STATUS_PEER_DIED: errors.PeerError,
+    STATUS_TIMED_OUT: errors.TimeoutError,
+    STATUS_INTERRUPTED: KeyboardInterrupt,
+    STATUS_GROUP_CLOSED: ValueError,
+    STATUS_GROUP_BROKEN: errors.Error,
+    STATUS_WRONG_THREAD: errors.Error,
+    STATUS_OUT_OF_MEMORY: MemoryError,
+    STATUS_NOT_SHARED: errors.Error,
 }
 
 
@@ -91,9 +91,9 @@ cdef int fail(str call, outcome *why) except -1:
     """Turn what C reports into an exception; the only place that does."""
     raise_interruption()
     text = f"[{call}] {why.text.decode(errors='replace')}"
-    if why.what == MPI_FAILED:
-        raise errors.MPIError(text, why.call.decode(), why.code, why.class_.decode())
-    raise exception_of[why.what](text)
+    if why.status == STATUS_MPI_FAILED:
+        raise errors.MPIError(text, why.call.decode(), why.mpi_code, why.class_.decode())
+    raise exception_of[why.status](text)
 
 
 # NumPy's number of a dtype -> element type; UNSEEN where nobody has asked yet.
@@ -215,7 +215,7 @@ cdef class Library:
         if library.handle == NULL:
             why_not = dlerror()
             raise errors.LoadError(fsdecode(why_not) if why_not != NULL else f"{path} is not open")
-        library.transport = job_load(library.handle, max_count, &why)
+        library.transport = runtime_load(library.handle, max_count, &why)
         if library.transport == NULL:
             dlclose(library.handle)
             raise errors.LoadError(why.text.decode())
@@ -243,8 +243,8 @@ cdef bint wrapping = False
 cdef class Group:
     """Ranks that communicate with each other; see world.Group."""
 
-    cdef group *ranks
-    cdef int many  # how many ranks
+    cdef c_group *handle
+    cdef int size_  # how many ranks
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -252,25 +252,25 @@ cdef class Group:
             raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
 
     def __dealloc__(self):
-        if self.ranks != NULL:
-            group_release(self.ranks)
+        if self.handle != NULL:
+            group_release(self.handle)
 
     def rank(self) -> int:
         """This process's rank in the group, from 0 to size() - 1."""
-        return group_rank(self.ranks)
+        return group_rank(self.handle)
 
     def size(self) -> int:
         """How many ranks the group has."""
-        return group_size(self.ranks)
+        return group_size(self.handle)
 
 
-cdef Group wrap(type cls, group *ranks):
+cdef Group wrap(type cls, c_group *handle):
     global wrapping
     wrapping = True
     cdef Group wrapped = cls.__new__(cls)
     wrapping = False
-    wrapped.ranks = ranks
-    wrapped.many = group_size(ranks)
+    wrapped.handle = handle
+    wrapped.size_ = group_size(handle)
     return wrapped
 
 
@@ -278,15 +278,15 @@ cdef Group the_world = None
 cdef Library started = None
 
 
-def start(Library library, type cls, *, double limit_s=0, bint quiet=False, bint share=True, bint check=True) -> Group:
+def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True, bint check=True) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See job.h's settings."""
     global the_world, started, main_thread
     cdef outcome why
     cdef settings chosen_settings
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
-    chosen_settings.patience.spins, chosen_settings.patience.limit_s = SPINS, limit_s
-    chosen_settings.patience.quiet, chosen_settings.patience.interrupt = quiet, interrupt
+    chosen_settings.policy.spins, chosen_settings.policy.timeout_s = WAIT_SPINS, timeout_s
+    chosen_settings.policy.quiet, chosen_settings.policy.interrupt = quiet, interrupt
     chosen_settings.share, chosen_settings.check = share, check
     main_thread = threading.main_thread().ident
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
@@ -322,22 +322,22 @@ def world() -> Group | None:
 
 def initialized_by_us() -> bool:
     """Whether MPI was initialized by start(), not by somebody before."""
-    return job.transport != NULL and <bint>job.ours
+    return runtime.transport != NULL and <bint>runtime.ours
 
 
 def threads() -> str:
     """What MPI allows threads to do, in its own words."""
-    return THREAD_LEVELS[job.threads]
+    return THREAD_LEVELS[runtime.threads]
 
 
-def sharing() -> tuple:
+def local_size() -> tuple:
     """How many ranks of the world share this host's memory, and where they cannot, why."""
-    return group_sharing(core_world()), core_not_sharing().decode(errors="replace")
+    return group_local_size(core_world()), core_why_not_shared().decode(errors="replace")
 
 
-def limit(Group members, double limit_s) -> None:
+def set_timeout(Group group, double timeout_s) -> None:
     """Let calls on ``members`` wait for ``limit_s`` seconds, 0: for ever."""
-    group_limit(members.ranks, limit_s)
+    group_set_timeout(group.handle, timeout_s)
 
 
 def finish() -> None:
@@ -353,12 +353,12 @@ def finish() -> None:
 
 def is_finished() -> bool:
     """Whether finish() has run, or this is a fork of a rank."""
-    return <bint>job_is_closed()
+    return <bint>runtime_is_closed()
 
 
 def is_forked() -> bool:
     """Whether this process was forked from a rank."""
-    return <bint>job_is_forked()
+    return <bint>runtime_is_forked()
 
 
 def abort(int status) -> None:
@@ -370,31 +370,31 @@ def abort(int status) -> None:
 def split(Group parent, int color, int key) -> Group:
     """A part of ``parent``: the ranks that gave the same color, ordered by key."""
     cdef outcome why
-    cdef group *part
+    cdef c_group *part
     cdef int failed
     with nogil:
-        failed = group_split(parent.ranks, color, key, &part, &why)
+        failed = group_split(parent.handle, color, key, &part, &why)
     if failed:
         fail("split", &why)
     return wrap(type(parent), part)
 
 
-def offer_to_mlx(Group members, int meaning, int root) -> None:
+def override_next_mlx_split(Group group, int kind, int root) -> None:
     """MLX's next split on this thread returns ``members``, see mlx_libmpi.h."""
-    mlx_offer(members.ranks, <mlx_meaning>meaning, root)
+    mlx_override_next_split(group.handle, <mlx_collective_kind>kind, root)
 
 
 def behind_mlx(part):
     """The group behind one of MLX's, whose ``split`` is given; None if that is not over this module."""
-    mlx_ask()
+    mlx_query_next_split()
     try:
         part(0)
     except RuntimeError:
         pass
-    cdef group *ranks = mlx_answer()
-    if ranks == NULL:
+    cdef c_group *handle = mlx_queried_group()
+    if handle == NULL:
         return None
-    return the_world if ranks == the_world.ranks else wrap(type(the_world), group_retain(ranks))
+    return the_world if handle == the_world.handle else wrap(type(the_world), group_retain(handle))
 
 
 def mlx_opened_us() -> bool:
@@ -409,23 +409,23 @@ include "shared.pxi"
 cdef list left_with_mpi = []
 
 
-cdef int run(group *ranks, call *made, const void *sendbuf, void *recvbuf, outcome *why) noexcept nogil:
-    if made.operation == SEND:
-        return group_send(ranks, made, sendbuf, why)
-    if made.operation == RECV:
-        return group_recv(ranks, made, recvbuf, why)
-    return group_run(ranks, made, sendbuf, recvbuf, why)
+cdef int run(c_group *handle, call *made, const void *sendbuf, void *recvbuf, outcome *why) noexcept nogil:
+    if made.operation == OPERATION_SEND:
+        return group_send(handle, made, sendbuf, why)
+    if made.operation == OPERATION_RECV:
+        return group_recv(handle, made, recvbuf, why)
+    return group_run(handle, made, sendbuf, recvbuf, why)
 
 
-cdef int fail_in(Group members, const call *made, owner, str name, outcome *why) except -1:
+cdef int fail_in(Group group, const call *made, owner, str name, outcome *why) except -1:
     """``owner`` keeps the memory of a message, ``name`` is what the user called if not the operation's own name."""
-    if (made.operation == SEND or made.operation == RECV) and group_is_spent(members.ranks):
+    if (made.operation == OPERATION_SEND or made.operation == OPERATION_RECV) and group_is_broken(group.handle):
         left_with_mpi.append(owner)
-    own_name = CALLS[made.op] if made.operation == ALLREDUCE else operation_names[made.operation].decode()
+    own_name = REDUCTION_NAMES[made.op] if made.operation == OPERATION_ALLREDUCE else operation_names[made.operation].decode()
     return fail(name or own_name, why)
 
 
-def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name="") -> None:
+def communicate(Group group, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name="") -> None:
     """Carry out OPERATIONS_OF[...] from ``x`` into ``out``; what does not use one of the two is given the same twice.
 
     Args:
@@ -441,9 +441,9 @@ def communicate(Group members, int operation, Buffer x, Buffer out, int op=0, in
     for i in range(SHOWN_DIMENSIONS):
         made.shape[i] = x.shape[i] if i < made.ndim else 0
     with nogil:
-        failed = run(members.ranks, &made, x.address, out.address, &why)
+        failed = run(group.handle, &made, x.address, out.address, &why)
     if failed:
-        fail_in(members, &made, x.owner, name, &why)
+        fail_in(group, &made, x.owner, name, &why)
     raise_interruption()
 
 

@@ -76,7 +76,7 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
     return <char *>(<Buffer?>x).address
 
 
-def average(Group members, list sources, list targets, int type, int digest) -> None:
+def average(Group group, list sources, list targets, int type, int digest) -> None:
     """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
 
     Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. Ranks whose
@@ -86,7 +86,7 @@ def average(Group members, list sources, list targets, int type, int digest) -> 
     cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
     cdef outcome why
     cdef call made
-    cdef int failed, size = members.many
+    cdef int failed, size = group.size_
     cdef size_t ignored, nbytes = 0
     cdef char *sendbuf
     cdef char *recvbuf
@@ -101,7 +101,7 @@ def average(Group members, list sources, list targets, int type, int digest) -> 
         block = None if n == 1 else _Block(nbytes)
         sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
         recvbuf = pieces[0].target if n == 1 else sendbuf
-        made.operation, made.op, made.type, made.peer = ALLREDUCE, 0, type, digest
+        made.operation, made.op, made.type, made.peer = OPERATION_ALLREDUCE, 0, type, digest
         made.count, made.on_device, made.ndim = nbytes // element_size(<element_type>type), False, 1
         made.shape[0] = made.count
         for i in range(1, SHOWN_DIMENSIONS):
@@ -111,7 +111,7 @@ def average(Group members, list sources, list targets, int type, int digest) -> 
             for i in range(n if n > 1 else 0):
                 memcpy(at, pieces[i].source, pieces[i].nbytes)
                 at += pieces[i].nbytes
-            failed = group_run(members.ranks, &made, sendbuf, recvbuf, &why)
+            failed = group_run(group.handle, &made, sendbuf, recvbuf, &why)
             if not failed:
                 divide_by(<element_type>type, recvbuf, made.count, size)
                 at = recvbuf

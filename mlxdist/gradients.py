@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mlxdist import _core, arrays, mlx, ops, world
+from mlxdist import _core, arrays, ops, world
+from mlxdist.mlx import backend
 
 CALL = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
@@ -97,11 +98,11 @@ class Leaf(NamedTuple):
 
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
-    if mlx.owns(x):
+    if backend.owns(x):
         return Leaf(x, x, None, type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
-    array = framework.adopt(CALL, x)
-    framework.ordered(CALL, array, stream)
+    array = framework.as_array(CALL, x)
+    framework.synchronize(CALL, array, stream)
     element_type = type_of(array.dtype)
     stays = framework.owns(x) and _core.divides(element_type) and framework.is_changeable(array)
     return Leaf(x, array, framework, element_type, tuple(array.shape), stays)
@@ -119,16 +120,16 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
 
 def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, members: _core.Group, digest: int) -> list[Any]:
     """The means of arrays that the core can read where they are, or of copies of them."""
-    sources = [framework.pointer(leaf.array) for leaf in bucket]
+    sources = [framework.as_buffer(leaf.array) for leaf in bucket]
     targets = [
-        source if leaf.stays else framework.like(leaf.array, leaf.shape)
+        source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
         for leaf, source in zip(bucket, sources, strict=True)
     ]
     _core.average(members, sources, targets, bucket[0].type, digest)
     means = []
     for leaf, target in zip(bucket, targets, strict=True):
         if leaf.stays and target.owner is not leaf.array:
-            framework.assign(leaf.array, target.owner)
+            framework.copyto(leaf.array, target.owner)
         means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
     framework.changed([leaf.array for leaf in bucket if leaf.stays])
     return means
@@ -138,18 +139,18 @@ def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, members: _
     """The means of arrays that their framework joins and divides: on a device, or of integers."""
     flat = framework.joined([leaf.array for leaf in bucket])
     maker = arrays.of(flat)
-    buffer = maker.pointer(flat)
+    buffer = maker.as_buffer(flat)
     _core.communicate(members, ops.ALLREDUCE, buffer, buffer, ops.SUM, digest, CALL)
     if buffer.owner is not flat:
-        maker.assign(flat, buffer.owner)
+        maker.copyto(flat, buffer.owner)
     mean, at, means = maker.quotient(flat, members.size()), 0, []
     for leaf in bucket:
         count = math.prod(leaf.shape)
         part = mean[at : at + count].reshape(leaf.shape)
         at += count
         if leaf.stays:
-            framework.assign(leaf.array, part)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, maker.pointer(part)))
+            framework.copyto(leaf.array, part)
+        means.append(leaf.given if leaf.stays else framework.result(leaf.array, maker.as_buffer(part)))
     return means
 
 
@@ -163,7 +164,7 @@ def averaged(leaves: Sequence[Leaf], members: _core.Group, limit: float, stream:
         bucket = [leaves[place] for place in places]
         framework = bucket[0].framework
         if framework is None:
-            results = mlx.average([leaf.array for leaf in bucket], members, stream, digest)
+            results = backend.average([leaf.array for leaf in bucket], members, stream, digest)
         elif framework.is_on_device(bucket[0].array) or not _core.divides(bucket[0].type):
             results = by_framework(bucket, framework, members, digest)
         else:

@@ -3,7 +3,7 @@
 REWRITTEN = MEASURE_BYTE
 
 
-def run_bare(Group members, int operation, Buffer x, Buffer out, int64_t repeats, bint rewrite=True) -> float:
+def run_raw(Group group, int operation, Buffer x, Buffer out, int64_t repeats, bint rewrite=True) -> float:
     """Seconds that libmpi alone takes for ``repeats`` calls made from C: sums, and rank 0's broadcasts. See core.h."""
     cdef outcome why
     cdef call made
@@ -12,16 +12,16 @@ def run_bare(Group members, int operation, Buffer x, Buffer out, int64_t repeats
     made.operation, made.op, made.type, made.peer = operation, 0, x.type, 0
     made.count, made.on_device, made.ndim = x.count, False, 0
     with nogil:
-        failed = group_run_bare(members.ranks, &made, x.address, out.address, repeats, rewrite, &spent_s, &why)
+        failed = group_run_raw(group.handle, &made, x.address, out.address, repeats, rewrite, &spent_s, &why)
     if failed:
         fail("bench", &why)
     return spent_s
 
 
-def copy_memory(Buffer out, Buffer x, bint past_cache, int64_t repeats) -> float:
+def copy_memory(Buffer out, Buffer x, bint non_temporal, int64_t repeats) -> float:
     """Seconds of ``repeats`` copies of ``x`` into ``out``, which is as long."""
     cdef double spent_s
     cdef size_t nbytes = x.nbytes
     with nogil:
-        spent_s = measure_copy_s(out.address, x.address, nbytes, past_cache, repeats)
+        spent_s = measure_copy_s(out.address, x.address, nbytes, non_temporal, repeats)
     return spent_s

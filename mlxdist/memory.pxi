@@ -3,7 +3,6 @@
 # A page that the system gives anew costs more than what is written to it: what results of some length leave is used
 # again by later ones.
 cdef enum:
-    CACHE_LINE = 64
     PAGE = 4096
     HUGE_PAGE = 1 << 21
     KEPT_FROM = 1 << 14  # bytes; what is shorter the C library does not give back
@@ -24,7 +23,7 @@ cdef size_t block_nbytes(size_t nbytes) noexcept:
     return (nbytes + grain - 1) // grain * grain
 
 
-cdef void let_go(int place) noexcept:
+cdef void evict(int place) noexcept:
     global kept_in_all
     if kept[place] != NULL:
         kept_in_all -= kept_nbytes[place]
@@ -58,13 +57,13 @@ cdef class _Block:
         if self.address == NULL or self.nbytes > MOST_KEPT:
             free(self.address)
             return
-        let_go(oldest)
+        evict(oldest)
         kept[oldest], kept_nbytes[oldest] = self.address, self.nbytes
         kept_in_all += self.nbytes
         oldest = (oldest + 1) % KEPT_BLOCKS
         cdef int i = oldest
         while kept_in_all > MOST_KEPT:
-            let_go(i)
+            evict(i)
             i = (i + 1) % KEPT_BLOCKS
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mlxdist import _core, arrays, mlx, world
+from mlxdist import _core, arrays, world
 from mlxdist.arrays import numpy
+from mlxdist.mlx import backend
 
-SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+SUM, MAX, MIN = map(_core.REDUCTION_NAMES.index, ("all_sum", "all_max", "all_min"))
 ALLREDUCE, SCATTER, GATHER, BROADCAST, BARRIER, SEND, RECV = map(
-    _core.OPERATIONS_OF.__getitem__,
+    _core.OPERATION_OF.__getitem__,
     ("all_reduce", "sum_scatter", "all_gather", "broadcast", "barrier", "send", "recv"),
 )
 NOTHING = _core.Buffer(0, 0, 0, None, ())
@@ -28,8 +29,8 @@ def members_of(call: str, group: object) -> _core.Group:
     """The group that is meant, still open."""
     if group is None:
         group = _core.world() or world.init()
-    if not isinstance(group, _core.Group) and mlx.owns_group(group):
-        group = mlx.behind(group)
+    if not isinstance(group, _core.Group) and backend.owns_group(group):
+        group = backend.behind(group)
     if not isinstance(group, _core.Group):
         raise TypeError(f"[{call}] group={group!r} is no group of mlxdist: give what init() or split() returned")
     if _core.is_finished():
@@ -65,8 +66,8 @@ def _shape(call: str, shape: Any) -> tuple[int, ...]:
 def _input(call: str, x: Any, stream: object) -> tuple[arrays.Framework, Any]:
     """The framework of x, and x as an array of it that can be communicated."""
     framework = arrays.of(x)
-    array = framework.adopt(call, x)
-    framework.ordered(call, array, stream)
+    array = framework.as_array(call, x)
+    framework.synchronize(call, array, stream)
     return framework, array
 
 
@@ -77,7 +78,7 @@ def _kind(x: object) -> str:
 
 def _output(framework: arrays.Framework, call: str, x: Any, shape: tuple[int, ...], out: Any) -> Any:
     """``out`` as an array that the result can be written to."""
-    if mlx.owns(out) or arrays.of(out) is not framework:
+    if backend.owns(out) or arrays.of(out) is not framework:
         raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: give both of one framework")
     array = framework.writable(call, out)
     if array.dtype != x.dtype:
@@ -99,13 +100,13 @@ def _result(
 ) -> Any:
     """What ``run`` writes: into the array ``into``, by way of a copy where MPI cannot have its memory, or a new one."""
     if into is None:
-        filled = framework.like(array, shape)
+        filled = framework.empty_like(array, shape)
         run(filled)
         return framework.result(array, filled)
-    filled = framework.pointer(into)
+    filled = framework.as_buffer(into)
     run(filled)
     if filled.owner is not into:
-        framework.assign(into, filled.owner)
+        framework.copyto(into, filled.owner)
     return into
 
 
@@ -137,7 +138,7 @@ def _collective(
 ) -> Any:
     """What all collectives have in common: ``lazy`` is MLX's way, ``run`` communicates from an array into a Buffer."""
     size = members.size()
-    if mlx.owns(x):
+    if backend.owns(x):
         result_shape(call, tuple(x.shape), size)
         return lazy()
     framework, array = _input(call, x, stream)
@@ -148,12 +149,12 @@ def _collective(
         return result if out is None else out
     if out is None:
         return array
-    framework.assign(into, array)
+    framework.copyto(into, array)
     return out
 
 
 def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
-    call = _core.CALLS[op]
+    call = _core.REDUCTION_NAMES[op]
     members = members_of(call, group)
     return _collective(
         call,
@@ -162,8 +163,8 @@ def _reduce(op: int, x: Any, group: Any, stream: Any, out: Any) -> Any:
         stream,
         out,
         _same,
-        lambda: mlx.collective(call, x, members, stream, out),
-        lambda framework, x, out: _core.communicate(members, ALLREDUCE, framework.pointer(x), out, op),
+        lambda: backend.collective(call, x, members, stream, out),
+        lambda framework, x, out: _core.communicate(members, ALLREDUCE, framework.as_buffer(x), out, op),
     )
 
 
@@ -246,8 +247,8 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
         stream,
         out,
         _gathered,
-        lambda: mlx.collective("all_gather", x, members, stream, out),
-        lambda framework, x, out: _core.communicate(members, GATHER, framework.pointer(x), out),
+        lambda: backend.collective("all_gather", x, members, stream, out),
+        lambda framework, x, out: _core.communicate(members, GATHER, framework.as_buffer(x), out),
     )
 
 
@@ -274,8 +275,8 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
         stream,
         out,
         _scattered,
-        lambda: mlx.sum_scatter(x, members, stream, out),
-        lambda framework, x, out: _core.communicate(members, SCATTER, framework.pointer(x), out, SUM),
+        lambda: backend.sum_scatter(x, members, stream, out),
+        lambda framework, x, out: _core.communicate(members, SCATTER, framework.as_buffer(x), out, SUM),
     )
 
 
@@ -299,7 +300,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
 
     def run(framework: arrays.Framework, x: Any, out: _core.Buffer) -> None:
         if members.rank() == root:
-            framework.assign(out.owner, x)
+            framework.copyto(out.owner, x)
         _core.communicate(members, BROADCAST, out, out, peer=root)
 
     return _collective(
@@ -309,7 +310,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
         stream,
         out,
         _same,
-        lambda: mlx.broadcast(x, root, members, stream, out),
+        lambda: backend.broadcast(x, root, members, stream, out),
         run,
     )
 
@@ -377,10 +378,10 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
     members = members_of("send", group)
     _peers_exist("send", members)
     rank = _peer("send", "dst", dst, members)
-    if mlx.owns(x):
-        return mlx.send(x, rank, members, stream)
+    if backend.owns(x):
+        return backend.send(x, rank, members, stream)
     framework, array = _input("send", x, stream)
-    buffer = framework.pointer(array)
+    buffer = framework.as_buffer(array)
     _core.communicate(members, SEND, buffer, buffer, peer=rank)
     return x
 
@@ -410,12 +411,12 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
     _peers_exist("recv", members)
     rank = _peer("recv", "src", src, members)
     lengths = _shape("recv", shape)
-    if mlx.owns_dtype(dtype):
-        return mlx.recv(lengths, dtype, rank, members, stream)
+    if backend.owns_dtype(dtype):
+        return backend.recv(lengths, dtype, rank, members, stream)
     framework, template = arrays.to_receive("recv", dtype)
-    framework.ordered("recv", template, stream)
+    framework.synchronize("recv", template, stream)
     try:
-        filled = framework.like(template, lengths)
+        filled = framework.empty_like(template, lengths)
     except (OverflowError, RuntimeError, TypeError, ValueError):  # NumPy's and torch's words for it
         raise ValueError(f"[recv] shape={shape} is larger than memory can be: give the shape that was sent") from None
     _core.communicate(members, RECV, filled, filled, peer=rank)
@@ -436,8 +437,8 @@ def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any
     members = members_of("recv_like", group)
     _peers_exist("recv_like", members)
     rank = _peer("recv_like", "src", src, members)
-    if mlx.owns(x):
-        return mlx.recv_like(x, rank, members, stream, out)
+    if backend.owns(x):
+        return backend.recv_like(x, rank, members, stream, out)
     framework, array = _input("recv_like", x, stream)
     shape = tuple(array.shape)
     into = None if out is None else _output(framework, "recv_like", array, shape, out)

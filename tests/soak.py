@@ -218,7 +218,7 @@ def main() -> int:
     os.environ.setdefault("UCX_MEM_EVENTS", "n")  # UCX in MPICH 5.0.2 loses 152 bytes at every munmap of the process
     world = dist.init(timeout_s=LIMIT_S)
     seed = int(dist.broadcast(asked.seed or int(time.time()), 0))
-    rank = Rank(world, seed, in_slots=_core.sharing()[0] == world.size())
+    rank = Rank(world, seed, in_slots=_core.local_size()[0] == world.size())
     line, is_level = summary(rank, *soak(rank, asked.seconds), time.monotonic() - began)
     if world.rank() == 0:
         print(line, flush=True)

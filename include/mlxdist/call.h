@@ -24,7 +24,7 @@ extern "C" {
     row(RECV, "recv")
 /* clang-format on */
 
-#define MLXDIST_OPERATION(name, ...) name,
+#define MLXDIST_OPERATION(name, ...) OPERATION_##name,
 enum operation { MLXDIST_OPERATIONS(MLXDIST_OPERATION) OPERATIONS };
 #undef MLXDIST_OPERATION
 
@@ -50,7 +50,7 @@ static inline struct call flat_call(enum operation operation, int op, int type, 
 
 /* All ranks of the group make it, not two. */
 static inline int call_is_collective(const struct call *call) {
-    return call->operation != SEND && call->operation != RECV;
+    return call->operation != OPERATION_SEND && call->operation != OPERATION_RECV;
 }
 
 static inline int64_t call_nbytes(const struct call *call) {

@@ -4,18 +4,20 @@
 
 #include <stddef.h>
 
+enum { CACHE_LINE = 64 };
+
 enum copy_way {
-    PLAIN,       /* memcpy */
-    WHOLE_LINES, /* to lines that others have in their caches: not fetched first, since nothing of them is left */
-    FROM_MEMORY, /* what is copied is in no cache */
-    PAST_CACHE,  /* to memory; seen by others only after copy_fence() */
+    COPY_PLAIN,        /* memcpy */
+    COPY_FULL_LINES,   /* to lines that others have in their caches: not fetched first, since nothing of them is left */
+    COPY_FROM_MEMORY,  /* what is copied is in no cache */
+    COPY_NON_TEMPORAL, /* to memory; seen by others only after copy_fence() */
 };
 
 /* As memcpy, whatever the way. */
 void copy(void *to, const void *from, size_t nbytes, enum copy_way way);
 void copy_fence(void);
 /* Begin to take memory out of the caches of others, since it will be written soon. */
-void copy_claim(const void *memory, size_t nbytes);
+void copy_prefetch_for_write(const void *memory, size_t nbytes);
 
 /* Memory of some MiB will be written for the first time, perhaps: let the system give it in large pages. */
 void copy_use_huge_pages(void *memory, size_t nbytes);

@@ -12,6 +12,6 @@ enum { MEASURE_BYTE = 0x3c };
 double measure_own_s(void);
 void measure_rewrite(void *buffer, size_t nbytes);
 /* Time in `repeats` copies, past the cache or not; what is copied is written anew before each. */
-double measure_copy_s(void *to, void *from, size_t nbytes, int past_cache, int64_t repeats);
+double measure_copy_s(void *to, void *from, size_t nbytes, int non_temporal, int64_t repeats);
 
 #endif

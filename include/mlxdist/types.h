@@ -64,23 +64,23 @@ static inline size_t element_size(enum element_type type) {
 /* What became of an operation. Functions that can fail return one of these and, where it is not OK,
  * have filled in the struct. */
 enum {
-    OK,
-    MPI_FAILED,
-    LIBRARY_UNFIT,
-    MISMATCH,  /* ranks ask for different things */
-    PEER_DIED, /* or can never answer */
-    TIMED_OUT,
-    INTERRUPTED, /* by SIGINT */
-    GROUP_CLOSED,
-    GROUP_SPENT, /* by an earlier error */
-    WRONG_THREAD,
-    OUT_OF_MEMORY,
-    NOT_SHARED, /* memory cannot be shared with the other ranks of the host */
+    STATUS_OK,
+    STATUS_MPI_FAILED,
+    STATUS_LIBRARY_UNFIT,
+    STATUS_MISMATCH,  /* ranks ask for different things */
+    STATUS_PEER_DIED, /* or can never answer */
+    STATUS_TIMED_OUT,
+    STATUS_INTERRUPTED, /* by SIGINT */
+    STATUS_GROUP_CLOSED,
+    STATUS_GROUP_BROKEN, /* by an earlier error */
+    STATUS_WRONG_THREAD,
+    STATUS_OUT_OF_MEMORY,
+    STATUS_NOT_SHARED, /* memory cannot be shared with the other ranks of the host */
 };
 
 struct outcome {
-    int what;           /* one of the above */
-    int code;           /* MPI_FAILED: what the function returned */
+    int status;         /* one of the above */
+    int mpi_code;       /* MPI_FAILED: what the function returned */
     const char *class_; /* MPI_FAILED: its class, "MPI_ERR_TRUNCATE" */
     const char *call;   /* MPI_FAILED: the function, "MPI_Allreduce" */
     char text[1024];

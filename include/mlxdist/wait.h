@@ -12,33 +12,34 @@ extern "C" {
 #endif
 
 enum {
-    SPINS = 2000,       /* pauses before the processor is given to others: some 50 us */
-    SPINS_CROWDED = 15, /* the same where there are fewer cores than ranks, and the awaited one needs ours */
+    WAIT_SPINS = 2000, /* pauses before the processor is given to others: some 50 us */
+    WAIT_SPINS_OVERSUBSCRIBED =
+        15, /* the same where there are fewer cores than ranks, and the awaited one needs ours */
 };
 
 /* How long to wait, and what may end it. */
-struct patience {
+struct wait_policy {
     int spins;
-    double limit_s;                 /* 0: none */
+    double timeout_s;               /* 0: none */
     int quiet;                      /* do not say on stderr who is awaited */
     int (*interrupt)(int signaled); /* asked after a SIGINT and every 0.1 s; nonzero: give up. May be NULL */
 };
 
 /* What is waited for. */
-struct awaited {
+struct wait_condition {
     /* 1: it has come. 0: not yet. -1: it will never come, see outcome. thorough once a millisecond. */
-    int (*look)(void *it, int thorough, struct outcome *outcome);
+    int (*poll)(void *it, int slow_check, struct outcome *outcome);
     /* What is done and who is awaited; nothing, where another rank says so. */
     void (*describe)(void *it, int to_all, char *text, size_t nbytes);
     void *it;
-    int looking_works; /* looking moves messages on: never sleep meanwhile */
+    int poll_drives_progress; /* looking moves messages on: never sleep meanwhile */
 };
 
 /* OK, TIMED_OUT, INTERRUPTED or what look() reports. */
-int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome);
+int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome);
 
 /* Lock what another thread of this rank may hold for long; OK, TIMED_OUT or INTERRUPTED. */
-int wait_for_turn(pthread_mutex_t *turn, const struct patience *patience, struct outcome *outcome);
+int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struct outcome *outcome);
 
 /* Seconds of a clock that only goes forward. */
 double wait_now_s(void);

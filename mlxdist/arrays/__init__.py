@@ -13,12 +13,12 @@ from mlxdist.arrays import cupy, jax, numpy, torch
 
 
 class Framework(Protocol):
-    """What each file has. An ``array`` is what ``adopt``, ``template`` or ``writable`` returned."""
+    """What each file has. An ``array`` is what ``as_array``, ``template`` or ``writable`` returned."""
 
     def owns(self, x: object) -> bool:
         """Whether ``x`` is an array of this framework."""
 
-    def adopt(self, call: str, x: Any) -> Any:
+    def as_array(self, call: str, x: Any) -> Any:
         """``x`` as an array that can be communicated, not copied; a TypeError or ValueError where it cannot."""
 
     def template(self, call: str, dtype: Any) -> Any:
@@ -30,23 +30,23 @@ class Framework(Protocol):
     def overlaps(self, array: Any, out: Any) -> bool:
         """Whether they share memory without being the same elements."""
 
-    def ordered(self, call: str, array: Any, stream: Any) -> None:
+    def synchronize(self, call: str, array: Any, stream: Any) -> None:
         """The work on ``stream`` is done, or a TypeError: no such stream."""
 
-    def pointer(self, array: Any) -> _core.Buffer:
+    def as_buffer(self, array: Any) -> _core.Buffer:
         """The elements in C order where MPI can have them: where they lie, else one copy. What makes them is done."""
 
-    def like(self, array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+    def empty_like(self, array: Any, shape: tuple[int, ...]) -> _core.Buffer:
         """New memory for a result of ``array``'s kind, dtype and device."""
 
     def result(self, array: Any, buffer: _core.Buffer) -> Any:
-        """What ``like`` made, filled by now, as an array of ``array``'s kind."""
+        """What ``empty_like`` made, filled by now, as an array of ``array``'s kind."""
 
-    def assign(self, target: Any, source: Any) -> None:
+    def copyto(self, target: Any, source: Any) -> None:
         """Copy the elements; each is an array of this framework or the owner of a Buffer of its."""
 
     def is_changeable(self, array: Any) -> bool:
-        """Whether ``assign`` can write to it."""
+        """Whether ``copyto`` can write to it."""
 
     def changed(self, arrays: Sequence[Any]) -> None:
         """Their memory was written to without the framework."""

@@ -18,7 +18,7 @@ def owns(x: object) -> bool:
     return hasattr(x, "__cuda_array_interface__")
 
 
-def adopt(call: str, x: Any) -> Any:
+def as_array(call: str, x: Any) -> Any:
     """A CuPy array of the same memory; CuPy waits for the work that x announces."""
     cupy = sys.modules.get("cupy")
     if cupy is None:
@@ -35,7 +35,7 @@ def template(call: str, dtype: Any) -> Any:
 
 def writable(call: str, out: Any) -> Any:
     """Any contiguous array."""
-    array = adopt(call, out)
+    array = as_array(call, out)
     if not array.flags.c_contiguous:
         raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
     return array
@@ -47,7 +47,7 @@ def overlaps(array: Any, out: Any) -> bool:
     return not same and bool(sys.modules["cupy"].may_share_memory(array, out))
 
 
-def ordered(call: str, array: Any, stream: Any) -> None:
+def synchronize(call: str, array: Any, stream: Any) -> None:
     """``stream`` is a cupy.cuda.Stream that makes x, if that is not the current one."""
     elements.finish(call, stream)
 
@@ -64,18 +64,18 @@ def _wait(array: Any) -> None:
         sys.modules["cupy"].cuda.get_current_stream().synchronize()
 
 
-def pointer(array: Any) -> _core.Buffer:
+def as_buffer(array: Any) -> _core.Buffer:
     """Where libmpi does not read GPU memory, a copy in the host's."""
     if not gpu.is_read_by_mpi("cuda"):
-        return host.pointer(array.get())
+        return host.as_buffer(array.get())
     with array.device:
         return _buffer(array if array.flags.c_contiguous else array.copy(order="C"))
 
 
-def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
     """Where libmpi does not read GPU memory, in the host's."""
     if not gpu.is_read_by_mpi("cuda"):
-        return host.like(array, shape)
+        return host.empty_like(array, shape)
     with array.device:
         return _buffer(sys.modules["cupy"].empty(shape, array.dtype))
 
@@ -86,7 +86,7 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
         return sys.modules["cupy"].asarray(buffer.owner)
 
 
-def assign(target: Any, source: Any) -> None:
+def copyto(target: Any, source: Any) -> None:
     """CuPy's own copy, from and to the host too."""
     if isinstance(target, np.ndarray):
         np.copyto(target, source.get())

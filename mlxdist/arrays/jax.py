@@ -22,7 +22,7 @@ def owns(x: object) -> bool:
     return jax is not None and isinstance(x, jax.Array)
 
 
-def adopt(call: str, x: Any) -> Any:
+def as_array(call: str, x: Any) -> Any:
     """An array with values, on one device of this process."""
     jax = sys.modules["jax"]
     if isinstance(x, jax.core.Tracer):
@@ -45,7 +45,7 @@ def template(call: str, dtype: Any) -> Any:
     jnp = sys.modules.get("jax.numpy")
     if jnp is None or not isinstance(dtype, type(jnp.float32)):
         return None
-    return adopt(call, jnp.empty(0, dtype))
+    return as_array(call, jnp.empty(0, dtype))
 
 
 def writable(call: str, out: Any) -> Any:
@@ -58,19 +58,19 @@ def overlaps(array: Any, out: Any) -> bool:
     return False
 
 
-def ordered(call: str, array: Any, stream: object) -> None:
+def synchronize(call: str, array: Any, stream: object) -> None:
     """Reading an array waits for it."""
     elements.no_stream(call, "JAX arrays", stream)
 
 
-def pointer(array: Any) -> _core.Buffer:
+def as_buffer(array: Any) -> _core.Buffer:
     """On the CPU what JAX itself holds."""
-    return host.pointer(np.asarray(array))
+    return host.as_buffer(np.asarray(array))
 
 
-def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
     """Of NumPy, aligned as JAX wants it."""
-    return host.like(array, shape)
+    return host.empty_like(array, shape)
 
 
 def result(array: Any, buffer: _core.Buffer) -> Any:
@@ -79,7 +79,7 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
     return sys.modules["jax"].device_put(buffer.owner, device, may_alias=True)
 
 
-def assign(target: Any, source: Any) -> None:
+def copyto(target: Any, source: Any) -> None:
     """Into memory that JAX has not seen yet."""
     np.copyto(target, np.asarray(source))
 

@@ -17,11 +17,11 @@ DLPACK_CPU = 1
 
 
 def owns(x: object) -> bool:
-    """Every array that NumPy made, of any subclass; ``adopt`` takes more."""
+    """Every array that NumPy made, of any subclass; ``as_array`` takes more."""
     return isinstance(x, np.ndarray)
 
 
-def adopt(call: str, x: Any) -> np.ndarray:
+def as_array(call: str, x: Any) -> np.ndarray:
     """Any array, buffer, DLPack exporter or number, with a dtype that can be communicated."""
     array = _seen(call, x)
     check(call, array.dtype)
@@ -110,19 +110,19 @@ def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
     return not same and np.may_share_memory(array, out)
 
 
-def ordered(call: str, array: np.ndarray, stream: object) -> None:
+def synchronize(call: str, array: np.ndarray, stream: object) -> None:
     """NumPy has finished before it returns."""
     elements.no_stream(call, "NumPy arrays", stream)
 
 
-def pointer(array: np.ndarray) -> _core.Buffer:
+def as_buffer(array: np.ndarray) -> _core.Buffer:
     """A copy also of what is not aligned: a view into a buffer, which arithmetic must not touch."""
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.require(array, requirements=["C", "A"])
     return _core.buffer_of(array)
 
 
-def like(array: np.ndarray, shape: tuple[int, ...]) -> _core.Buffer:
+def empty_like(array: np.ndarray, shape: tuple[int, ...]) -> _core.Buffer:
     """Begins on a cache line."""
     return _core.buffer_of(_core.empty(shape, array.dtype))
 
@@ -132,7 +132,7 @@ def result(array: np.ndarray, buffer: _core.Buffer) -> Any:
     return buffer.owner
 
 
-def assign(target: np.ndarray, source: np.ndarray) -> None:
+def copyto(target: np.ndarray, source: np.ndarray) -> None:
     """NumPy's own copy."""
     np.copyto(target, source)
 

@@ -16,7 +16,7 @@ def owns(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def adopt(call: str, x: Any) -> Any:
+def as_array(call: str, x: Any) -> Any:
     """A tensor with memory of its own and without gradient."""
     return _checked(call, "x", x)
 
@@ -78,7 +78,7 @@ def _ends(x: Any) -> tuple[int, int]:
     return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
 
 
-def ordered(call: str, array: Any, stream: Any) -> None:
+def synchronize(call: str, array: Any, stream: Any) -> None:
     """``stream`` is a torch.cuda.Stream that makes x, if that is not the current one."""
     if array.device.type == "cpu":
         elements.no_stream(call, "tensors on the CPU", stream)
@@ -98,13 +98,13 @@ def _buffer(x: Any) -> _core.Buffer:
     )
 
 
-def pointer(array: Any) -> _core.Buffer:
+def as_buffer(array: Any) -> _core.Buffer:
     """Lazy conjugates and negatives are resolved."""
     dense = array.resolve_conj().resolve_neg().contiguous()
     return _buffer(dense if _is_direct(dense) else dense.cpu())
 
 
-def like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
+def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
     """Plain tensors, of subclasses too."""
     device = array.device if _is_direct(array) else "cpu"
     return _buffer(sys.modules["torch"].empty(shape, dtype=array.dtype, device=device))
@@ -115,7 +115,7 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
     return buffer.owner.to(array.device)
 
 
-def assign(target: Any, source: Any) -> None:
+def copyto(target: Any, source: Any) -> None:
     """Torch's own copy, between devices too; its inference tensors can be written to in that mode alone."""
     torch = sys.modules["torch"]
     with torch.inference_mode():

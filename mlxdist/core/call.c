@@ -8,7 +8,7 @@ const char *call_name(const struct call *call) {
 #define NAME(name, called) called,
     static const char *const reductions[] = {MLXDIST_REDUCTIONS(NAME)};
     static const char *const operations[] = {MLXDIST_OPERATIONS(NAME)};
-    return call->operation == ALLREDUCE ? reductions[call->op] : operations[call->operation];
+    return call->operation == OPERATION_ALLREDUCE ? reductions[call->op] : operations[call->operation];
 }
 
 const char *type_name(int type) {
@@ -29,8 +29,8 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes,
 void call_text(const struct call *call, char *text, size_t nbytes) {
     *text = 0;
     add(text, nbytes, "%s", call_name(call));
-    if (call->operation == BARRIER || call->operation == SPLIT || call->operation == FINALIZE ||
-        call->operation == SHARE)
+    if (call->operation == OPERATION_BARRIER || call->operation == OPERATION_SPLIT ||
+        call->operation == OPERATION_FINALIZE || call->operation == OPERATION_SHARE)
         return;
     add(text, nbytes, " %s (", type_name(call->type));
     for (int i = 0; i < call->ndim && i < SHOWN_DIMENSIONS; i++)
@@ -38,11 +38,11 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
     add(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
     if (call->on_device)
         add(text, nbytes, " on a GPU");
-    if (call->operation == BROADCAST || call->operation == RECV)
+    if (call->operation == OPERATION_BROADCAST || call->operation == OPERATION_RECV)
         add(text, nbytes, " from rank %d", call->peer);
-    else if (call->operation == SEND)
+    else if (call->operation == OPERATION_SEND)
         add(text, nbytes, " to rank %d", call->peer);
-    else if (call->operation == ALLREDUCE && call->peer)
+    else if (call->operation == OPERATION_ALLREDUCE && call->peer)
         add(text, nbytes, " of tree %08x", (unsigned)call->peer);
 }
 
@@ -88,10 +88,10 @@ static int all_agree(const struct call *const *calls, int n) {
 
 int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome) {
     if (all_agree(calls, n))
-        return OK;
+        return STATUS_OK;
     char *text = outcome->text;
     size_t nbytes = sizeof outcome->text;
-    outcome->what = MISMATCH;
+    outcome->status = STATUS_MISMATCH;
     snprintf(text, nbytes, "the ranks differ in call %llu on this group of %d:", (unsigned long long)sequence, n);
     for (int i = 0; i < n; i++) {
         char called[200];
@@ -108,21 +108,21 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
         add(text, nbytes, ": %s", called);
     }
     add(text, nbytes, "\nlet all of them make the same call; this group cannot be used any more");
-    return MISMATCH;
+    return STATUS_MISMATCH;
 }
 
 void call_awaits_peer(const struct call *call, char *text, size_t nbytes) {
     char called[200];
     call_text(call, called, sizeof called);
     snprintf(text, nbytes, "%s, rank %d: rank %d has not %s", called, call->rank, call->peer,
-             call->operation == SEND ? "received" : "sent");
+             call->operation == OPERATION_SEND ? "received" : "sent");
 }
 
 int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome) {
-    outcome->what = MISMATCH;
+    outcome->status = STATUS_MISMATCH;
     snprintf(outcome->text, sizeof outcome->text,
              "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
              call->peer, (long long)nbytes, type_name(type), call->rank, (long long)call_nbytes(call),
              type_name(call->type));
-    return MISMATCH;
+    return STATUS_MISMATCH;
 }

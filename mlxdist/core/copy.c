@@ -55,16 +55,16 @@ static int has_quick_strings(void) {
 void copy(void *to, const void *from, size_t nbytes, enum copy_way way) {
     char *out = to;
     const char *in = from;
-    size_t head = -(uintptr_t)out % LINE;
-    if (way == PLAIN || nbytes < 4 * LINE || (way == WHOLE_LINES && !has_quick_strings())) {
+    size_t header = -(uintptr_t)out % LINE;
+    if (way == COPY_PLAIN || nbytes < 4 * LINE || (way == COPY_FULL_LINES && !has_quick_strings())) {
         memcpy(out, in, nbytes);
         return;
     }
-    size_t lines = (nbytes - head) / LINE * LINE, done = head + lines;
-    memcpy(out, in, head);
-    (way == WHOLE_LINES   ? copy_whole_lines
-     : way == FROM_MEMORY ? copy_from_memory
-                          : copy_past_cache)(out + head, in + head, lines);
+    size_t lines = (nbytes - header) / LINE * LINE, done = header + lines;
+    memcpy(out, in, header);
+    (way == COPY_FULL_LINES    ? copy_whole_lines
+     : way == COPY_FROM_MEMORY ? copy_from_memory
+                               : copy_past_cache)(out + header, in + header, lines);
     memcpy(out + done, in + done, nbytes - done);
 }
 
@@ -80,7 +80,7 @@ void copy(void *to, const void *from, size_t nbytes, enum copy_way way) {
 void copy_fence(void) {}
 #endif
 
-void copy_claim(const void *memory, size_t nbytes) {
+void copy_prefetch_for_write(const void *memory, size_t nbytes) {
     for (size_t at = 0; at < nbytes; at += LINE) {
         const char *line = (const char *)memory + at;
 #ifdef __x86_64__

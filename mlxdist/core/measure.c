@@ -23,12 +23,12 @@ void measure_rewrite(void *buffer, size_t nbytes) {
     memset(buffer, MEASURE_BYTE, nbytes);
 }
 
-double measure_copy_s(void *to, void *from, size_t nbytes, int past_cache, int64_t repeats) {
+double measure_copy_s(void *to, void *from, size_t nbytes, int non_temporal, int64_t repeats) {
     double spent = 0;
     for (int64_t i = 0; i < repeats; i++) {
         measure_rewrite(from, nbytes);
         double begun = wait_now_s();
-        copy(to, from, nbytes, past_cache ? PAST_CACHE : PLAIN);
+        copy(to, from, nbytes, non_temporal ? COPY_NON_TEMPORAL : COPY_PLAIN);
         copy_fence();
         spent += wait_now_s() - begun;
     }

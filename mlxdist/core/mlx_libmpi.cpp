@@ -8,15 +8,15 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "mlxdist/kernels.h"
+#include "mlxdist/kernels/kernels.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
 namespace {
 
 struct communicator {
-    group *ranks;
-    mlx_meaning meaning;
+    group *members;
+    mlx_collective_kind kind;
     int root;
 };
 
@@ -48,14 +48,14 @@ void rest(communicator *freed) {
     static int next = 0;
     std::lock_guard<std::mutex> guard(resting_lock);
     if (resting[next]) {
-        group_release(resting[next]->ranks);
-        resting[next]->ranks = nullptr;
+        group_release(resting[next]->members);
+        resting[next]->members = nullptr;
     }
     resting[next] = freed;
     next = (next + 1) % RESTING;
 }
 
-thread_local communicator offered;
+thread_local communicator next_split;
 thread_local bool asked_for_group;
 thread_local group *answer;
 std::atomic<bool> opened{false};
@@ -74,20 +74,20 @@ class kept {
   public:
     kept(const communicator *comm, const char *call) {
         std::lock_guard<std::mutex> guard(resting_lock);
-        if (!comm->ranks)
+        if (!comm->members)
             fail(call, "this group was freed before the operation was evaluated: keep it until then");
-        ranks = group_retain(comm->ranks);
+        members = group_retain(comm->members);
     }
     ~kept() {
-        group_release(ranks);
+        group_release(members);
     }
     kept(const kept &) = delete;
     operator group *() const {
-        return ranks;
+        return members;
     }
 
   private:
-    group *ranks;
+    group *members;
 };
 
 // MLX narrows its size_t to an int; what it meant is at most 2^32 - 1.
@@ -176,18 +176,18 @@ NAMED_TYPE(c_complex, COMPLEX64)
 EXPORT reducer ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
-EXPORT communicator ompi_mpi_comm_world = {nullptr, MEANS_REDUCTION, 0};
+EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0};
 
-void mlx_offer(group *ranks, mlx_meaning meaning, int root) {
-    offered = {ranks, meaning, root};
+void mlx_override_next_split(group *members, mlx_collective_kind kind, int root) {
+    next_split = {members, kind, root};
 }
 
-void mlx_ask(void) {
+void mlx_query_next_split(void) {
     asked_for_group = true;
     answer = nullptr;
 }
 
-group *mlx_answer(void) {
+group *mlx_queried_group(void) {
     asked_for_group = false;
     return answer;
 }
@@ -206,7 +206,7 @@ EXPORT int MPI_Get_library_version(char *text, int *length) {
 EXPORT int MPI_Init(int *, char ***) {
     if (!core_world())
         return 1;
-    ompi_mpi_comm_world.ranks = core_world();
+    ompi_mpi_comm_world.members = core_world();
     return 0;
 }
 
@@ -215,28 +215,28 @@ EXPORT int MPI_Finalize(void) {
 }
 
 EXPORT int MPI_Comm_rank(communicator *comm, int *rank) {
-    *rank = group_rank(comm->ranks);
+    *rank = group_rank(comm->members);
     return 0;
 }
 
 EXPORT int MPI_Comm_size(communicator *comm, int *size) {
-    *size = group_size(comm->ranks);
+    *size = group_size(comm->members);
     return 0;
 }
 
 EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator **part) {
     if (asked_for_group) {
-        answer = comm->ranks;
+        answer = comm->members;
         throw std::runtime_error("[split] only a question");
     }
     outcome outcome;
-    communicator wanted = offered;
-    offered = {};
-    if (wanted.ranks)
-        group_retain(wanted.ranks);
+    communicator wanted = next_split;
+    next_split = {};
+    if (wanted.members)
+        group_retain(wanted.members);
     else if (color < 0)
         fail("split", "the color is negative: give a number from 0 to 2147483647");
-    else if (group_split(comm->ranks, color, key, &wanted.ranks, &outcome))
+    else if (group_split(comm->members, color, key, &wanted.members, &outcome))
         fail("split", outcome.text);
     *part = new communicator(wanted);
     return 0;
@@ -269,28 +269,28 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     resolve(*asked, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    kept ranks(comm, CALLS[op]);
-    call call = flat_call(ALLREDUCE, op, type, comm->root, n);
-    if (comm->meaning == MEANS_REDUCTION) {
-        if (group_run(ranks, &call, from, recvbuf, &outcome))
+    kept members(comm, CALLS[op]);
+    call call = flat_call(OPERATION_ALLREDUCE, op, type, comm->root, n);
+    if (comm->kind == KIND_REDUCTION) {
+        if (group_run(members, &call, from, recvbuf, &outcome))
             fail(CALLS[op], outcome.text);
-    } else if (comm->meaning == MEANS_SUM_SCATTER) {
-        call.operation = REDUCE_SCATTER;
-        size_t nbytes = static_cast<size_t>(n / group_size(ranks)) * element_size(type);
+    } else if (comm->kind == KIND_SUM_SCATTER) {
+        call.operation = OPERATION_REDUCE_SCATTER;
+        size_t nbytes = static_cast<size_t>(n / group_size(members)) * element_size(type);
         void *sum = std::malloc(nbytes + 1);
         if (!sum)
             fail("sum_scatter", "no memory for the sum");
-        int failed = group_run(ranks, &call, from, sum, &outcome);
+        int failed = group_run(members, &call, from, sum, &outcome);
         if (!failed)
-            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(ranks), sum, nbytes);
+            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(members), sum, nbytes);
         std::free(sum);
         if (failed)
             fail("sum_scatter", outcome.text);
     } else {
-        call = flat_call(BROADCAST, 0, type, comm->root, n);
-        if (from != recvbuf && group_rank(ranks) == comm->root)
+        call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
+        if (from != recvbuf && group_rank(members) == comm->root)
             std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
-        if (group_run(ranks, &call, recvbuf, recvbuf, &outcome))
+        if (group_run(members, &call, recvbuf, recvbuf, &outcome))
             fail("broadcast", outcome.text);
     }
     return 0;
@@ -299,7 +299,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
 EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *recvbuf, int, datatype *,
                          communicator *comm) {
     outcome outcome;
-    call call = flat_call(ALLGATHER, 0, with->type, 0, elements(count));
+    call call = flat_call(OPERATION_ALLGATHER, 0, with->type, 0, elements(count));
     if (group_run(kept(comm, "all_gather"), &call, sendbuf, recvbuf, &outcome))
         fail("all_gather", outcome.text);
     return 0;
@@ -307,7 +307,7 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
 
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
-    call call = flat_call(SEND, 0, with->type, dst, elements(count));
+    call call = flat_call(OPERATION_SEND, 0, with->type, dst, elements(count));
     if (group_send(kept(comm, "send"), &call, buf, &outcome))
         fail("send", outcome.text);
     return 0;
@@ -315,7 +315,7 @@ EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, co
 
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
-    call call = flat_call(RECV, 0, with->type, src, elements(count));
+    call call = flat_call(OPERATION_RECV, 0, with->type, src, elements(count));
     if (group_recv(kept(comm, "recv"), &call, buf, &outcome))
         fail("recv", outcome.text);
     return 0;

@@ -62,70 +62,70 @@ static void rest(double waited_s) {
     nanosleep(&(struct timespec){0, (long)(pause_s * 1e9)}, NULL);
 }
 
-static void say(const struct awaited *awaited, double waited_s) {
+static void say(const struct wait_condition *condition, double waited_s) {
     char text[900] = "";
-    awaited->describe(awaited->it, 1, text, sizeof text);
+    condition->describe(condition->it, 1, text, sizeof text);
     if (*text)
         fprintf(stderr, "mlxdist: waiting for %.0f s in %s\n", waited_s, text);
 }
 
-static int give_up(const struct awaited *awaited, int what, const char *how, struct outcome *outcome) {
+static int give_up(const struct wait_condition *condition, int status, const char *how, struct outcome *outcome) {
     char text[900] = "";
-    awaited->describe(awaited->it, 0, text, sizeof text);
-    outcome->what = what;
+    condition->describe(condition->it, 0, text, sizeof text);
+    outcome->status = status;
     snprintf(outcome->text, sizeof outcome->text, "%s in %s", how, text);
-    return what;
+    return status;
 }
 
-static int timed_out(const struct awaited *awaited, double limit_s, struct outcome *outcome) {
+static int timed_out(const struct wait_condition *condition, double timeout_s, struct outcome *outcome) {
     char how[40];
-    snprintf(how, sizeof how, "waited for %.3g s", limit_s);
-    return give_up(awaited, TIMED_OUT, how, outcome);
+    snprintf(how, sizeof how, "waited for %.3g s", timeout_s);
+    return give_up(condition, STATUS_TIMED_OUT, how, outcome);
 }
 
-int wait_for(const struct awaited *awaited, const struct patience *patience, struct outcome *outcome) {
-    enum { LOOKS_PER_CLOCK = 16 };
-    const double look_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
+int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
+    enum { POLLS_PER_CLOCK = 16 };
+    const double poll_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
     int come;
-    for (int i = 0; i < patience->spins; i++) {
-        if ((come = awaited->look(awaited->it, 0, outcome)))
-            return come > 0 ? OK : outcome->what;
+    for (int i = 0; i < policy->spins; i++) {
+        if ((come = condition->poll(condition->it, 0, outcome)))
+            return come > 0 ? STATUS_OK : outcome->status;
         pause_briefly();
     }
     int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
-    double began_s = wait_now_s(), looked_s = began_s, asked_s = 0, say_s = 10;
+    double began_s = wait_now_s(), polled_s = began_s, asked_s = 0, say_s = 10;
     for (;;) {
-        for (int i = 0; i < LOOKS_PER_CLOCK; i++) {
-            if ((come = awaited->look(awaited->it, 0, outcome)))
-                return come > 0 ? OK : outcome->what;
+        for (int i = 0; i < POLLS_PER_CLOCK; i++) {
+            if ((come = condition->poll(condition->it, 0, outcome)))
+                return come > 0 ? STATUS_OK : outcome->status;
             sched_yield();
         }
         double now = wait_now_s(), waited_s = now - began_s;
-        if (now - looked_s >= look_s) {
-            looked_s = now;
-            if ((come = awaited->look(awaited->it, 1, outcome)))
-                return come > 0 ? OK : outcome->what;
+        if (now - polled_s >= poll_s) {
+            polled_s = now;
+            if ((come = condition->poll(condition->it, 1, outcome)))
+                return come > 0 ? STATUS_OK : outcome->status;
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
-            if (patience->interrupt && (signals != seen || now - asked_s >= ask_s)) {
-                if (patience->interrupt(signals != seen))
-                    return give_up(awaited, INTERRUPTED, "interrupted", outcome);
+            if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
+                if (policy->interrupt(signals != seen))
+                    return give_up(condition, STATUS_INTERRUPTED, "interrupted", outcome);
                 seen = signals;
                 asked_s = now;
             }
-            if (patience->limit_s > 0 && waited_s >= patience->limit_s)
-                return timed_out(awaited, patience->limit_s, outcome);
-            if (!patience->quiet && waited_s >= say_s) {
-                say(awaited, waited_s);
+            if (policy->timeout_s > 0 && waited_s >= policy->timeout_s)
+                return timed_out(condition, policy->timeout_s, outcome);
+            if (!policy->quiet && waited_s >= say_s) {
+                say(condition, waited_s);
                 say_s *= 2;
             }
         }
-        if (waited_s >= idle_s && !awaited->looking_works)
+        if (waited_s >= idle_s && !condition->poll_drives_progress)
             rest(waited_s);
     }
 }
 
-static int look_for_turn(void *it, int thorough, struct outcome *outcome) {
-    (void)thorough, (void)outcome;
+static int poll_turn(void *it, int slow_check, struct outcome *outcome) {
+    (void)slow_check, (void)outcome;
     return !pthread_mutex_trylock(it);
 }
 
@@ -134,8 +134,8 @@ static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
     snprintf(text, nbytes, "a group that another thread of this rank uses: it has not ended its call");
 }
 
-int wait_for_turn(pthread_mutex_t *turn, const struct patience *patience, struct outcome *outcome) {
+int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struct outcome *outcome) {
     if (!pthread_mutex_trylock(turn))
-        return OK;
-    return wait_for(&(struct awaited){look_for_turn, describe_turn, turn, 0}, patience, outcome);
+        return STATUS_OK;
+    return wait_for(&(struct wait_condition){poll_turn, describe_turn, turn, 0}, policy, outcome);
 }

@@ -1,17 +1,18 @@
 /* Seats that die, stop, fork or end: what the others are told, and how soon. */
-#include "seats.h"
+#include "local_ranks.h"
 
-static const struct patience for_ever = {SPINS_CROWDED, 0, 1, NULL}, a_while = {SPINS_CROWDED, 0.3, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
+                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.3, 1, NULL};
 static const double soon_s = 0.5; /* a loaded machine; else a millisecond or two */
 
 static void barrier_of(const struct node *node, struct call *call) {
-    *call = call_of(node, flat_call(BARRIER, 0, 0, 0, 0));
+    *call = call_of(node, flat_call(OPERATION_BARRIER, 0, 0, 0, 0));
 }
 
-static int arrive(struct node *node, int binding, const struct patience *patience, struct outcome *outcome) {
+static int arrive(struct node *node, int commit, const struct wait_policy *policy, struct outcome *outcome) {
     struct call call;
     barrier_of(node, &call);
-    return node_arrive(node, &call, NULL, 0, binding, 0, patience, outcome);
+    return node_arrive(node, &call, NULL, 0, commit, 0, policy, outcome);
 }
 
 static char process_state(pid_t pid) {
@@ -32,165 +33,165 @@ _Noreturn static void die(void) {
 
 static void told_of_death(int result, const struct outcome *outcome) {
     double after_s = clock_s() - board->died_s;
-    CHECK(result == PEER_DIED);
+    CHECK(result == STATUS_PEER_DIED);
     CHECK_TEXT(*outcome, "rank 33 (pid ");
     CHECK_TEXT(*outcome, "has died");
     CHECK(after_s < soon_s);
-    CHECK(process_state(board->pids[n_seats - 1]) == 'Z');
+    CHECK(process_state(board->pids[n_ranks - 1]) == 'Z');
     printf("told after %.1f ms\n", 1e3 * after_s);
 }
 
-static int binding;
+static int commit;
 
-static void last_dies_before_arriving(struct node *node, int seat) {
+static void last_dies_before_arriving(struct node *node, int local_rank) {
     struct outcome outcome;
-    CHECK(arrive(node, binding, &for_ever, &outcome) == OK);
-    if (seat == n_seats - 1)
+    CHECK(arrive(node, commit, &for_ever, &outcome) == STATUS_OK);
+    if (local_rank == n_ranks - 1)
         sleep_s(0.05), die();
-    told_of_death(arrive(node, binding, &for_ever, &outcome), &outcome);
+    told_of_death(arrive(node, commit, &for_ever, &outcome), &outcome);
     sleep_s(0.1); /* who goes first must not seem to have died */
 }
 
 /* With its lock kept by a forked child, and after it has arrived while the first has not. */
-static void last_dies_after_arriving(struct node *node, int seat) {
+static void last_dies_after_arriving(struct node *node, int local_rank) {
     struct outcome outcome;
     struct call call;
-    if (seat == n_seats - 1) {
+    if (local_rank == n_ranks - 1) {
         pid_t child = fork();
         if (!child)
             sleep_s(1), _exit(0);
         barrier_of(node, &call);
-        node->memory->seat[seat].calls[1] = call;
-        node->memory->seat[seat].flags[1].fingerprint = call_fingerprint(&call);
-        atomic_store(&node->memory->seat[seat].flags[1].arrived, 1);
+        node->memory->local_rank[local_rank].calls[1] = call;
+        node->memory->local_rank[local_rank].flags[1].fingerprint = call_fingerprint(&call);
+        atomic_store(&node->memory->local_rank[local_rank].flags[1].arrived, 1);
         sleep_s(0.05);
         die();
     }
-    if (seat == 0)
+    if (local_rank == 0)
         sleep_s(0.2);
     int result = arrive(node, 1, &for_ever, &outcome);
-    CHECK(result == PEER_DIED);
-    if (seat)
+    CHECK(result == STATUS_PEER_DIED);
+    if (local_rank)
         told_of_death(result, &outcome);
     sleep_s(0.3);
 }
 
 static void killed(void) {
-    for (binding = 0; binding < 2; binding++)
-        run_seats(PROCESSES, 4, last_dies_before_arriving, SIGKILL);
+    for (commit = 0; commit < 2; commit++)
+        run_ranks(PROCESSES, 4, last_dies_before_arriving, SIGKILL);
 }
 
 static void killed_after_arriving_with_a_child_left(void) {
-    run_seats(PROCESSES, 4, last_dies_after_arriving, SIGKILL);
+    run_ranks(PROCESSES, 4, last_dies_after_arriving, SIGKILL);
 }
 
 /* The others give it up; when it goes on, it is told. */
-static void last_stops(struct node *node, int seat) {
+static void last_stops(struct node *node, int local_rank) {
     struct outcome outcome;
-    if (seat == n_seats - 1) {
+    if (local_rank == n_ranks - 1) {
         kill(getpid(), SIGSTOP);
-        CHECK(arrive(node, binding, &for_ever, &outcome) == (binding ? PEER_DIED : OK));
-        CHECK(binding || arrive(node, binding, &for_ever, &outcome) == PEER_DIED);
+        CHECK(arrive(node, commit, &for_ever, &outcome) == (commit ? STATUS_PEER_DIED : STATUS_OK));
+        CHECK(commit || arrive(node, commit, &for_ever, &outcome) == STATUS_PEER_DIED);
         CHECK_TEXT(outcome, "has given up a call on this group");
         return;
     }
     double began_s = clock_s();
-    int result = arrive(node, binding, &a_while, &outcome);
-    CHECK(result == TIMED_OUT || (binding && result == PEER_DIED));
-    if (result == TIMED_OUT) {
+    int result = arrive(node, commit, &a_while, &outcome);
+    CHECK(result == STATUS_TIMED_OUT || (commit && result == STATUS_PEER_DIED));
+    if (result == STATUS_TIMED_OUT) {
         CHECK(clock_s() - began_s >= 0.3 && clock_s() - began_s < 0.3 + soon_s);
         CHECK_TEXT(outcome, "waited for 0.3 s in barrier, call 1 of rank ");
         CHECK_TEXT(outcome, ": rank 33 (pid ");
         CHECK_TEXT(outcome, ") has not come");
     }
-    if (seat == 0) {
+    if (local_rank == 0) {
         sleep_s(0.3);
-        CHECK(process_state(board->pids[n_seats - 1]) == 'T');
-        kill(board->pids[n_seats - 1], SIGCONT);
+        CHECK(process_state(board->pids[n_ranks - 1]) == 'T');
+        kill(board->pids[n_ranks - 1], SIGCONT);
     }
 }
 
 static void stopped(void) {
-    for (binding = 0; binding < 2; binding++)
-        run_seats(PROCESSES, 4, last_stops, 0);
+    for (commit = 0; commit < 2; commit++)
+        run_ranks(PROCESSES, 4, last_stops, 0);
 }
 
-static void fork_and_let_it_end(struct node *node, int seat) {
+static void fork_and_let_it_end(struct node *node, int local_rank) {
     struct outcome outcome;
-    pid_t child = seat ? fork() : 0;
+    pid_t child = local_rank ? fork() : 0;
     int status;
-    if (seat && !child) {
+    if (local_rank && !child) {
         node_close(node); /* the child's: its parent's lock stays */
         _exit(0);
     }
-    CHECK(!seat || (waitpid(child, &status, 0) == child && !status));
-    CHECK(arrive(node, 1, &for_ever, &outcome) == OK);
-    for (int peer = 0; peer < n_seats; peer++)
-        CHECK(node_look(node, peer, &outcome) == OK);
-    CHECK(arrive(node, 1, &for_ever, &outcome) == OK);
+    CHECK(!local_rank || (waitpid(child, &status, 0) == child && !status));
+    CHECK(arrive(node, 1, &for_ever, &outcome) == STATUS_OK);
+    for (int peer = 0; peer < n_ranks; peer++)
+        CHECK(node_check(node, peer, &outcome) == STATUS_OK);
+    CHECK(arrive(node, 1, &for_ever, &outcome) == STATUS_OK);
 }
 
 static void forks_take_no_lock_along(void) {
-    run_seats(PROCESSES, 4, fork_and_let_it_end, 0);
+    run_ranks(PROCESSES, 4, fork_and_let_it_end, 0);
 }
 
-static void end_together(struct node *node, int seat) {
+static void end_together(struct node *node, int local_rank) {
     struct outcome outcome;
-    if (seat == n_seats - 1) {
+    if (local_rank == n_ranks - 1) {
         sleep_s(0.1);
-        board->came[0][seat] = 1;
+        board->came[0][local_rank] = 1;
         node_leave(node, 1);
-        CHECK(node_await_end(node, &for_ever, &outcome) == OK);
+        CHECK(node_await_end(node, &for_ever, &outcome) == STATUS_OK);
         return;
     }
     node_leave(node, 1);
-    CHECK(node_await_end(node, &for_ever, &outcome) == OK);
-    CHECK(board->came[0][n_seats - 1] == 1);
+    CHECK(node_await_end(node, &for_ever, &outcome) == STATUS_OK);
+    CHECK(board->came[0][n_ranks - 1] == 1);
 }
 
-static void last_dies_at_the_end(struct node *node, int seat) {
+static void last_dies_at_the_end(struct node *node, int local_rank) {
     struct outcome outcome;
-    if (seat == n_seats - 1)
+    if (local_rank == n_ranks - 1)
         sleep_s(0.05), die();
     node_leave(node, 1);
     told_of_death(node_await_end(node, &for_ever, &outcome), &outcome);
 }
 
-static void first_will_not_wait(struct node *node, int seat) {
+static void first_will_not_wait(struct node *node, int local_rank) {
     struct outcome outcome;
-    struct patience short_one = {0, 0.02, 1, NULL};
-    if (seat == n_seats - 1)
+    struct wait_policy short_one = {0, 0.02, 1, NULL};
+    if (local_rank == n_ranks - 1)
         sleep_s(0.1);
     node_leave(node, 1);
-    int result = node_await_end(node, seat ? &for_ever : &short_one, &outcome);
-    CHECK(result == (seat ? PEER_DIED : TIMED_OUT));
-    CHECK(strstr(outcome.text, seat ? "has given up" : "finalize: other ranks of this host have not called it"));
+    int result = node_await_end(node, local_rank ? &for_ever : &short_one, &outcome);
+    CHECK(result == (local_rank ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
+    CHECK(strstr(outcome.text, local_rank ? "has given up" : "finalize: other ranks of this host have not called it"));
 }
 
 static void ends(void) {
-    run_seats(PROCESSES, 4, end_together, 0);
-    run_seats(THREADS, 4, end_together, 0);
-    run_seats(PROCESSES, 4, first_will_not_wait, 0);
-    run_seats(THREADS, 4, first_will_not_wait, 0);
-    run_seats(PROCESSES, 4, last_dies_at_the_end, SIGKILL);
+    run_ranks(PROCESSES, 4, end_together, 0);
+    run_ranks(THREADS, 4, end_together, 0);
+    run_ranks(PROCESSES, 4, first_will_not_wait, 0);
+    run_ranks(THREADS, 4, first_will_not_wait, 0);
+    run_ranks(PROCESSES, 4, last_dies_at_the_end, SIGKILL);
 }
 
 /* A part of the group, in which everybody watches the locks of the whole; seated the other way round. */
-static void last_dies_in_a_part(struct node *whole, int seat) {
-    struct ticket *shown = &board->shown;
+static void last_dies_in_a_part(struct node *whole, int local_rank) {
+    struct shm_handle *published = &board->published;
     struct outcome outcome;
     struct node *part;
-    if (seat == 0)
-        CHECK(node_create(n_seats, shown, &part, &outcome) == OK);
+    if (local_rank == 0)
+        CHECK(node_create(n_ranks, published, &part, &outcome) == STATUS_OK);
     meet();
-    CHECK(!seat || node_attach(shown, &part, &outcome) == OK);
-    node_sit(part, n_seats - 1 - seat, rank_of(seat), whole, seat);
+    CHECK(!local_rank || node_attach(published, &part, &outcome) == STATUS_OK);
+    node_join(part, n_ranks - 1 - local_rank, rank_of(local_rank), whole, local_rank);
     meet();
-    if (seat == 0)
-        segment_unlink(shown);
-    CHECK(part->segment.file == -1 && node_seat_of(part, rank_of(seat)) == n_seats - 1 - seat);
-    CHECK(arrive(part, 1, &for_ever, &outcome) == OK);
-    if (seat == n_seats - 1)
+    if (local_rank == 0)
+        segment_unlink(published);
+    CHECK(part->segment.file == -1 && node_local_rank_of(part, rank_of(local_rank)) == n_ranks - 1 - local_rank);
+    CHECK(arrive(part, 1, &for_ever, &outcome) == STATUS_OK);
+    if (local_rank == n_ranks - 1)
         sleep_s(0.05), die();
     told_of_death(arrive(part, 1, &for_ever, &outcome), &outcome);
     sleep_s(0.1);
@@ -198,7 +199,7 @@ static void last_dies_in_a_part(struct node *whole, int seat) {
 }
 
 static void parts_watch_the_whole(void) {
-    run_seats(PROCESSES, 4, last_dies_in_a_part, SIGKILL);
+    run_ranks(PROCESSES, 4, last_dies_in_a_part, SIGKILL);
 }
 
 PROGRAM({"killed", killed}, {"killed-after-arriving-with-a-child-left", killed_after_arriving_with_a_child_left},

@@ -1,33 +1,33 @@
 /* The whole core over a transport of the test's own: ranks are processes, on one host or on two, with threads. */
-#include "mlxdist/core.h"
+#include "mlxdist/group/core.h"
 #include "wire.h"
 
-enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, TURNS = 25 };
+enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, SAMPLES = 25 };
 
 static int shares = 1;
-static double limit_s;
+static double timeout_s;
 static void (*ranks_body)(struct group *world);
 static struct group *nobodys;
 
 static void run_rank(int rank) {
-    struct settings settings = {{SPINS_CROWDED, limit_s, 1, NULL}, shares, 1};
+    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL}, shares, 1};
     struct outcome outcome;
     world_rank = rank;
     board->pids[rank] = getpid();
     CHECK(core_world() == NULL);
-    CHECK(core_start(&by_wire, &settings, &outcome) == OK);
+    CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_OK);
     struct group *world = core_world();
     CHECK(group_rank(world) == rank && group_size(world) == RANKS);
-    CHECK(group_sharing(world) == (shares ? RANKS / n_hosts : 1) && !*core_not_sharing());
+    CHECK(group_local_size(world) == (shares ? RANKS / n_hosts : 1) && !*core_why_not_shared());
     ranks_body(world);
 }
 
 /* The last may die. */
-static void run_ranks(int hosts, void (*run)(struct group *), int last_dies) {
+static void run_groups(int hosts, void (*run)(struct group *), int last_dies) {
     pid_t pids[RANKS];
     nobodys = NULL;
     begin(RANKS);
-    segment_unlink(&ticket);
+    segment_unlink(&handle);
     wire = mmap(NULL, sizeof *wire, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(wire != MAP_FAILED);
     n_hosts = hosts;
@@ -53,8 +53,8 @@ static void run_ranks(int hosts, void (*run)(struct group *), int last_dies) {
 
 static void end(void) {
     struct outcome outcome;
-    CHECK(core_finish(&outcome) == OK);
-    CHECK(core_finish(&outcome) == OK);
+    CHECK(core_finish(&outcome) == STATUS_OK);
+    CHECK(core_finish(&outcome) == STATUS_OK);
 }
 
 /* Whole numbers, so that sums are exact in any order. */
@@ -79,30 +79,31 @@ static void operate(struct group *group, const int *members, uint32_t draw) {
     CHECK(x && out);
     for (int64_t i = 0; i < count; i++)
         x[i] = number(i, world_rank, draw);
-    struct call sum = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, count);
-    struct call scatter = flat_call(REDUCE_SCATTER, REDUCE_SUM, TYPE_FLOAT32, 0, count);
-    struct call gather = flat_call(ALLGATHER, 0, TYPE_FLOAT32, 0, count);
-    struct call from_root = flat_call(BROADCAST, 0, TYPE_FLOAT32, root, count);
-    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
-    CHECK(group_run(group, &sum, x, out, &outcome) == OK);
+    struct call sum = flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, count);
+    struct call scatter = flat_call(OPERATION_REDUCE_SCATTER, REDUCE_SUM, TYPE_FLOAT32, 0, count);
+    struct call gather = flat_call(OPERATION_ALLGATHER, 0, TYPE_FLOAT32, 0, count);
+    struct call from_root = flat_call(OPERATION_BROADCAST, 0, TYPE_FLOAT32, root, count);
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(group, &sum, x, out, &outcome) == STATUS_OK);
     for (int64_t i = 0; i < count; i++)
         CHECK(out[i] == number_of_all(i, members, size, draw));
-    CHECK(size == 1 || group_run(group, &scatter, x, out, &outcome) == OK);
+    CHECK(size == 1 || group_run(group, &scatter, x, out, &outcome) == STATUS_OK);
     for (int64_t i = 0; size > 1 && i < count / size; i++)
         CHECK(out[i] == number_of_all(i + rank * (count / size), members, size, draw));
-    CHECK(size == 1 || group_run(group, &gather, x, out, &outcome) == OK);
+    CHECK(size == 1 || group_run(group, &gather, x, out, &outcome) == STATUS_OK);
     for (int64_t i = 0; size > 1 && i < count * size; i++)
         CHECK(out[i] == number(i % count, members[i / count], draw));
-    CHECK(group_run(group, &barrier, NULL, NULL, &outcome) == OK);
-    CHECK(group_run(group, &from_root, x, x, &outcome) == OK);
+    CHECK(group_run(group, &barrier, NULL, NULL, &outcome) == STATUS_OK);
+    CHECK(group_run(group, &from_root, x, x, &outcome) == STATUS_OK);
     for (int64_t i = 0; i < count; i++)
         CHECK(x[i] == number(i, members[root], draw));
-    CHECK(group_run(group, &sum, x, x, &outcome) == OK);
+    CHECK(group_run(group, &sum, x, x, &outcome) == STATUS_OK);
     if (size > 1 && count * (int64_t)sizeof *x <= AREA) {
-        struct call send = flat_call(SEND, 0, TYPE_FLOAT32, (rank + 1) % size, count);
-        struct call recv = flat_call(RECV, 0, TYPE_FLOAT32, (rank + size - 1) % size, count);
+        struct call send = flat_call(OPERATION_SEND, 0, TYPE_FLOAT32, (rank + 1) % size, count);
+        struct call recv = flat_call(OPERATION_RECV, 0, TYPE_FLOAT32, (rank + size - 1) % size, count);
         for (int i = 0; i < 2; i++)
-            CHECK((i == !rank ? group_recv(group, &recv, out, &outcome) : group_send(group, &send, x, &outcome)) == OK);
+            CHECK((i == !rank ? group_recv(group, &recv, out, &outcome) : group_send(group, &send, x, &outcome)) ==
+                  STATUS_OK);
         CHECK(!memcmp(x, out, (size_t)count * sizeof *x));
     }
     free(x);
@@ -122,7 +123,7 @@ static void come_and_go(struct group *world) {
         for (int rank = 0; rank < RANKS; rank++)
             colors[rank] = (int)(scramble(i * RANKS + (uint32_t)rank) % 3);
         from = from < (uint32_t)n ? from : 0;
-        CHECK(group_split(groups[from], color, RANKS - world_rank, &groups[n], &outcome) == OK);
+        CHECK(group_split(groups[from], color, RANKS - world_rank, &groups[n], &outcome) == STATUS_OK);
         for (int rank = RANKS - 1; rank >= 0; rank--)
             for (int k = 0; k < group_size(groups[from]); k++)
                 if (members[from][k] == rank && colors[rank] == color)
@@ -139,16 +140,16 @@ static void come_and_go(struct group *world) {
 }
 
 static void on_one_host(void) {
-    run_ranks(1, come_and_go, 0);
+    run_groups(1, come_and_go, 0);
 }
 
 static void on_two_hosts(void) {
-    run_ranks(2, come_and_go, 0);
+    run_groups(2, come_and_go, 0);
 }
 
 static void not_shared_at_all(void) {
     shares = 0;
-    run_ranks(1, come_and_go, 0);
+    run_groups(1, come_and_go, 0);
 }
 
 /* Collectives of several threads, and groups that a thread lets go of while another ends all. */
@@ -156,9 +157,9 @@ static void *turn(void *argument) {
     struct group *group = argument, *part;
     static const int members[RANKS] = {0, 1, 2, 3};
     struct outcome outcome;
-    for (uint32_t i = 0; i < TURNS; i++) {
+    for (uint32_t i = 0; i < SAMPLES; i++) {
         operate(group, members, 3 * i + 1);
-        CHECK(group_split(group, 0, world_rank, &part, &outcome) == OK);
+        CHECK(group_split(group, 0, world_rank, &part, &outcome) == STATUS_OK);
         group_release(part);
     }
     return NULL;
@@ -166,7 +167,7 @@ static void *turn(void *argument) {
 
 static void *let_go_slowly(void *argument) {
     struct group **groups = argument;
-    for (int i = 0; i < TURNS; i++) {
+    for (int i = 0; i < SAMPLES; i++) {
         sleep_s(1e-4);
         group_release(groups[i]);
     }
@@ -174,13 +175,13 @@ static void *let_go_slowly(void *argument) {
 }
 
 static void at_once(struct group *world) {
-    struct group *groups[N_THREADS], *more[TURNS];
+    struct group *groups[N_THREADS], *more[SAMPLES];
     pthread_t threads[N_THREADS], other;
     struct outcome outcome;
     for (int i = 0; i < N_THREADS; i++)
-        CHECK(group_split(world, 0, world_rank, &groups[i], &outcome) == OK);
-    for (int i = 0; i < TURNS; i++)
-        CHECK(group_split(world, world_rank % 2, world_rank, &more[i], &outcome) == OK);
+        CHECK(group_split(world, 0, world_rank, &groups[i], &outcome) == STATUS_OK);
+    for (int i = 0; i < SAMPLES; i++)
+        CHECK(group_split(world, world_rank % 2, world_rank, &more[i], &outcome) == STATUS_OK);
     for (int i = 0; i < N_THREADS; i++)
         CHECK(!pthread_create(&threads[i], NULL, turn, groups[i]));
     for (int i = 0; i < N_THREADS; i++)
@@ -190,29 +191,29 @@ static void at_once(struct group *world) {
     CHECK(!pthread_join(other, NULL));
     for (int i = 0; i < N_THREADS; i++)
         group_release(groups[i]);
-    struct call call = flat_call(BARRIER, 0, 0, 0, 0);
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) == GROUP_CLOSED);
+    struct call call = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_GROUP_CLOSED);
 }
 
 static void threads_on_one_host(void) {
-    run_ranks(1, at_once, 0);
+    run_groups(1, at_once, 0);
 }
 
 static void threads_on_two_hosts(void) {
-    run_ranks(2, at_once, 0);
+    run_groups(2, at_once, 0);
 }
 
-/* Every rank of every host is told who called what, and the group is spent. */
+/* Every rank of every host is told who called what, and the group is broken. */
 static void call_differently(struct group *world) {
     struct outcome outcome;
     float x[2] = {1, 2};
-    struct call call = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 1 + (world_rank == 2));
-    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    struct call call = flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 1 + (world_rank == 2));
+    CHECK(group_run(world, &call, x, x, &outcome) == STATUS_MISMATCH);
     CHECK_TEXT(outcome,
                "the ranks differ in call 1 on this group of 4:\n  rank 0, 1, 3: all_sum float32 (1,)\n  rank 2");
-    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    CHECK(group_run(world, &call, x, x, &outcome) == STATUS_MISMATCH);
     CHECK_TEXT(outcome, "this group cannot be used any more, since before: the ranks differ");
-    CHECK(group_split(world, 0, 0, &nobodys, &outcome) == MISMATCH && !nobodys);
+    CHECK(group_split(world, 0, 0, &nobodys, &outcome) == STATUS_MISMATCH && !nobodys);
     end();
 }
 
@@ -220,45 +221,47 @@ static void call_differently(struct group *world) {
 static void call_from_a_device(struct group *world) {
     struct outcome outcome;
     float x[2] = {1, 2};
-    struct call call = flat_call(ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 2);
+    struct call call = flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 2);
     call.on_device = world_rank == 2;
-    CHECK(group_run(world, &call, x, x, &outcome) == MISMATCH);
+    CHECK(group_run(world, &call, x, x, &outcome) == STATUS_MISMATCH);
     CHECK_TEXT(outcome, "\n  rank 0, 1, 3: all_sum float32 (2,)\n  rank 2: all_sum float32 (2,) on a GPU");
     end();
 }
 
 static void who_differs(void) {
-    run_ranks(1, call_differently, 0);
-    run_ranks(2, call_differently, 0);
-    run_ranks(1, call_from_a_device, 0);
-    run_ranks(2, call_from_a_device, 0);
+    run_groups(1, call_differently, 0);
+    run_groups(2, call_differently, 0);
+    run_groups(1, call_from_a_device, 0);
+    run_groups(2, call_from_a_device, 0);
 }
 
 /* Those of its host see that the last has died. On the other host one waits as long as it may, and the next, that has
  * no limit of its own, is told that this one has given up. */
 static void last_dies(struct group *world) {
     struct outcome outcome;
-    struct call call = flat_call(BARRIER, 0, 0, 0, 0);
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) == OK);
+    struct call call = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_OK);
     if (world_rank == RANKS - 1)
         kill(getpid(), SIGKILL);
     int is_neighbour = n_hosts == 1 || world_rank % n_hosts == (RANKS - 1) % n_hosts;
     int has_limit = is_neighbour || world_rank == 0;
     if (!has_limit)
-        group_limit(world, 0);
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) == (is_neighbour || !has_limit ? PEER_DIED : TIMED_OUT));
+        group_set_timeout(world, 0);
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
+          (is_neighbour || !has_limit ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
     CHECK(!is_neighbour || strstr(outcome.text, "has died"));
     CHECK(has_limit || strstr(outcome.text, "has given up"));
     CHECK(is_neighbour || !has_limit || strstr(outcome.text, "barrier, call 2 of rank "));
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) == (is_neighbour || !has_limit ? PEER_DIED : TIMED_OUT));
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
+          (is_neighbour || !has_limit ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
     CHECK_TEXT(outcome, "this group cannot be used any more, since before: ");
     end();
 }
 
 static void one_dies(void) {
-    limit_s = 3; /* so long may it take to take a process with a sanitizer down */
-    run_ranks(1, last_dies, 1);
-    run_ranks(2, last_dies, 1);
+    timeout_s = 3; /* so long may it take to take a process with a sanitizer down */
+    run_groups(1, last_dies, 1);
+    run_groups(2, last_dies, 1);
 }
 
 /* A message whose beginning has been taken cannot be received again: who gives it up spends the group. Each second rank
@@ -270,40 +273,40 @@ static void receive_half(struct group *world) {
     float x[100] = {0};
     int receives = world_rank % 2, peer = receives ? world_rank - 1 : world_rank + 1;
     int from = goes_to_device ? world_rank : peer;
-    struct call call = flat_call(receives ? RECV : SEND, 0, TYPE_FLOAT32, peer, 100);
-    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
+    struct call call = flat_call(receives ? OPERATION_RECV : OPERATION_SEND, 0, TYPE_FLOAT32, peer, 100);
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
     call.on_device = receives == goes_to_device;
     if (receives) {
         atomic_store(&wire->line[WORLD_LINE].mail[from][world_rank].state, 2);
-        group_limit(world, 1);
+        group_set_timeout(world, 1);
     }
-    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == OK);
+    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == STATUS_OK);
     if (receives)
-        CHECK(group_recv(world, &call, x, &outcome) == TIMED_OUT && group_is_spent(world));
+        CHECK(group_recv(world, &call, x, &outcome) == STATUS_TIMED_OUT && group_is_broken(world));
     else
-        CHECK((group_send(world, &call, x, &outcome) == OK) == goes_to_device);
-    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) != OK);
-    CHECK(group_is_spent(world));
+        CHECK((group_send(world, &call, x, &outcome) == STATUS_OK) == goes_to_device);
+    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) != STATUS_OK);
+    CHECK(group_is_broken(world));
     core_finish(&outcome);
 }
 
 static void half_received(void) {
     for (goes_to_device = 0; goes_to_device < 2; goes_to_device++)
-        run_ranks(1, receive_half, 0);
+        run_groups(1, receive_half, 0);
 }
 
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
-    struct settings settings = {{SPINS, 0, 1, NULL}, 1, 1};
+    struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1, 1};
     struct outcome outcome;
     struct group *part;
-    struct call barrier = flat_call(BARRIER, 0, 0, 0, 0);
-    CHECK(core_start(&alone, &settings, &outcome) == OK && group_size(core_world()) == 1);
-    CHECK(group_split(core_world(), 5, 0, &part, &outcome) == OK && group_size(part) == 1);
-    CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == OK);
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(core_start(&alone, &settings, &outcome) == STATUS_OK && group_size(core_world()) == 1);
+    CHECK(group_split(core_world(), 5, 0, &part, &outcome) == STATUS_OK && group_size(part) == 1);
+    CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == STATUS_OK);
     group_release(part);
     end();
-    CHECK(group_run(core_world(), &barrier, NULL, NULL, &outcome) == GROUP_CLOSED);
+    CHECK(group_run(core_world(), &barrier, NULL, NULL, &outcome) == STATUS_GROUP_CLOSED);
 }
 
 PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shared-at-all", not_shared_at_all},

@@ -1,5 +1,5 @@
-/* Memory that cannot be had, or is not the same; what is left of it; fewer processors than seats. */
-#include "seats.h"
+/* Memory that cannot be had, or is not the same; what is left of it; fewer processors than local ranks. */
+#include "local_ranks.h"
 
 #include <dirent.h>
 #include <sys/mount.h>
@@ -39,41 +39,41 @@ static int n_files(void) {
     return n;
 }
 
-static struct node *made(int seats, struct ticket *shown) {
+static struct node *made(int local_size, struct shm_handle *published) {
     struct outcome outcome;
     struct node *node = NULL;
-    CHECK(node_create(seats, shown, &node, &outcome) == OK);
+    CHECK(node_create(local_size, published, &node, &outcome) == STATUS_OK);
     return node;
 }
 
 static void refused(int result, const struct outcome *outcome, const char *text) {
-    CHECK(result == NOT_SHARED && outcome->what == NOT_SHARED);
+    CHECK(result == STATUS_NOT_SHARED && outcome->status == STATUS_NOT_SHARED);
     if (strncmp(outcome->text, text, strlen(text)))
         fail(__FILE__, __LINE__, text, outcome->text);
     CHECK(n_left() == 0);
 }
 
 static void names_are_taken_away(void) {
-    struct ticket shown[3];
+    struct shm_handle published[3];
     int files = n_files();
     for (int i = 0; i < 3; i++) {
-        struct node *node = made(1 + i * (NODE_SEATS - 1) / 2, &shown[i]), *other;
+        struct node *node = made(1 + i * (NODE_MAX_RANKS - 1) / 2, &published[i]), *other;
         struct outcome outcome;
         CHECK(n_left() == 1);
-        CHECK(node_attach(&shown[i], &other, &outcome) == OK);
-        CHECK(node_seats(other) == node_seats(node) && n_files() == files + 2);
-        segment_unlink(&shown[i]);
+        CHECK(node_attach(&published[i], &other, &outcome) == STATUS_OK);
+        CHECK(node_local_size(other) == node_local_size(node) && n_files() == files + 2);
+        segment_unlink(&published[i]);
         CHECK(n_left() == 0);
         node_close(node);
         node_close(other);
         CHECK(n_files() == files);
     }
-    CHECK(strcmp(shown[0].name, shown[1].name) && shown[0].token != shown[1].token);
-    CHECK(strlen(shown[0].name) <= 31); /* macOS takes no more */
+    CHECK(strcmp(published[0].name, published[1].name) && published[0].token != published[1].token);
+    CHECK(strlen(published[0].name) <= 31); /* macOS takes no more */
 }
 
 static void other_memory(void) {
-    struct ticket mine, theirs;
+    struct shm_handle mine, theirs;
     struct node *node = made(2, &mine), *other;
     struct outcome outcome;
     int files = n_files();
@@ -93,34 +93,35 @@ static void other_memory(void) {
     node_close(node);
 }
 
-static void limit(int what, rlim_t to) {
+static void limit(int status, rlim_t to) {
     struct rlimit present;
-    CHECK(!getrlimit(what, &present));
+    CHECK(!getrlimit(status, &present));
     present.rlim_cur = to;
-    CHECK(!setrlimit(what, &present));
+    CHECK(!setrlimit(status, &present));
 }
 
 static void too_much(void) {
-    struct ticket shown;
+    struct shm_handle published;
     struct outcome outcome;
     struct node *node;
-    refused(node_create(NODE_SEATS + 1, &shown, &node, &outcome), &outcome, "more ranks on one host than seats");
+    refused(node_create(NODE_MAX_RANKS + 1, &published, &node, &outcome), &outcome,
+            "more ranks on one host than seats");
     int files = n_files();
     signal(SIGXFSZ, SIG_IGN); /* as Python does */
     limit(RLIMIT_FSIZE, 100000);
-    refused(node_create(4, &shown, &node, &outcome), &outcome, "ftruncate in /dev/shm: File too large");
+    refused(node_create(4, &published, &node, &outcome), &outcome, "ftruncate in /dev/shm: File too large");
     CHECK(n_files() == files);
     limit(RLIMIT_NOFILE, 0);
-    int result = node_create(1, &shown, &node, &outcome);
+    int result = node_create(1, &published, &node, &outcome);
     limit(RLIMIT_NOFILE, 64);
     refused(result, &outcome, "shm_open: Too many open files");
 }
 
 static void signals(void) {
-    struct ticket shown;
+    struct shm_handle published;
     signals_come = 1;
-    struct node *node = made(NODE_SEATS, &shown);
-    segment_unlink(&shown);
+    struct node *node = made(NODE_MAX_RANKS, &published);
+    segment_unlink(&published);
     node_close(node);
 }
 
@@ -132,36 +133,36 @@ static void mount_over(const char *path, unsigned long flags, const char *option
 }
 
 static void full(void) {
-    struct ticket shown;
+    struct shm_handle published;
     struct outcome outcome;
     struct node *node;
     mount_over("/dev/shm", 0, "size=256k");
-    refused(node_create(4, &shown, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: No space left");
-    node = made(1, &shown); /* for one there is room */
-    segment_unlink(&shown);
+    refused(node_create(4, &published, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: No space left");
+    node = made(1, &published); /* for one there is room */
+    segment_unlink(&published);
     node_close(node);
 }
 
 static void read_only(void) {
-    struct ticket shown;
+    struct shm_handle published;
     struct outcome outcome;
     struct node *node;
     mount_over("/dev/shm", MS_RDONLY, "");
-    refused(node_create(2, &shown, &node, &outcome), &outcome, "shm_open: Read-only file system");
+    refused(node_create(2, &published, &node, &outcome), &outcome, "shm_open: Read-only file system");
 }
 
 static void missing(void) {
-    struct ticket shown;
+    struct shm_handle published;
     struct outcome outcome;
     struct node *node;
     mount_over("/dev", 0, "");
-    refused(node_create(2, &shown, &node, &outcome), &outcome, "shm_open: ");
+    refused(node_create(2, &published, &node, &outcome), &outcome, "shm_open: ");
 }
 
 /* Seats that may run on the first so many processors. */
-static int is_crowded(int seats, int processors) {
-    struct ticket shown;
-    struct node *node = made(seats, &shown);
+static int is_crowded(int local_size, int processors) {
+    struct shm_handle published;
+    struct node *node = made(local_size, &published);
     cpu_set_t all, some;
     CHECK(!sched_getaffinity(0, sizeof all, &all));
     CPU_ZERO(&some);
@@ -171,13 +172,13 @@ static int is_crowded(int seats, int processors) {
             n++;
         }
     CHECK(!sched_setaffinity(0, sizeof some, &some));
-    for (int seat = 0; seat < seats; seat++) {
+    for (int local_rank = 0; local_rank < local_size; local_rank++) {
         struct node mine = *node;
-        node_sit(&mine, seat, seat, &mine, seat);
+        node_join(&mine, local_rank, local_rank, &mine, local_rank);
     }
     CHECK(!sched_setaffinity(0, sizeof all, &all));
-    int crowded = node_is_crowded(node);
-    segment_unlink(&shown);
+    int crowded = node_is_oversubscribed(node);
+    segment_unlink(&published);
     node_close(node);
     return crowded;
 }

@@ -1,6 +1,6 @@
 """C programs that use the core without MPI or Python, as they are and watched by sanitizers: `make sanitize`.
 
-Each file beside this one is a program with tests of its own, see seats.h.
+Each file beside this one is a program with tests of its own, see local_ranks.h.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ import pytest
 
 HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpis.ROOT / "include"
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
+NODE = ("shm/segment.c", "call.c", "copy.c")
+KERNELS = tuple(str(path.relative_to(CORE)) for path in CORE.glob("kernels/*.c"))
 # node.c is a part of every program; what else each is linked with.
 PROGRAMS = {
-    "arithmetic": ("segment.c", "wait.c", "call.c", "copy.c", *(path.name for path in CORE.glob("kernels*.c"))),
-    "arrivals": ("segment.c", "wait.c", "call.c", "copy.c"),
-    "ends": ("segment.c", "wait.c", "call.c", "copy.c"),
-    "long": (
-        *("segment.c", "wait.c", "call.c", "share.c", "pool.c", "copy.c", "method.c"),
-        *(path.name for path in CORE.glob("kernels*.c")),
-    ),
-    "messages": ("segment.c", "wait.c", "call.c", "copy.c", "share.c"),
-    "shared": ("segment.c", "wait.c", "call.c", "copy.c"),
-    "verdict": ("segment.c", "call.c", "copy.c"),
-    "groups": tuple(sorted(path.name for path in CORE.glob("*.c") if path.name != "node.c")),
+    "arithmetic": (*NODE, "wait.c", *KERNELS),
+    "arrivals": (*NODE, "wait.c"),
+    "ends": (*NODE, "wait.c"),
+    "long": (*NODE, "wait.c", "shm/handshake.c", "shm/symmetric.c", "shm/copy_policy.c", *KERNELS),
+    "messages": (*NODE, "wait.c", "shm/handshake.c"),
+    "shared": (*NODE, "wait.c"),
+    "consensus": NODE,
+    "groups": tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c") if path.name != "node.c")),
 }
 BUILDS = {
     "plain": ("-O3",),

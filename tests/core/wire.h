@@ -4,9 +4,9 @@
 #ifndef WIRE_H
 #define WIRE_H
 
-#include "mlxdist/kernels.h"
-#include "mlxdist/transport.h"
-#include "seats.h"
+#include "local_ranks.h"
+#include "mlxdist/kernels/kernels.h"
+#include "mlxdist/mpi/transport.h"
 
 enum { MOST_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
 
@@ -80,15 +80,15 @@ static inline struct line *line_of(struct comm *comm) {
 static inline int wire_barrier(struct comm *comm, struct outcome *outcome) {
     (void)outcome;
     pthread_barrier_wait(&line_of(comm)->barrier);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     (void)outcome;
     *ours = 1;
     *threads = THREADS_MULTIPLE;
-    *world = new_comm(WORLD_LINE, world_rank, n_seats);
-    return OK;
+    *world = new_comm(WORLD_LINE, world_rank, n_ranks);
+    return STATUS_OK;
 }
 
 static inline int wire_is_over(void) {
@@ -98,7 +98,7 @@ static inline int wire_is_over(void) {
 static inline int wire_finish(int ours, struct outcome *outcome) {
     (void)outcome;
     CHECK(ours == 1);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
@@ -118,7 +118,7 @@ static inline int wire_split(struct comm *comm, int color, int key, struct comm 
     wire_barrier(comm, outcome);
     *part = new_comm(numbers[first][2], rank, size);
     wire_barrier(comm, outcome);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
@@ -129,7 +129,7 @@ static inline int wire_release(struct comm *comm, struct outcome *outcome) {
     (void)outcome;
     atomic_fetch_sub(&living_comms, 1);
     free(comm);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
@@ -147,7 +147,7 @@ static inline int wire_allreduce(struct comm *comm, const void *sendbuf, void *r
         reduce(type, op, inputs, comm->size, (char *)recvbuf + offset, n);
         wire_barrier(comm, outcome);
     }
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count,
@@ -158,7 +158,7 @@ static inline int wire_reduce_scatter(struct comm *comm, const void *sendbuf, vo
     wire_allreduce(comm, sendbuf, whole, comm->size * count, type, op, outcome);
     memcpy(recvbuf, whole + (size_t)comm->rank * nbytes, nbytes);
     free(whole);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
@@ -172,7 +172,7 @@ static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, i
             memcpy((char *)buf + at, line->areas[root], n);
         wire_barrier(comm, outcome);
     }
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes,
@@ -180,7 +180,7 @@ static inline int wire_allgather(struct comm *comm, const void *sendbuf, void *r
     memcpy((char *)recvbuf + comm->rank * nbytes, sendbuf, (size_t)nbytes);
     for (int root = 0; root < comm->size; root++)
         wire_broadcast(comm, (char *)recvbuf + root * nbytes, nbytes, root, outcome);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline request_handle begun(struct pending what) {
@@ -202,7 +202,7 @@ static inline int wire_agree(struct comm *comm, const uint64_t *own, uint64_t *l
     memcpy(fake->line->own[k % 2][comm->rank], own, sizeof fake->line->own[0][0]);
     atomic_store(&fake->line->agreed[comm->rank], k);
     *request = begun((struct pending){.fake = fake, .lowest = lowest, .k = k});
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int is_sent(struct pending *pending) {
@@ -226,7 +226,7 @@ static inline int wire_send(struct comm *comm, const void *sent, int64_t nbytes,
     CHECK(nbytes <= (int64_t)sizeof mail->bytes);
     *request = begun((struct pending){.mail = mail, .sent = sent, .nbytes = nbytes, .tag = tag});
     is_sent((struct pending *)*request);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int is_agreed(const struct pending *pending) {
@@ -248,14 +248,14 @@ static inline int wire_test(request_handle *request, int *done, struct outcome *
     (void)outcome;
     *done = pending->is_received || (pending->mail ? is_sent(pending) : is_agreed(pending));
     if (!*done)
-        return OK;
+        return STATUS_OK;
     pthread_mutex_lock(&pending_lock);
     while (*place != pending)
         place = &(*place)->next;
     *place = pending->next;
     pthread_mutex_unlock(&pending_lock);
     free(pending);
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
@@ -265,7 +265,7 @@ static inline int wire_probe(struct comm *comm, int src, int *found, struct mess
     *found = atomic_compare_exchange_strong(&mail->state, &sent, 2);
     if (*found)
         *message = (struct message){(message_handle)mail, mail->nbytes, mail->tag};
-    return OK;
+    return STATUS_OK;
 }
 
 static inline int wire_recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
@@ -274,7 +274,7 @@ static inline int wire_recv(void *recvbuf, struct message *message, request_hand
     memcpy(recvbuf, mail->bytes, (size_t)mail->nbytes);
     atomic_store(&mail->state, 0);
     *request = begun((struct pending){.is_received = 1});
-    return OK;
+    return STATUS_OK;
 }
 
 static const struct transport by_wire = {

@@ -110,8 +110,8 @@ def check_lines(cell: Cell, output: str) -> list[tuple[str, ...]]:
         said = f"{cell}: rank {rank} of {size} {first}, {second} after {seconds} s: {why}\n{output}"
         assert first in first_may, said
         assert second in second_may, said
-        limit_s = SOON_S + (LIMIT_S if cell.way == "SIGSTOP" else 0) + (dying.LATE_S if cell.stage == "amid" else 0)
-        assert float(seconds) < limit_s, said
+        timeout_s = SOON_S + (LIMIT_S if cell.way == "SIGSTOP" else 0) + (dying.LATE_S if cell.stage == "amid" else 0)
+        assert float(seconds) < timeout_s, said
         if {first, second} & {"MismatchError"}:
             assert "has ended or let go of this group" in why, said
         elif {first, second} & {"PeerError"}:

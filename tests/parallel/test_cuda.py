@@ -123,16 +123,16 @@ def test_messages(world: dist.Group, aware: bool) -> None:
 def test_what_the_core_gets(aware: bool) -> None:
     """The array's own memory, or the host's; what makes the array is done by then."""
     x = fake_cupy.Array(np.arange(6.0))
-    buffer = cupy.pointer(x)
+    buffer = cupy.as_buffer(x)
     assert (buffer.count, buffer.shape, buffer.on_device) == (6, (6,), aware)
     assert (buffer.owner is x) == aware
     made = fake_cupy.later(np.ones(4), np.empty(4))
-    owner = cupy.pointer(made).owner
+    owner = cupy.as_buffer(made).owner
     assert not fake_cupy.current.pending
     assert_same(owner.memory if aware else owner, np.ones(4))
-    filled = cupy.like(x, (2, 3))
+    filled = cupy.empty_like(x, (2, 3))
     assert (filled.count, filled.shape, filled.on_device) == (6, (2, 3), aware)
-    strided = cupy.pointer(fake_cupy.Array(np.arange(6.0)[::2]))
+    strided = cupy.as_buffer(fake_cupy.Array(np.arange(6.0)[::2]))
     assert not fake_cupy.current.pending
     assert_same(strided.owner.memory if aware else strided.owner, np.arange(6.0)[::2].copy())
 

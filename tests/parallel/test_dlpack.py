@@ -40,7 +40,7 @@ def test_reductions(world: dist.Group, name: str) -> None:
 
 def test_nothing_is_copied() -> None:
     x = np.ones(3)
-    assert host.pointer(host.adopt("all_sum", Exporter(x))).owner.ctypes.data == x.ctypes.data
+    assert host.as_buffer(host.as_array("all_sum", Exporter(x))).owner.ctypes.data == x.ctypes.data
 
 
 def test_out(world: dist.Group) -> None:

@@ -55,7 +55,7 @@ def test_no_page_comes_anew(operation: Callable[..., np.ndarray], into: str, len
     """After the first calls every byte is where it was: a page fault costs more than what is done with its page."""
     if world.size() == 1:
         pytest.skip("a group of one gives x itself")
-    if _core.sharing()[0] < world.size():
+    if _core.local_size()[0] < world.size():
         pytest.skip("libmpi's own memory comes and goes")
     x = np.ones(length // world.size() * world.size(), np.float32)
     arguments = {"src": 0} if operation is dist.broadcast else {}

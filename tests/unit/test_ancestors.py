@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxdist.launchers import Process, ancestors, cut_off, is_child_of_rank
+from mlxdist.mpi.launchers import Process, ancestors, cut_off, is_child_of_rank
 
 SHELL = Process(90, "/usr/bin/dash")
 

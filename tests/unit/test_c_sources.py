@@ -13,7 +13,7 @@ CORE, INCLUDE = mpis.ROOT / "mlxdist" / "core", mpis.ROOT / "include"
 STRICT = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-D_GNU_SOURCE", f"-I{INCLUDE}")
 C = (("gcc", "-std=c11"), ("clang", "-std=c11"))
 CXX = (("g++", "-std=c++17"), ("clang++", "-std=c++17"))
-HEADERS = sorted((INCLUDE / "mlxdist").glob("*.h"))
+HEADERS = sorted((INCLUDE / "mlxdist").rglob("*.h"))
 HEADERS_FOR_CXX = [header for header in HEADERS if 'extern "C"' in header.read_text()]
 
 each_c_compiler = pytest.mark.parametrize("compiler", C, ids=lambda compiler: compiler[0])
@@ -34,13 +34,13 @@ def assert_compiles(compiler: tuple[str, str], path: Path, *options: str) -> Non
     assert not finished.stderr
 
 
-@each(sorted(CORE.glob("*.c")))
+@each(sorted(CORE.rglob("*.c")))
 @each_c_compiler
 def test_c(compiler: tuple[str, str], path: Path) -> None:
     assert_compiles(compiler, path)
 
 
-@each(sorted(CORE.glob("*.cpp")))
+@each(sorted(CORE.rglob("*.cpp")))
 @each_cxx_compiler
 def test_cxx(compiler: tuple[str, str], path: Path) -> None:
     assert_compiles(compiler, path)
@@ -51,7 +51,7 @@ def test_cxx(compiler: tuple[str, str], path: Path) -> None:
 def test_headers_alone_in_c(compiler: tuple[str, str], path: Path, tmp_path: Path) -> None:
     """Twice, so that the guard is tried too."""
     source = tmp_path / "alone.c"
-    source.write_text(f'#include "mlxdist/{path.name}"\n' * 2 + "int main(void) { return 0; }\n")
+    source.write_text(f'#include "{path.relative_to(INCLUDE)}"\n' * 2 + "int main(void) { return 0; }\n")
     assert_compiles(compiler, source)
 
 
@@ -59,7 +59,7 @@ def test_headers_alone_in_c(compiler: tuple[str, str], path: Path, tmp_path: Pat
 @each_cxx_compiler
 def test_headers_alone_in_cxx(compiler: tuple[str, str], path: Path, tmp_path: Path) -> None:
     source = tmp_path / "alone.cpp"
-    source.write_text(f'#include "mlxdist/{path.name}"\n' * 2 + "int main() { return 0; }\n")
+    source.write_text(f'#include "{path.relative_to(INCLUDE)}"\n' * 2 + "int main() { return 0; }\n")
     assert_compiles(compiler, source)
 
 

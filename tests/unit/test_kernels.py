@@ -30,7 +30,7 @@ from mlxdist import _core
 BLOCK = 512
 COUNTS = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 1)
 PATTERNS = np.arange(2**16, dtype=np.uint16)
-SUM, MAX, MIN = map(_core.CALLS.index, ("all_sum", "all_max", "all_min"))
+SUM, MAX, MIN = map(_core.REDUCTION_NAMES.index, ("all_sum", "all_max", "all_min"))
 QUIET = {"float16": 0x0200, "bfloat16": 0x0040}
 
 
@@ -68,7 +68,7 @@ def bits(name: str, *patterns: int) -> np.ndarray:
 
 def test_the_table_has_every_type_and_call() -> None:
     assert set(_core.DTYPES) == set(NAMES)
-    assert set(_core.CALLS) == set(CALLS)
+    assert set(_core.REDUCTION_NAMES) == set(CALLS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +78,7 @@ def test_against_python(name: str, call: str) -> None:
     for n_inputs, count in itertools.product(range(1, 6), COUNTS):
         inputs = [values(name, (count,), rank) for rank in range(n_inputs)]
         expected = reduced(call, inputs)
-        result = reduce(_core.CALLS.index(call), *inputs)
+        result = reduce(_core.REDUCTION_NAMES.index(call), *inputs)
         if n_inputs == 1 and name not in HALVES:
             assert result.tobytes() == expected.tobytes()
         else:
@@ -91,7 +91,7 @@ def test_output_may_be_any_input(name: str) -> None:
     originals = [values(name, (count,), rank) for rank in range(3)]
     for call, place in itertools.product(CALLS, range(3)):
         inputs = [x.copy() for x in originals]
-        _core.reduce_locally(_core.CALLS.index(call), inputs, inputs[place])
+        _core.reduce_locally(_core.REDUCTION_NAMES.index(call), inputs, inputs[place])
         assert_numbers(inputs[place], reduced(call, originals))
         for other in {0, 1, 2} - {place}:
             assert inputs[other].tobytes() == originals[other].tobytes()
@@ -113,7 +113,7 @@ def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
     (_, first), (_, second) = map(unaligned, each)
     for call in CALLS:
         raw, output = unaligned(np.zeros(count, dtype))
-        _core.reduce_locally(_core.CALLS.index(call), [first, second], output)
+        _core.reduce_locally(_core.REDUCTION_NAMES.index(call), [first, second], output)
         assert_numbers(output, reduced(call, each))
         assert set(raw[:3]) | set(raw[3 + output.nbytes :]) == {0xA5}
 
@@ -253,7 +253,7 @@ def test_real_sums_are_those_of_the_type() -> None:
 @pytest.mark.parametrize("call", CALLS)
 def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None:
     """Of random bits; a NaN stays a NaN, but which one it is is the processor's choice."""
-    op, dtype = _core.CALLS.index(call), dtype_of(name)
+    op, dtype = _core.REDUCTION_NAMES.index(call), dtype_of(name)
     for count in (0, 1, 7, 8, 31, 33, BLOCK, 3 * BLOCK + 5):
         highest = 2 if name == "bool" else 256
         inputs = [seeded(count, i).integers(0, highest, count * dtype.itemsize, np.uint8).view(dtype) for i in range(3)]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mlxdist import config
-from mlxdist.cli import hosts, mpirun, ssh
-from mlxdist.cli.hosts import Host
-from mlxdist.cli.mpirun import Mpirun, Wish
-from mlxdist.cli.output import Output
-from mlxdist.launchers import Library
+from mlxdist.cli.launch import hosts, mpirun, ssh
+from mlxdist.cli.launch.hosts import Host
+from mlxdist.cli.launch.mpirun import Mpirun, Wish
+from mlxdist.cli.launch.output import Output
+from mlxdist.mpi.launchers import Library
 
 A2, B = Host("a", 2), Host("b")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxdist.launchers import (
+from mlxdist.mpi.launchers import (
     Launcher,
     Library,
     Process,

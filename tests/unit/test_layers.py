@@ -12,76 +12,76 @@ import mpis
 import pytest
 
 PACKAGE, INCLUDE = mpis.ROOT / "mlxdist", mpis.ROOT / "include" / "mlxdist"
-# From the bottom to the top. Files of one line are one room: they may use each other.
+# From the bottom to the top: a folder of C, a file of the ground floor, a Python module or a package ("arrays.*").
+# What stands in one line is one room, whose files may use each other. The order of the files within a folder of C is
+# in WITHIN.
 ORDER = (
     ("types.h",),
-    ("call.h", "call.c"),
-    ("abi.h", "abi.c"),
-    ("half.h",),
-    (
-        "kernels.h",
-        "kernel_impl.h",
-        "kernels_plain.c",
-        "kernels_avx2.c",
-        "kernels_avx512.c",
-        "kernels_neon.c",
-        "kernels.c",
-    ),
-    ("copy.h", "copy.c"),
-    ("wait.h", "wait.c"),
-    ("method.h", "method.c"),
-    ("segment.h", "segment.c"),
-    ("node.h", "node.c"),
-    ("share.h", "share.c"),
-    ("window.h", "window.c"),
-    ("post.h", "post.c"),
-    ("pool.h", "pool.c"),
-    ("exchange.h", "exchange.c"),
-    ("transport.h", "mpi_impl.h", "mpi_int.c", "mpi_ptr.c", "alone.c"),
-    ("job.h", "job.c"),
-    ("arrive.h", "arrive.c"),
-    ("message.h", "message.c"),
-    ("measure.h", "measure.c"),
-    ("core.h", "core.c"),
-    ("mlx_libmpi.h", "mlx_libmpi.cpp"),
+    ("call",),
+    ("copy",),
+    ("wait",),
+    ("measure",),
+    ("kernels/",),
+    ("shm/",),
+    ("mpi/",),
+    ("group/",),
+    ("mlx_libmpi",),
     ("errors",),
     ("config",),
-    ("launchers",),
-    ("loader",),
+    ("mpi.launchers",),
+    ("mpi.search",),
     ("_core",),
     ("arrays", "arrays.*"),
-    ("mlx",),
+    ("mlx", "mlx.backend"),
+    ("mpi",),
     ("world",),
     ("ops",),
     ("gradients",),
-    ("drop_in",),
+    ("mlx.install",),
     ("",),  # mlxdist itself
-    ("cli.cases",),
-    ("cli.contenders",),
-    ("cli.peers",),
-    ("cli.report",),
+    ("cli.bench.cases",),
+    ("cli.bench.backends",),
+    ("cli.bench.baselines",),
+    ("cli.bench.report",),
     ("cli.bench",),
-    ("cli.hosts",),
-    ("cli.ssh",),
-    ("cli.mpirun",),
-    ("cli.rank",),
-    ("cli.reports",),
-    ("cli.output",),
-    ("cli.job",),
+    ("cli.launch.hosts",),
+    ("cli.launch.ssh",),
+    ("cli.launch.mpirun",),
+    ("cli.launch.rank",),
+    ("cli.launch.reports",),
+    ("cli.launch.output",),
+    ("cli.launch.job",),
     ("cli.launch",),
-    ("cli.situation",),
-    ("cli.finding",),
-    ("cli.choice",),
-    ("cli.machine",),
-    ("cli.installed",),
-    ("cli.checks",),
-    ("cli.proof",),
-    ("cli.diagnosis",),
+    ("cli.doctor.environment",),
+    ("cli.doctor.finding",),
+    ("cli.doctor.checks_choice",),
+    ("cli.doctor.checks_machine",),
+    ("cli.doctor.checks_installed",),
+    ("cli.doctor.checks",),
+    ("cli.doctor.probe",),
+    ("cli.doctor.diagnosis",),
     ("cli.doctor",),
     ("cli.run",),
     ("cli",),
     ("__main__",),
 )
+WITHIN = {
+    "kernels/": ("half", "kernels", "kernel_impl"),
+    "shm/": ("copy_policy", "segment", "node", "handshake", "staging", "mailbox", "symmetric", "pipeline"),
+    "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
+    "group/": ("members", "p2p", "core"),
+}
+# Bodies that have another name than their contract.
+BODY_OF = {
+    "kernels_plain": "kernel_impl",
+    "kernels_avx2": "kernel_impl",
+    "kernels_avx512": "kernel_impl",
+    "kernels_neon": "kernel_impl",
+    "mpi_int": "mpi_impl",
+    "mpi_ptr": "mpi_impl",
+    "alone": "mpi_impl",
+    "group": "core",
+}
 FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py", "matplotlib", "rich", "tqdm", "ml_dtypes")
 GENERATED = PACKAGE / "_core.c"
 LONGEST = 500
@@ -90,8 +90,9 @@ SOURCES = sorted(
     path
     for folder in (PACKAGE, INCLUDE)
     for path in folder.rglob("*")
-    if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".cpp") and path != GENERATED
+    if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".cpp") and path != GENERATED
 )
+C = (".c", ".h", ".cpp")
 PYTHON = [path for path in SOURCES if path.suffix == ".py"]
 
 
@@ -104,22 +105,30 @@ each_python = pytest.mark.parametrize("path", PYTHON, ids=label)
 
 
 def name_of(path: Path) -> str:
-    """What ORDER calls a file."""
-    if path.suffix in (".c", ".h", ".cpp"):
-        return path.name
+    """What ORDER calls a file: "shm/node" for one in a folder of C, "arrays.numpy" for a module."""
+    if path.suffix == ".pxi":
+        return "_core"
+    if path.suffix in C:
+        inside = path.relative_to(INCLUDE if INCLUDE in path.parents else PACKAGE / "core")
+        return str(inside) if inside == Path("types.h") else str(inside.with_name(BODY_OF.get(path.stem, path.stem)))
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
-def level(name: str) -> int:
+def level(name: str) -> tuple[int, int]:
+    folder, slash, stem = name.rpartition("/")
     for number, room in enumerate(ORDER):
         if name in room or f"{name.partition('.')[0]}.*" in room:
-            return number
+            return number, 0
+        if slash and folder + slash in room:
+            return number, WITHIN[folder + slash].index(stem)
     raise AssertionError(f"{name!r} has no place in ORDER")
 
 
 def used_in_c(text: str) -> set[str]:
-    return {Path(header).name for header in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.MULTILINE)}
+    """Headers of ours; those without a path lie beside the file, and are a part of it."""
+    headers = re.findall(r'^\s*#\s*include\s+"mlxdist/([^"]+)"', text, re.MULTILINE)
+    return {name_of(INCLUDE / header) for header in headers}
 
 
 def used_in_python(text: str) -> set[str]:
@@ -135,7 +144,9 @@ def used_in_python(text: str) -> set[str]:
 
 
 def used_in_cython(text: str) -> set[str]:
-    headers = {Path(header).name for header in re.findall(r'^cdef extern from "([^"<]+)"', text, re.MULTILINE)}
+    headers = {
+        name_of(INCLUDE / header) for header in re.findall(r'^cdef extern from "mlxdist/([^"<]+)"', text, re.MULTILINE)
+    }
     lines = re.findall(r"^[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?c?import[ \t]+[^#\n]+", text, re.MULTILINE)
     return headers | used_in_python("\n".join(line.strip().replace("cimport", "import") for line in lines))
 
@@ -157,6 +168,7 @@ READERS = {
     ".pyi": used_in_python,
     ".pyx": used_in_cython,
     ".pxd": used_in_cython,
+    ".pxi": used_in_cython,
     ".c": used_in_c,
     ".h": used_in_c,
     ".cpp": used_in_c,
@@ -172,12 +184,20 @@ def test_uses_only_what_stands_before(path: Path) -> None:
 
 def test_what_is_read_is_what_is_used() -> None:
     """The readers above find what they look for."""
-    assert used_in_c((PACKAGE / "core" / "mpi_int.c").read_text()) == {"abi.h", "mpi_impl.h"}
-    assert {"_core", "mlx", "world", "arrays"} <= used_in_python((PACKAGE / "ops.py").read_text())
-    assert {"types.h", "core.h", "mlx_libmpi.h"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
+    assert used_in_c((PACKAGE / "core/mpi/mpi_int.c").read_text()) == {"mpi/abi"}
+    assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "ops.py").read_text())
+    assert {"types.h", "group/core", "mlx_libmpi"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
     assert {"errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
     assert used_in_python("def f():\n    from mlxdist import all_sum") == {""}
-    assert level("types.h") < level("node.c") < level("core.c") < level("errors") < level("arrays.numpy") < level("")
+    assert (
+        level("types.h")
+        < level("shm/node")
+        < level("shm/pipeline")
+        < level("group/core")
+        < level("errors")
+        < level("arrays.numpy")
+        < level("")
+    )
 
 
 @each_source
@@ -191,7 +211,7 @@ def test_numbers_of_mpi_stand_in_abi_h_only(path: Path) -> None:
 def test_variables_are_named_in_config_only(path: Path) -> None:
     """Else a variable could be read that is documented nowhere. The macros of types.h begin alike."""
     text = path.read_text()
-    if path.suffix in (".py", ".pyx", ".pxd", ".pyi"):
+    if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".pyi"):
         found = set(re.findall(r"MLXDIST_\w*", text)) - {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS"}
         assert bool(found) == (name_of(path) == "config")
     else:

@@ -19,7 +19,7 @@ from mlxdist import _core, errors
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler to build a fake libmpi with")
 
-ABI = (mpis.ROOT / "include/mlxdist/abi.h").read_text()
+ABI = (mpis.ROOT / "include/mlxdist/mpi/abi.h").read_text()
 FUNCTIONS = re.findall(r"row\((\w+), \(.*\)\)", ABI)
 SYMBOLS = re.findall(r'"(ompi_\w+)"', ABI)
 LIMIT = 2**31 - 1
@@ -128,7 +128,7 @@ world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, sha
 nothing = _core.Buffer(0, 0, 0, None, ())
 print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
 try:
-    _core.communicate(world, _core.OPERATIONS_OF["barrier"], nothing, nothing)
+    _core.communicate(world, _core.OPERATION_OF["barrier"], nothing, nothing)
 except errors.MPIError as error:
     print(error.call, error.code, error.error_class, error)
 """

@@ -22,10 +22,10 @@ jnp: Any = pytest.importorskip("jax.numpy", reason="JAX is not installed")
 def test_nothing_is_copied(dtype: str, shape: tuple[int, ...]) -> None:
     """x is read where JAX has it, and the result is taken over where it was received."""
     x = jnp.ones(shape, dtype)
-    read = ours.pointer(x).owner
+    read = ours.as_buffer(x).owner
     assert read.ctypes.data == x.unsafe_buffer_pointer()
     assert not read.flags.writeable
-    filled = ours.like(x, (2, *shape))
+    filled = ours.empty_like(x, (2, *shape))
     filled.owner[...] = 1
     result = ours.result(x, filled)
     assert result.unsafe_buffer_pointer() == filled.owner.ctypes.data

@@ -143,7 +143,7 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, aware: str) -> None:
     monkeypatch.setenv(config.CUDA_AWARE.name, aware)
     gpu.is_read_by_mpi.cache_clear()
     x = torch.ones(3).as_subclass(OnGPU)
-    buffer = ours.pointer(x)
+    buffer = ours.as_buffer(x)
     assert buffer.on_device == (aware == "1")
     assert (buffer.owner is x) == bool(waited) == (aware == "1")
     out = torch.zeros(3).as_subclass(OnGPU)

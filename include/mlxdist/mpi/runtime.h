@@ -1,0 +1,51 @@
+/* The MPI that this process has started, and the shutdown lock before it: nothing enters after the end, in a fork, or
+ * on a thread that this MPI does not allow. */
+#ifndef MLXDIST_JOB_H
+#define MLXDIST_JOB_H
+
+#include "mlxdist/mpi/transport.h"
+#include "mlxdist/wait.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the user may choose. */
+struct settings {
+    struct wait_policy policy;
+    int share; /* 0: as if each rank were alone on its host */
+    int check; /* 0: ranks of different hosts need not agree before a collective */
+};
+
+struct runtime {
+    const struct transport *transport; /* NULL: not started */
+    struct settings settings;
+    enum thread_level threads;
+    int ours; /* MPI was initialized by us */
+};
+
+extern struct runtime runtime;
+
+/* The transport for an opened library, with all its functions looked up; NULL: see outcome. */
+const struct transport *runtime_load(void *library, int64_t max_count, struct outcome *outcome);
+/* Once in a process. world is a private duplicate. */
+int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
+                  struct outcome *outcome);
+
+/* Around every operation; a call between them cannot be overtaken by the end. */
+int runtime_enter(struct outcome *outcome);
+void runtime_leave(void);
+/* Around every call of MPI: where it allows less than MPI_THREAD_MULTIPLE, one at a time. */
+void runtime_begin_call(void);
+void runtime_end_call(void);
+
+/* Wait for operations under way and let no other enter. 1: this call has closed the shutdown lock and holds it until
+ * job_leave; 0: it was closed; -1: the waiting was given up. */
+int runtime_close(struct outcome *outcome);
+int runtime_is_closed(void);
+int runtime_is_forked(void); /* this process is a child of the rank, made by fork */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,50 @@
+/* The transport of a single process. A collective of one is its input, and messages have no peer: that is answered
+ * before anybody asks a transport. */
+#include <stdlib.h>
+
+#include "mlxdist/mpi/transport.h"
+
+static struct comm only = {0, 1};
+
+static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
+    (void)outcome;
+    *ours = 0;
+    *threads = THREADS_MULTIPLE;
+    *world = &only;
+    return STATUS_OK;
+}
+
+static int is_over(void) {
+    return 0;
+}
+
+static int finish(int ours, struct outcome *outcome) {
+    (void)ours, (void)outcome;
+    return STATUS_OK;
+}
+
+static int split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
+    (void)color, (void)key, (void)outcome;
+    *part = comm;
+    return STATUS_OK;
+}
+
+static int release(struct comm *comm, struct outcome *outcome) {
+    (void)comm, (void)outcome;
+    return STATUS_OK;
+}
+
+static int barrier(struct comm *comm, struct outcome *outcome) {
+    (void)comm, (void)outcome;
+    return STATUS_OK;
+}
+
+const struct transport alone = {
+    .start = start,
+    .is_over = is_over,
+    .finish = finish,
+    .abort = exit,
+    .split = split,
+    .release = release,
+    .barrier = barrier,
+};

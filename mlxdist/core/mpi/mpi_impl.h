@@ -1,0 +1,418 @@
+/* mlxdist's whole use of MPI, an ordinary MPI program over a struct of functions; mpi_int.c and mpi_ptr.c compile it
+ * once for each width of a handle (HANDLE, TRANSPORT and handle() are theirs). */
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mlxdist/kernels/kernels.h"
+#include "mlxdist/mpi/transport.h"
+
+typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Info, MPI_Message, MPI_Request;
+typedef intptr_t MPI_Aint;
+typedef long long MPI_Count;
+/* The largest is the standard's, 32 bytes; only MPI itself looks inside. */
+typedef struct {
+    _Alignas(8) char opaque[64];
+} MPI_Status;
+typedef void MPI_User_function(void *in, void *inout, int *count, MPI_Datatype *datatype);
+
+static struct {
+#define HANDLE_MEMBER(name, ...) HANDLE name;
+#define NUMBER_MEMBER(name, ...) intptr_t name;
+#define FUNCTION_MEMBER(name, parameters) int(*name) parameters;
+    MPI_HANDLES(HANDLE_MEMBER) MPI_NUMBERS(NUMBER_MEMBER) MPI_FUNCTIONS(FUNCTION_MEMBER)
+} mpi;
+
+static enum abi_family spoken;
+static int64_t max_count;
+static MPI_Datatype datatypes[ELEMENT_TYPES];
+static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
+
+struct mpi_comm {
+    struct comm base;
+    MPI_Comm comm;
+};
+
+static MPI_Comm comm_of(struct comm *comm) {
+    return ((struct mpi_comm *)comm)->comm;
+}
+
+/* The one place that looks at a return code. */
+static int check(int rc, const char *call, struct outcome *outcome) {
+    if (rc == 0)
+        return STATUS_OK;
+    static const struct {
+        int value[3];
+        const char *name;
+        int status;
+        const char *kind;
+    } classes[] = {
+#define CLASS_ROW(name, openmpi, mpich, standard, what, kind) {{openmpi, mpich, standard}, #name, what, kind},
+        MPI_ERROR_CLASSES(CLASS_ROW)};
+    int class_ = 0, length = 0, what = STATUS_MPI_FAILED;
+    char said[1024] = "";
+    mpi.Error_class(rc, &class_);
+    /* MPICH 5.0.2's libmpi_abi describes another class than the one it means. */
+    if (spoken != ABI_STANDARD)
+        mpi.Error_string(rc, said, &length);
+    const char *name = "an unknown class", *kind = "no description";
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (classes[i].value[spoken] == class_)
+            name = classes[i].name, what = classes[i].status, kind = classes[i].kind;
+    outcome->status = what;
+    outcome->mpi_code = rc;
+    outcome->class_ = name;
+    outcome->call = call;
+    snprintf(outcome->text, sizeof outcome->text, "%s failed with %s (code %d): %s%s%.700s", call, name, rc, kind,
+             *said ? "; the library says: " : "", said);
+    return what;
+}
+
+#define CALL(function, ...) check(mpi.function(__VA_ARGS__), "MPI_" #function, outcome)
+
+static int unfit(struct outcome *outcome, const char *fact, const char *name) {
+    outcome->status = STATUS_LIBRARY_UNFIT;
+    snprintf(outcome->text, sizeof outcome->text, "%s%s", fact, name);
+    return STATUS_LIBRARY_UNFIT;
+}
+
+static int out_of_memory(struct outcome *outcome, int64_t nbytes) {
+    outcome->status = STATUS_OUT_OF_MEMORY;
+    snprintf(outcome->text, sizeof outcome->text, "no memory for %lld bytes", (long long)nbytes);
+    return STATUS_OUT_OF_MEMORY;
+}
+
+static int load(void *library, enum abi_family family, int64_t limit, struct outcome *outcome) {
+    spoken = family;
+    max_count = limit < INT_MAX ? limit : INT_MAX;
+#define LOAD_HANDLE(name, openmpi, mpich, standard) \
+    mpi.name = handle(library, family, openmpi, mpich, standard); \
+    if (!mpi.name) \
+        return unfit(outcome, "it has no ", openmpi);
+    MPI_HANDLES(LOAD_HANDLE)
+#define LOAD_NUMBER(name, openmpi, mpich, standard) mpi.name = (intptr_t[]){openmpi, mpich, standard}[family];
+    MPI_NUMBERS(LOAD_NUMBER)
+#define LOAD_FUNCTION(name, parameters) \
+    mpi.name = (int(*) parameters)dlsym(library, "MPI_" #name); \
+    if (!mpi.name) \
+        return unfit(outcome, "it has no ", "MPI_" #name);
+    MPI_FUNCTIONS(LOAD_FUNCTION)
+#define SET_DATATYPE(name, numpy, ctype, arithmetic, datatype) datatypes[TYPE_##name] = mpi.datatype;
+    MLXDIST_TYPES(SET_DATATYPE)
+    return STATUS_OK;
+}
+
+static void version(char *text, size_t nbytes) {
+    /* MPICH 4 writes up to 8192 bytes whatever it is given. */
+    int length = 0;
+    char *whole = calloc(1, 1 << 16);
+    if (whole)
+        mpi.Get_library_version(whole, &length);
+    snprintf(text, nbytes, "%.*s", whole ? (int)strcspn(whole, "\r\n") : 0, whole ? whole : "");
+    free(whole);
+}
+
+/* libmpi adds real and complex numbers; all else is ours, since it is not done, not done right or not done alike
+ * everywhere: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
+ * MPI 4.1.4, 4.1.8 and 5.0.11 saturate (8 and 16 bits, seen with AVX-512); unsigned max and min are signed in Debian's
+ * MPICH 4.0.2. */
+#define CALLBACK(name, op) \
+    static void own_##name##_##op(void *in, void *inout, int *count, MPI_Datatype *datatype) { \
+        (void)datatype; \
+        reduce(TYPE_##name, REDUCE_##op, (const void *const[]){in, inout}, 2, inout, (size_t)*count); \
+    }
+#define CALLBACK_ROW(name, op) {TYPE_##name, REDUCE_##op, own_##name##_##op},
+#define OWN_ALL(row, name) row(name, SUM) row(name, MAX) row(name, MIN)
+#define OWN_ORDER(row, name) row(name, MAX) row(name, MIN)
+#define OWN_LOGICAL OWN_ALL
+#define OWN_INTEGER OWN_ALL
+#define OWN_HALF OWN_ALL
+#define OWN_REAL OWN_ORDER
+#define OWN_COMPLEX OWN_ORDER
+#define CALLBACKS(name, numpy, ctype, arithmetic, datatype) OWN_##arithmetic(CALLBACK, name)
+#define CALLBACK_ROWS(name, numpy, ctype, arithmetic, datatype) OWN_##arithmetic(CALLBACK_ROW, name)
+
+MLXDIST_TYPES(CALLBACKS)
+
+static const struct {
+    enum element_type type;
+    enum reduction op;
+    MPI_User_function *function;
+} own_ops[] = {MLXDIST_TYPES(CALLBACK_ROWS)};
+enum { OWN_OPS = sizeof own_ops / sizeof *own_ops };
+
+static int create_ops(struct outcome *outcome) {
+    for (int type = 0; type < ELEMENT_TYPES; type++)
+        ops[type][REDUCE_SUM] = mpi.OP_SUM;
+    for (int i = 0; i < OWN_OPS; i++)
+        if (CALL(Op_create, own_ops[i].function, 1, &ops[own_ops[i].type][own_ops[i].op]))
+            return outcome->status;
+    return STATUS_OK;
+}
+
+static enum thread_level thread_level(intptr_t provided) {
+    return provided >= mpi.THREAD_MULTIPLE     ? THREADS_MULTIPLE
+           : provided >= mpi.THREAD_SERIALIZED ? THREADS_SERIALIZED
+           : provided >= mpi.THREAD_FUNNELED   ? THREADS_FUNNELED
+                                               : THREADS_SINGLE;
+}
+
+static int wrap(MPI_Comm comm, struct comm **wrapped, struct outcome *outcome) {
+    struct mpi_comm *created = malloc(sizeof *created);
+    if (!created)
+        return out_of_memory(outcome, sizeof *created);
+    created->comm = comm;
+    *wrapped = &created->base;
+    if (CALL(Comm_set_errhandler, comm, mpi.ERRORS_RETURN) || CALL(Comm_rank, comm, &created->base.rank))
+        return outcome->status;
+    return CALL(Comm_size, comm, &created->base.size);
+}
+
+static int use_numbering(struct outcome *outcome) {
+    int *value = NULL, found = 0;
+    if (spoken != ABI_STANDARD)
+        return STATUS_OK;
+    if (CALL(Comm_get_attr, mpi.COMM_WORLD, LASTUSEDCODE, &value, &found))
+        return outcome->status;
+    if (!found || *value < LEAST_LASTUSEDCODE)
+        mpi.ERRORS_RETURN = handle(NULL, ABI_STANDARD, "", 0, DRAFT_ERRORS_RETURN);
+    return STATUS_OK;
+}
+
+/* By us or by whom we share MPI with. */
+static int is_over(void) {
+    int finalized = 0;
+    mpi.Finalized(&finalized);
+    return finalized;
+}
+
+static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
+    int initialized = 0, provided = 0;
+    MPI_Comm comm;
+    *ours = 0;
+    if (CALL(Initialized, &initialized))
+        return outcome->status;
+    if (is_over())
+        return unfit(outcome, "MPI has been finalized in this process and cannot start again: start mlxdist before",
+                     "");
+    if (initialized ? CALL(Query_thread, &provided)
+                    : CALL(Init_thread, NULL, NULL, (int)mpi.THREAD_MULTIPLE, &provided))
+        return outcome->status;
+    *ours = !initialized;
+    *threads = thread_level(provided);
+    if (use_numbering(outcome))
+        return outcome->status;
+    /* Errors of calls without a communicator go to the world's handler, in some libraries to self's. Who shares
+     * his MPI with us keeps his own. */
+    if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
+                  CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
+        return outcome->status;
+    if (create_ops(outcome) || CALL(Comm_dup, mpi.COMM_WORLD, &comm))
+        return outcome->status;
+    return wrap(comm, world, outcome);
+}
+
+static int finish(int ours, struct outcome *outcome) {
+    int result = STATUS_OK;
+    if (is_over())
+        return STATUS_OK;
+    for (int i = 0; i < OWN_OPS; i++)
+        if (CALL(Op_free, &ops[own_ops[i].type][own_ops[i].op]))
+            result = outcome->status;
+    return ours && CALL(Finalize) ? outcome->status : result;
+}
+
+static void abort_job(int status) {
+    mpi.Abort(mpi.COMM_WORLD, status);
+}
+
+static int split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
+    MPI_Comm created;
+    if (CALL(Comm_split, comm_of(comm), color, key, &created))
+        return outcome->status;
+    return wrap(created, part, outcome);
+}
+
+static int split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
+    MPI_Comm created;
+    if (CALL(Comm_split_type, comm_of(comm), (int)mpi.COMM_TYPE_SHARED, comm->rank, mpi.INFO_NULL, &created))
+        return outcome->status;
+    return wrap(created, part, outcome);
+}
+
+static int release(struct comm *comm, struct outcome *outcome) {
+    MPI_Comm freed = comm_of(comm);
+    free(comm);
+    return is_over() ? STATUS_OK : CALL(Comm_free, &freed);
+}
+
+static int64_t piece(int64_t left) {
+    return left < max_count ? left : max_count;
+}
+
+/* Open MPI has no calls for counts beyond an int (5.0.11), so long arrays go in pieces, on every library alike. */
+static int allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                     enum reduction op, struct outcome *outcome) {
+    const char *from = sendbuf;
+    char *to = recvbuf;
+    int64_t done = 0;
+    do {
+        int64_t n = piece(count - done), offset = done * (int64_t)element_size(type);
+        const void *piece_in = sendbuf == recvbuf ? (const void *)mpi.IN_PLACE : from + offset;
+        if (CALL(Allreduce, piece_in, to + offset, (int)n, datatypes[type], ops[type][op], comm_of(comm)))
+            return outcome->status;
+        done += n;
+    } while (done < count);
+    return STATUS_OK;
+}
+
+static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                          enum reduction op, struct outcome *outcome) {
+    const char *from = sendbuf;
+    char *to = recvbuf;
+    int64_t size = (int64_t)element_size(type);
+    if (count * comm->size <= max_count)
+        return CALL(Reduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type], ops[type][op], comm_of(comm));
+    for (int root = 0; root < comm->size; root++)
+        for (int64_t done = 0; done < count; done += piece(count - done))
+            if (CALL(Reduce, from + (root * count + done) * size, to + done * size, (int)piece(count - done),
+                     datatypes[type], ops[type][op], root, comm_of(comm)))
+                return outcome->status;
+    return STATUS_OK;
+}
+
+/* nbytes as a datatype and an int count of it; free_span takes it back. */
+struct span {
+    MPI_Datatype datatype;
+    int count, made;
+};
+
+static int make_span(int64_t nbytes, struct span *span, struct outcome *outcome) {
+    *span = (struct span){mpi.BYTE, (int)nbytes, 0};
+    if (nbytes <= max_count)
+        return STATUS_OK;
+    MPI_Datatype parts[2] = {mpi.BYTE, mpi.BYTE}, block;
+    MPI_Aint offsets[2] = {0, (MPI_Aint)(nbytes - nbytes % max_count)};
+    int counts[2] = {1, (int)(nbytes % max_count)};
+    if (nbytes / max_count > INT_MAX) {
+        outcome->status = STATUS_OUT_OF_MEMORY;
+        snprintf(outcome->text, sizeof outcome->text, "%lld bytes are more than one message can carry",
+                 (long long)nbytes);
+        return STATUS_OUT_OF_MEMORY;
+    }
+    if (CALL(Type_contiguous, (int)max_count, mpi.BYTE, &block) ||
+        CALL(Type_contiguous, (int)(nbytes / max_count), block, &parts[0]) ||
+        CALL(Type_create_struct, 2, counts, offsets, parts, &span->datatype) || CALL(Type_commit, &span->datatype) ||
+        CALL(Type_free, &block) || CALL(Type_free, &parts[0]))
+        return outcome->status;
+    span->count = span->made = 1;
+    return STATUS_OK;
+}
+
+static int free_span(int result, struct span *span, struct outcome *outcome) {
+    struct outcome second;
+    int freed = STATUS_OK;
+    if (span->made)
+        freed = check(mpi.Type_free(&span->datatype), "MPI_Type_free", result ? &second : outcome);
+    return result ? result : freed;
+}
+
+static int allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome) {
+    struct span span;
+    if (make_span(nbytes, &span, outcome))
+        return outcome->status;
+    return free_span(
+        CALL(Allgather, sendbuf, span.count, span.datatype, recvbuf, span.count, span.datatype, comm_of(comm)), &span,
+        outcome);
+}
+
+static int broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
+    struct span span;
+    if (make_span(nbytes, &span, outcome))
+        return outcome->status;
+    return free_span(CALL(Bcast, buf, span.count, span.datatype, root, comm_of(comm)), &span, outcome);
+}
+
+static int barrier(struct comm *comm, struct outcome *outcome) {
+    return CALL(Barrier, comm_of(comm));
+}
+
+static int send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
+                struct outcome *outcome) {
+    struct span span;
+    MPI_Request begun;
+    if (make_span(nbytes, &span, outcome))
+        return outcome->status;
+    int result = CALL(Isend, sent, span.count, span.datatype, dst, tag, comm_of(comm), &begun);
+    *request = (request_handle)begun;
+    return free_span(result, &span, outcome);
+}
+
+static int agree(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
+                 struct outcome *outcome) {
+    MPI_Request begun;
+    int result =
+        CALL(Iallreduce, own, lowest, 2, datatypes[TYPE_UINT64], ops[TYPE_UINT64][REDUCE_MIN], comm_of(comm), &begun);
+    *request = (request_handle)begun;
+    return result;
+}
+
+static int test(request_handle *request, int *done, struct outcome *outcome) {
+    MPI_Request begun = (MPI_Request)*request;
+    MPI_Status status;
+    int result = CALL(Test, &begun, done, &status);
+    *request = (request_handle)begun;
+    return result;
+}
+
+static int probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
+    MPI_Message arrived;
+    MPI_Status status;
+    MPI_Count nbytes = 0;
+    if (CALL(Improbe, src, (int)mpi.ANY_TAG, comm_of(comm), found, &arrived, &status) ||
+        (*found && CALL(Get_elements_x, &status, mpi.BYTE, &nbytes)))
+        return outcome->status;
+    if (*found) {
+        message->handle = (message_handle)arrived;
+        message->nbytes = nbytes;
+        memcpy(&message->tag, status.opaque + mpi.STATUS_TAG, sizeof message->tag);
+    }
+    return STATUS_OK;
+}
+
+/* The length is known before a buffer is offered: Open MPI 4.1 and 5.0 write a longer message past the buffer's end,
+ * and only then report it. */
+static int recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
+    struct span span;
+    MPI_Message arrived = (MPI_Message)message->handle;
+    MPI_Request begun;
+    if (make_span(message->nbytes, &span, outcome))
+        return outcome->status;
+    int result = CALL(Imrecv, recvbuf, span.count, span.datatype, &arrived, &begun);
+    *request = (request_handle)begun;
+    return free_span(result, &span, outcome);
+}
+
+const struct transport TRANSPORT = {
+    .load = load,
+    .version = version,
+    .start = start,
+    .is_over = is_over,
+    .finish = finish,
+    .abort = abort_job,
+    .split = split,
+    .split_host = split_host,
+    .release = release,
+    .allreduce = allreduce,
+    .reduce_scatter = reduce_scatter,
+    .allgather = allgather,
+    .broadcast = broadcast,
+    .barrier = barrier,
+    .send = send,
+    .agree = agree,
+    .test = test,
+    .probe = probe,
+    .recv = recv,
+};

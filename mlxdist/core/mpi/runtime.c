@@ -1,0 +1,105 @@
+#include "mlxdist/mpi/runtime.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct runtime runtime;
+
+static atomic_int closed, forked;
+static pthread_t starter;
+
+/* Read-held by every operation under way, write-held to close. */
+static pthread_rwlock_t shutdown_lock = PTHREAD_RWLOCK_INITIALIZER;
+static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
+
+const struct transport *runtime_load(void *library, int64_t max_count, struct outcome *outcome) {
+    enum abi_family family;
+    if (abi_identify(library, &family)) {
+        outcome->status = STATUS_LIBRARY_UNFIT;
+        snprintf(outcome->text, sizeof outcome->text, "it is no MPI: it has no MPI_Get_library_version");
+        return NULL;
+    }
+    const struct transport *loaded = family == ABI_MPICH ? &mpi_int : &mpi_ptr;
+    return loaded->load(library, family, max_count, outcome) ? NULL : loaded;
+}
+
+/* In a child made by fork: MPI belongs to its parent. */
+static void after_fork(void) {
+    atomic_store(&forked, 1);
+    atomic_store(&closed, 1);
+    pthread_rwlock_init(&shutdown_lock, NULL);
+}
+
+int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
+                  struct outcome *outcome) {
+    starter = pthread_self();
+    runtime.settings = *settings;
+    if (transport->start(&runtime.ours, &runtime.threads, world, outcome))
+        return outcome->status;
+    if (transport != &alone)
+        pthread_atfork(NULL, NULL, after_fork);
+    runtime.transport = transport;
+    return STATUS_OK;
+}
+
+int runtime_is_closed(void) {
+    return atomic_load_explicit(&closed, memory_order_acquire);
+}
+
+int runtime_is_forked(void) {
+    return atomic_load(&forked);
+}
+
+int runtime_enter(struct outcome *outcome) {
+    pthread_rwlock_rdlock(&shutdown_lock);
+    if (runtime_is_closed() || runtime.transport->is_over()) {
+        outcome->status = STATUS_GROUP_CLOSED;
+        snprintf(outcome->text, sizeof outcome->text, "%s",
+                 runtime_is_forked() ? "this process was forked from a rank: only the rank itself may communicate"
+                                     : "MPI has been finalized: communicate before finalize() and the program's end");
+    } else if (runtime.threads < THREADS_SERIALIZED && !pthread_equal(starter, pthread_self())) {
+        outcome->status = STATUS_WRONG_THREAD;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "this MPI was initialized for one thread, and this is another: call from the thread that called "
+                 "init(), or let mlxdist initialize MPI first (it asks for MPI_THREAD_MULTIPLE)");
+    } else {
+        return STATUS_OK;
+    }
+    pthread_rwlock_unlock(&shutdown_lock);
+    return outcome->status;
+}
+
+void runtime_leave(void) {
+    pthread_rwlock_unlock(&shutdown_lock);
+}
+
+void runtime_begin_call(void) {
+    if (runtime.threads < THREADS_MULTIPLE)
+        pthread_mutex_lock(&one_call);
+}
+
+void runtime_end_call(void) {
+    if (runtime.threads < THREADS_MULTIPLE)
+        pthread_mutex_unlock(&one_call);
+}
+
+static int poll_shutdown_lock(void *it, int slow_check, struct outcome *outcome) {
+    (void)it, (void)slow_check, (void)outcome;
+    return !pthread_rwlock_trywrlock(&shutdown_lock);
+}
+
+static void describe_shutdown_lock(void *it, int to_all, char *text, size_t nbytes) {
+    (void)it, (void)to_all;
+    snprintf(text, nbytes, "finalize: another thread of this rank has not ended its call");
+}
+
+int runtime_close(struct outcome *outcome) {
+    if (wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0},
+                 &runtime.settings.policy, outcome))
+        return -1;
+    if (runtime.transport && !atomic_exchange(&closed, 1))
+        return 1;
+    pthread_rwlock_unlock(&shutdown_lock);
+    return 0;
+}

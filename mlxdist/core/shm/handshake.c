@@ -1,0 +1,46 @@
+#include "mlxdist/shm/handshake.h"
+
+#include <errno.h>
+
+/* What the local ranks tell each other. */
+struct handshake {
+    struct shm_handle handle;
+    int32_t has_it;
+};
+
+static int everybody_has_it(const struct node *node) {
+    for (int i = 0; i < node_local_size(node); i++)
+        if (!((const struct handshake *)node_payload(node, i))->has_it)
+            return 0;
+    return 1;
+}
+
+int handshake_segment(struct node *node, size_t part, size_t spare, struct segment *segment,
+                      const struct wait_policy *policy, struct outcome *outcome) {
+    struct handshake mine = {0};
+    size_t local_rank = (size_t)node_local_rank(node), nbytes = part * (size_t)node_local_size(node);
+    struct call call = flat_call(OPERATION_SHARE, 0, 0, 0, (int64_t)(nbytes + spare));
+    struct outcome why;
+    call.rank = node_rank(node, (int)local_rank);
+    int is_open = local_rank == 0 && segment_create(nbytes + spare, &mine.handle, segment, &why) == STATUS_OK;
+    mine.has_it = is_open;
+    int result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
+    if (!result) {
+        const struct handshake *first = node_payload(node, 0);
+        if (local_rank && first->has_it)
+            is_open = segment_attach(&first->handle, segment, &why) == STATUS_OK;
+        mine.has_it = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK;
+        result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
+    }
+    if (local_rank == 0 && is_open)
+        segment_unlink(&mine.handle);
+    if (!result && !everybody_has_it(node))
+        result = segment_fails(outcome, "sharing memory with the other ranks of the host", ENOMEM);
+    if (result && is_open) {
+        segment_free(segment);
+    } else if (!result) {
+        segment_touch(segment, nbytes);
+        segment_close_file(segment);
+    }
+    return result;
+}

@@ -1,0 +1,322 @@
+#include "mlxdist/shm/mailbox.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mlxdist/copy.h"
+#include "mlxdist/shm/handshake.h"
+
+enum { RING = 128 << 10, PIECE = 32 << 10, IN_HEADER = 40 };
+
+enum channel_state { CHANNEL_CLOSED, CHANNEL_OPEN, CHANNEL_REFUSED };
+
+/* What the two tell each other of a ring: bytes since the beginning. */
+struct channel {
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t filled; /* the sender's line */
+    _Atomic int state;
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t emptied; /* the receiver's */
+};
+
+/* A line of the ring; what does not fit in it follows, up to the end of a line. */
+struct header {
+    _Atomic uint64_t mark; /* where it lies in the stream, and 1: by this the receiver knows that it has come */
+    int64_t nbytes;
+    int32_t type, by_mpi;
+    char payload[IN_HEADER];
+};
+
+/* This rank's end of a ring: how far it is. */
+struct end {
+    pthread_mutex_t turn;
+    uint64_t at;
+    int is_broken; /* a message was given up in its middle, so what follows would be taken for its rest */
+};
+
+struct mailbox {
+    struct segment segment;
+    char *memory; /* for each local rank its boxes, one for each receiver; then all rings */
+    struct node *node;
+    int local_rank, local_size;
+    struct end *sending, *receiving; /* by the other's local rank */
+};
+
+static size_t round_up(size_t nbytes) {
+    return (nbytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static size_t part_of(int local_size) {
+    return (size_t)local_size * sizeof(struct channel);
+}
+
+static struct end *new_ends(int local_size) {
+    struct end *ends = calloc((size_t)local_size, sizeof *ends);
+    for (int i = 0; ends && i < local_size; i++)
+        pthread_mutex_init(&ends[i].turn, NULL);
+    return ends;
+}
+
+static void free_ends(struct end *ends, int local_size) {
+    for (int i = 0; ends && i < local_size; i++)
+        pthread_mutex_destroy(&ends[i].turn);
+    free(ends);
+}
+
+static void free_mailbox(struct mailbox *mailbox) {
+    free_ends(mailbox->sending, mailbox->local_size);
+    free_ends(mailbox->receiving, mailbox->local_size);
+    free(mailbox);
+}
+
+int mailbox_open(struct node *node, struct mailbox **mailbox, const struct wait_policy *policy,
+                 struct outcome *outcome) {
+    int local_size = node_local_size(node), result = STATUS_NOT_SHARED;
+    struct mailbox *opened = calloc(1, sizeof *opened);
+    *mailbox = NULL;
+    if (opened) {
+        *opened = (struct mailbox){.node = node, .local_rank = node_local_rank(node), .local_size = local_size};
+        opened->sending = new_ends(local_size);
+        opened->receiving = new_ends(local_size);
+    }
+    if (!opened || !opened->sending || !opened->receiving) {
+        outcome->status = STATUS_OUT_OF_MEMORY;
+        snprintf(outcome->text, sizeof outcome->text, "no memory for messages");
+        if (opened)
+            free_mailbox(opened);
+        return STATUS_OUT_OF_MEMORY;
+    }
+    if (local_size <= MAILBOX_MAX_RANKS)
+        result = handshake_segment(node, part_of(local_size), (size_t)local_size * (size_t)local_size * RING,
+                                   &opened->segment, policy, outcome);
+    if (result) {
+        free_mailbox(opened);
+        return result == STATUS_NOT_SHARED ? STATUS_OK : result;
+    }
+    opened->memory = opened->segment.memory;
+    *mailbox = opened;
+    return STATUS_OK;
+}
+
+void mailbox_close(struct mailbox *mailbox) {
+    segment_free(&mailbox->segment);
+    free_mailbox(mailbox);
+}
+
+/* A message under way. */
+struct transfer {
+    struct mailbox *mailbox;
+    const struct call *call;
+    int local_rank; /* the other's */
+    struct end *end;
+    struct channel *channel;
+    size_t ring; /* its place in the segment */
+    uint64_t until;
+};
+
+static struct transfer transfer_of(struct mailbox *mailbox, const struct call *call, int local_rank) {
+    int sends = call->operation == OPERATION_SEND, from = sends ? mailbox->local_rank : local_rank,
+        to = sends ? local_rank : mailbox->local_rank;
+    struct end *end = sends ? &mailbox->sending[local_rank] : &mailbox->receiving[local_rank];
+    struct channel *channel = (struct channel *)(mailbox->memory + part_of(mailbox->local_size) * (size_t)from) + to;
+    size_t place = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
+    return (struct transfer){mailbox,    call,
+                             local_rank, end,
+                             channel,    part_of(mailbox->local_size) * (size_t)mailbox->local_size + place * RING,
+                             0};
+}
+
+static char *place_of(const struct transfer *transfer, uint64_t at) {
+    return transfer->mailbox->memory + transfer->ring + at % RING;
+}
+
+static struct header *header_at(const struct transfer *transfer, uint64_t at) {
+    return (struct header *)place_of(transfer, at);
+}
+
+/* What the other has not done it will not do, once it has gone: so look whether it is there first. */
+static int poll_transfer(struct transfer *transfer, int (*has_come)(const struct transfer *), int slow_check,
+                         struct outcome *outcome) {
+    int is_gone = slow_check && node_check(transfer->mailbox->node, transfer->local_rank, outcome);
+    return has_come(transfer) ? 1 : is_gone ? -1 : 0;
+}
+
+static int has_room(const struct transfer *transfer) {
+    return transfer->until - atomic_load_explicit(&transfer->channel->emptied, memory_order_acquire) <= RING;
+}
+
+static int has_bytes(const struct transfer *transfer) {
+    return atomic_load_explicit(&transfer->channel->filled, memory_order_acquire) >= transfer->until;
+}
+
+static int has_message(const struct transfer *transfer) {
+    int state = atomic_load_explicit(&transfer->channel->state, memory_order_acquire);
+    uint64_t at = transfer->end->at;
+    return state == CHANNEL_REFUSED || (state == CHANNEL_OPEN && atomic_load_explicit(&header_at(transfer, at)->mark,
+                                                                                      memory_order_acquire) == at + 1);
+}
+
+static int poll_room(void *it, int slow_check, struct outcome *outcome) {
+    return poll_transfer(it, has_room, slow_check, outcome);
+}
+
+static int poll_bytes(void *it, int slow_check, struct outcome *outcome) {
+    return poll_transfer(it, has_bytes, slow_check, outcome);
+}
+
+static int poll_message(void *it, int slow_check, struct outcome *outcome) {
+    return poll_transfer(it, has_message, slow_check, outcome);
+}
+
+static void describe(void *it, int to_all, char *text, size_t nbytes) {
+    (void)to_all;
+    const struct transfer *transfer = it;
+    call_awaits_peer(transfer->call, text, nbytes);
+}
+
+static int await(struct transfer *transfer, int (*poll)(void *, int, struct outcome *),
+                 const struct wait_policy *policy, struct outcome *outcome) {
+    return wait_for(&(struct wait_condition){poll, describe, transfer, 0}, policy, outcome);
+}
+
+/* Between a buffer and the ring, which may end in its middle. */
+static void copy_around(const struct transfer *transfer, uint64_t at, char *in, const char *from, size_t nbytes,
+                        enum copy_way way) {
+    size_t first = RING - at % RING < nbytes ? RING - (size_t)(at % RING) : nbytes;
+    if (from) {
+        copy(place_of(transfer, at), from, first, way);
+        copy(place_of(transfer, 0), from + first, nbytes - first, way);
+    } else {
+        copy(in, place_of(transfer, at), first, way);
+        copy(in + first, place_of(transfer, 0), nbytes - first, way);
+    }
+}
+
+/* The end is this thread's until it unlocks the turn. */
+static int lock_channel(const struct transfer *transfer, const struct wait_policy *policy, struct outcome *outcome) {
+    if (wait_for_turn(&transfer->end->turn, policy, outcome))
+        return outcome->status;
+    if (!transfer->end->is_broken)
+        return STATUS_OK;
+    pthread_mutex_unlock(&transfer->end->turn);
+    outcome->status = STATUS_GROUP_BROKEN;
+    snprintf(outcome->text, sizeof outcome->text, "another thread has given up a message with rank %d in its middle",
+             transfer->call->peer);
+    return STATUS_GROUP_BROKEN;
+}
+
+static int unlock_channel(const struct transfer *transfer, int begun, int result) {
+    transfer->end->is_broken = begun;
+    pthread_mutex_unlock(&transfer->end->turn);
+    return result;
+}
+
+static void open_channel(const struct transfer *transfer) {
+    struct outcome why;
+    int refused = segment_reserve(&transfer->mailbox->segment, transfer->ring, RING, &why);
+    atomic_store_explicit(&transfer->channel->state, refused ? CHANNEL_REFUSED : CHANNEL_OPEN, memory_order_release);
+}
+
+/* Let the receiver see the ring up to `at`, and that no message begins there yet. */
+static void publish(const struct transfer *transfer, uint64_t at, int is_all) {
+    if (is_all)
+        atomic_store_explicit(&header_at(transfer, at)->mark, 0, memory_order_relaxed);
+    atomic_store_explicit(&transfer->channel->filled, at, memory_order_release);
+}
+
+static int copy_in(struct transfer *transfer, const char *sendbuf, int by_mpi, int *begun,
+                   const struct wait_policy *policy, struct outcome *outcome) {
+    const struct call *call = transfer->call;
+    size_t nbytes = by_mpi ? 0 : (size_t)call_nbytes(call), done = nbytes <= IN_HEADER ? nbytes : 0;
+    uint64_t start = transfer->end->at, at = start + CACHE_LINE;
+    struct header *header = header_at(transfer, start);
+    do {
+        size_t n = nbytes - done < PIECE ? nbytes - done : PIECE, room = round_up(n);
+        transfer->until = at + room + CACHE_LINE; /* and the next head */
+        if (await(transfer, poll_room, policy, outcome))
+            return outcome->status;
+        if (done == 0 || nbytes <= IN_HEADER) {
+            header->nbytes = call_nbytes(call), header->type = call->type, header->by_mpi = by_mpi;
+            memcpy(header->payload, sendbuf, nbytes <= IN_HEADER ? nbytes : 0);
+        }
+        copy_around(transfer, at, NULL, sendbuf + done, n, COPY_FULL_LINES);
+        done += n, at += room;
+        publish(transfer, at, done == nbytes);
+        if (!*begun)
+            atomic_store_explicit(&header->mark, start + 1, memory_order_release);
+        *begun = 1;
+    } while (done < nbytes);
+    transfer->end->at = at;
+    *begun = 0;
+    return STATUS_OK;
+}
+
+int mailbox_send(struct mailbox *mailbox, int local_rank, const struct call *call, const void *sendbuf, int by_mpi,
+                 int *begun, const struct wait_policy *policy, struct outcome *outcome) {
+    struct transfer transfer = transfer_of(mailbox, call, local_rank);
+    *begun = 0;
+    if (lock_channel(&transfer, policy, outcome))
+        return outcome->status;
+    if (atomic_load_explicit(&transfer.channel->state, memory_order_relaxed) == CHANNEL_CLOSED)
+        open_channel(&transfer);
+    int result = STATUS_NOT_SHARED;
+    if (atomic_load_explicit(&transfer.channel->state, memory_order_relaxed) == CHANNEL_OPEN)
+        result = copy_in(&transfer, sendbuf, by_mpi, begun, policy, outcome);
+    return unlock_channel(&transfer, *begun, !result && by_mpi ? STATUS_NOT_SHARED : result);
+}
+
+/* recvbuf: NULL to throw away. */
+static int copy_out(struct transfer *transfer, const struct header *header, char *recvbuf, int *begun,
+                    const struct wait_policy *policy, struct outcome *outcome) {
+    size_t nbytes = header->by_mpi ? 0 : (size_t)header->nbytes, done = nbytes <= IN_HEADER ? nbytes : 0;
+    enum copy_way way = nbytes > copy_cache_nbytes() / 4 ? COPY_NON_TEMPORAL : COPY_PLAIN;
+    uint64_t at = transfer->end->at + CACHE_LINE;
+    if (recvbuf && nbytes <= IN_HEADER)
+        memcpy(recvbuf, header->payload, nbytes);
+    *begun = 1;
+    while (done < nbytes) {
+        size_t n = nbytes - done < PIECE ? nbytes - done : PIECE;
+        transfer->until = at + round_up(n);
+        if (await(transfer, poll_bytes, policy, outcome))
+            return outcome->status;
+        if (recvbuf)
+            copy_around(transfer, at, recvbuf + done, NULL, n, way);
+        done += n, at = transfer->until;
+        atomic_store_explicit(&transfer->channel->emptied, at, memory_order_release);
+    }
+    copy_fence();
+    atomic_store_explicit(&transfer->channel->emptied, at, memory_order_release);
+    transfer->end->at = at;
+    *begun = 0;
+    return STATUS_OK;
+}
+
+static int receive(struct transfer *transfer, void *recvbuf, int *begun, const struct wait_policy *policy,
+                   struct outcome *outcome) {
+    const struct call *call = transfer->call;
+    if (await(transfer, poll_message, policy, outcome))
+        return outcome->status;
+    if (atomic_load_explicit(&transfer->channel->state, memory_order_relaxed) == CHANNEL_REFUSED)
+        return STATUS_NOT_SHARED;
+    const struct header *header = header_at(transfer, transfer->end->at);
+    int by_mpi = header->by_mpi, type = header->type;
+    int64_t nbytes = header->nbytes;
+    int is_expected = nbytes == call_nbytes(call) && types_agree(type, call->type);
+    if (copy_out(transfer, header, is_expected ? recvbuf : NULL, begun, policy, outcome))
+        return outcome->status;
+    *begun = by_mpi;
+    if (by_mpi)
+        return STATUS_NOT_SHARED;
+    return is_expected ? STATUS_OK : call_gets_another(call, nbytes, type, outcome);
+}
+
+int mailbox_recv(struct mailbox *mailbox, int local_rank, const struct call *call, void *recvbuf, int *begun,
+                 const struct wait_policy *policy, struct outcome *outcome) {
+    struct transfer transfer = transfer_of(mailbox, call, local_rank);
+    *begun = 0;
+    if (lock_channel(&transfer, policy, outcome))
+        return outcome->status;
+    int result = receive(&transfer, recvbuf, begun, policy, outcome);
+    return unlock_channel(&transfer, *begun && result != STATUS_NOT_SHARED, result);
+}

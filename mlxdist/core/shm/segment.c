@@ -1,0 +1,136 @@
+#include "mlxdist/shm/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int segment_fails(struct outcome *outcome, const char *call, int error) {
+    outcome->status = STATUS_NOT_SHARED;
+    snprintf(outcome->text, sizeof outcome->text, "%s: %s", call, strerror(error));
+    return STATUS_NOT_SHARED;
+}
+
+/* The token lies before what is handed out. */
+static int map(int file, size_t nbytes, struct segment *segment, struct outcome *outcome) {
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        close(file);
+        return segment_fails(outcome, "mmap", error);
+    }
+    *segment = (struct segment){(char *)memory + SEGMENT_LINE, nbytes - SEGMENT_LINE, file};
+    return STATUS_OK;
+}
+
+static uint64_t *token_of(const struct segment *segment) {
+    return (uint64_t *)(segment->memory - SEGMENT_LINE);
+}
+
+#ifdef __linux__
+/* The file may be closed by then; Linux 5.14. */
+static int populate(char *memory, size_t nbytes) {
+    enum { POPULATE_WRITE = 23 };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), header = (size_t)((uintptr_t)memory % page);
+    return madvise(memory - header, nbytes + header, POPULATE_WRITE) ? errno : 0;
+}
+
+/* A signal may undo what is under way: then piece by piece, or with a timer's signals it would never be had. */
+static int allocate(int file, size_t at, size_t nbytes) {
+    size_t piece = nbytes;
+    for (size_t end = at + nbytes; at < end;) {
+        size_t n = end - at < piece ? end - at : piece;
+        int error = posix_fallocate(file, (off_t)at, (off_t)n);
+        if (error == EINTR)
+            piece = (size_t)1 << 20;
+        else if (error)
+            return error;
+        else
+            at += n;
+    }
+    return 0;
+}
+
+int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
+    int error =
+        segment->file < 0 ? populate(segment->memory + at, nbytes) : allocate(segment->file, SEGMENT_LINE + at, nbytes);
+    return error ? segment_fails(outcome, "posix_fallocate in /dev/shm", error) : STATUS_OK;
+}
+#else
+int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
+    (void)segment, (void)at, (void)nbytes, (void)outcome;
+    return STATUS_OK;
+}
+#endif
+
+void segment_touch(const struct segment *segment, size_t nbytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < nbytes; at += page)
+        atomic_load_explicit((_Atomic char *)(segment->memory + at), memory_order_relaxed);
+}
+
+int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *segment, struct outcome *outcome) {
+    static atomic_uint created;
+    if (getentropy(&handle->token, sizeof handle->token))
+        return segment_fails(outcome, "getentropy", errno);
+    /* macOS takes 31 characters */
+    snprintf(handle->name, sizeof handle->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
+             atomic_fetch_add(&created, 1), (unsigned)(handle->token & 0xffff));
+    int file = shm_open(handle->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (file < 0)
+        return segment_fails(outcome, "shm_open", errno);
+    if (ftruncate(file, (off_t)(nbytes + SEGMENT_LINE))) {
+        int error = errno;
+        segment_unlink(handle);
+        close(file);
+        return segment_fails(outcome, "ftruncate in /dev/shm", error);
+    }
+    if (map(file, nbytes + SEGMENT_LINE, segment, outcome)) {
+        segment_unlink(handle);
+        return STATUS_NOT_SHARED;
+    }
+    if (segment_reserve(segment, 0, 1, outcome)) {
+        segment_unlink(handle);
+        segment_free(segment);
+        return STATUS_NOT_SHARED;
+    }
+    *token_of(segment) = handle->token;
+    return STATUS_OK;
+}
+
+int segment_attach(const struct shm_handle *handle, struct segment *segment, struct outcome *outcome) {
+    struct stat status;
+    int file = shm_open(handle->name, O_RDWR, 0);
+    if (file < 0)
+        return segment_fails(outcome, "shm_open", errno);
+    if (fstat(file, &status) || status.st_size < SEGMENT_LINE) {
+        close(file);
+        return segment_fails(outcome, "fstat", EINVAL);
+    }
+    if (map(file, (size_t)status.st_size, segment, outcome))
+        return STATUS_NOT_SHARED;
+    if (*token_of(segment) == handle->token)
+        return STATUS_OK;
+    segment_free(segment);
+    return segment_fails(outcome, "another /dev/shm", ESTALE);
+}
+
+void segment_unlink(const struct shm_handle *handle) {
+    shm_unlink(handle->name);
+}
+
+void segment_close_file(struct segment *segment) {
+    if (segment->file >= 0)
+        close(segment->file);
+    segment->file = -1;
+}
+
+void segment_free(struct segment *segment) {
+    segment_close_file(segment);
+    munmap(segment->memory - SEGMENT_LINE, segment->nbytes + SEGMENT_LINE);
+}

@@ -1,0 +1,138 @@
+#include "mlxdist/shm/staging.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mlxdist/shm/handshake.h"
+
+/* How many chunks a rank is through with, since the staging buffer was opened; each stage on a line of its own. */
+struct progress {
+    struct {
+        _Alignas(SEGMENT_LINE) _Atomic uint64_t chunks;
+    } line[STAGES];
+};
+
+struct staging {
+    struct segment segment;
+    struct node *node;
+    int local_rank, local_size;
+    size_t chunk, part;
+    struct copy_autotune autotune;
+    char *memory; /* a part for each local rank: its progress, then WINDOW_SLOTS chunks */
+    /* Of the call under way. */
+    const struct call *call;
+    const struct wait_policy *policy;
+    size_t chunks;
+    uint64_t base; /* chunks of the calls before */
+};
+
+static size_t chunk_nbytes(int local_size) {
+    size_t most = (size_t)STAGING_NBYTES / STAGING_SLOTS / (size_t)local_size / SEGMENT_LINE * SEGMENT_LINE;
+    return most < STAGING_CHUNK ? most : STAGING_CHUNK;
+}
+
+int staging_open(struct node *node, struct staging **staging, const struct wait_policy *policy,
+                 struct outcome *outcome) {
+    struct staging *opened = calloc(1, sizeof *opened);
+    *staging = NULL;
+    if (!opened) {
+        outcome->status = STATUS_OUT_OF_MEMORY;
+        snprintf(outcome->text, sizeof outcome->text, "no memory for a window");
+        return STATUS_OUT_OF_MEMORY;
+    }
+    opened->node = node;
+    opened->local_rank = node_local_rank(node);
+    opened->local_size = node_local_size(node);
+    opened->chunk = chunk_nbytes(opened->local_size);
+    opened->part = sizeof(struct progress) + STAGING_SLOTS * opened->chunk;
+    int result = STATUS_NOT_SHARED;
+    if (opened->local_size <= STAGING_MAX_RANKS)
+        result = handshake_segment(node, opened->part, 0, &opened->segment, policy, outcome);
+    if (result) {
+        free(opened);
+        return result == STATUS_NOT_SHARED ? STATUS_OK : result;
+    }
+    opened->memory = opened->segment.memory;
+    *staging = opened;
+    return STATUS_OK;
+}
+
+void staging_close(struct staging *staging) {
+    segment_free(&staging->segment);
+    free(staging);
+}
+
+static _Atomic uint64_t *progress_of(const struct staging *staging, int local_rank, enum stage stage) {
+    return &((struct progress *)(staging->memory + (size_t)local_rank * staging->part))->line[stage].chunks;
+}
+
+char *staging_slot(const struct staging *staging, int local_rank, size_t k) {
+    return staging->memory + (size_t)local_rank * staging->part + sizeof(struct progress) +
+           k % STAGING_SLOTS * staging->chunk;
+}
+
+struct copy_autotune *staging_autotune(struct staging *staging) {
+    return &staging->autotune;
+}
+
+size_t staging_chunk(const struct staging *staging) {
+    return staging->chunk;
+}
+
+void staging_begin(struct staging *staging, const struct call *call, size_t chunks, const struct wait_policy *policy) {
+    staging->call = call;
+    staging->base += staging->chunks;
+    staging->chunks = chunks;
+    staging->policy = policy;
+}
+
+void staging_announce(struct staging *staging, enum stage stage, size_t chunks) {
+    copy_fence();
+    atomic_store_explicit(progress_of(staging, staging->local_rank, stage), staging->base + chunks,
+                          memory_order_release);
+}
+
+struct flags {
+    struct staging *staging;
+    enum stage stage;
+    uint64_t until;
+    int next; /* local ranks before it are there */
+};
+
+static uint64_t chunks_of(const struct flags *flags, int local_rank) {
+    return atomic_load_explicit(progress_of(flags->staging, local_rank, flags->stage), memory_order_acquire);
+}
+
+static int poll_progress(void *it, int slow_check, struct outcome *outcome) {
+    struct flags *flags = it;
+    const struct staging *staging = flags->staging;
+    while (flags->next < staging->local_size && chunks_of(flags, flags->next) >= flags->until)
+        flags->next++;
+    if (flags->next == staging->local_size)
+        return 1;
+    for (int local_rank = 0; slow_check && local_rank < staging->local_size; local_rank++)
+        if (node_check(staging->node, local_rank, outcome))
+            return -1;
+    return 0;
+}
+
+static void describe_flags(void *it, int to_all, char *text, size_t nbytes) {
+    const struct flags *flags = it;
+    const struct staging *staging = flags->staging;
+    char called[200];
+    if (to_all && staging->local_rank != (flags->next == 0))
+        return; /* the first local rank says it, or the second where that one is awaited */
+    call_text(staging->call, called, sizeof called);
+    snprintf(text, nbytes, "%s, in its middle: rank %d has stopped at chunk %llu of %zu", called,
+             node_rank(staging->node, flags->next), (unsigned long long)(chunks_of(flags, flags->next) - staging->base),
+             staging->chunks);
+}
+
+int staging_await(struct staging *staging, enum stage stage, size_t chunks, struct outcome *outcome) {
+    struct flags flags = {staging, stage, staging->base + chunks, 0};
+    int result = wait_for(&(struct wait_condition){poll_progress, describe_flags, &flags, 0}, staging->policy, outcome);
+    if (result)
+        node_give_up(staging->node);
+    return result;
+}

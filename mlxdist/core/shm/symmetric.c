@@ -1,0 +1,122 @@
+#include "mlxdist/shm/symmetric.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "mlxdist/copy.h"
+#include "mlxdist/kernels/kernels.h"
+#include "mlxdist/shm/handshake.h"
+
+struct symmetric {
+    struct segment segment;
+    struct symmetric *next;
+    atomic_int is_dropped;
+    uint64_t id;     /* the same on all ranks, and not that of an earlier one of the node */
+    size_t part;     /* bytes of each rank's */
+    char *own, *all; /* this rank's part, and the first rank's */
+};
+
+int symmetric_open(struct node *node, size_t nbytes, struct symmetric **newest, const struct wait_policy *policy,
+                   struct outcome *outcome) {
+    const size_t page = 4096; /* a rank's part is its own, down to the pages */
+    struct symmetric *symmetric = calloc(1, sizeof *symmetric);
+    size_t part = (nbytes / page + 1) * page;
+    if (!symmetric)
+        return segment_fails(outcome, "calloc", ENOMEM);
+    int result = handshake_segment(node, part, 0, &symmetric->segment, policy, outcome);
+    if (result) {
+        free(symmetric);
+        return result;
+    }
+    symmetric->id = node_sequence(node);
+    symmetric->part = part;
+    symmetric->all = symmetric->segment.memory;
+    symmetric->own = symmetric->all + part * (size_t)node_local_rank(node);
+    symmetric->next = *newest;
+    *newest = symmetric;
+    return STATUS_OK;
+}
+
+void *symmetric_memory(const struct symmetric *symmetric) {
+    return symmetric->own;
+}
+
+void symmetric_drop(struct symmetric *symmetric) {
+    atomic_store_explicit(&symmetric->is_dropped, 1, memory_order_release);
+}
+
+void symmetric_sweep(struct symmetric **newest) {
+    while (*newest) {
+        struct symmetric *symmetric = *newest;
+        if (!atomic_load_explicit(&symmetric->is_dropped, memory_order_acquire)) {
+            newest = &symmetric->next;
+            continue;
+        }
+        *newest = symmetric->next;
+        segment_free(&symmetric->segment);
+        free(symmetric);
+    }
+}
+
+struct symmetric_offset symmetric_offset(const struct symmetric *newest, const void *buffer, size_t nbytes) {
+    for (const struct symmetric *symmetric = newest; symmetric; symmetric = symmetric->next) {
+        size_t offset = (size_t)((const char *)buffer - symmetric->own);
+        if (offset < symmetric->part && nbytes <= symmetric->part - offset)
+            return (struct symmetric_offset){symmetric->id, offset};
+    }
+    return (struct symmetric_offset){0, 0};
+}
+
+int symmetric_is_common(const struct node *node) {
+    const struct buffer_descriptor *first = node_payload(node, 0);
+    for (int i = 1; i < node_local_size(node); i++) {
+        const struct buffer_descriptor *other = node_payload(node, i);
+        if (other->in.id != first->in.id || other->in.offset != first->in.offset || other->out.id != first->out.id ||
+            other->out.offset != first->out.offset)
+            return 0;
+    }
+    return first->in.id && first->out.id;
+}
+
+static char *part_of(const struct symmetric *newest, int local_rank, struct symmetric_offset place) {
+    while (newest->id != place.id)
+        newest = newest->next;
+    return newest->all + newest->part * (size_t)local_rank + place.offset;
+}
+
+int symmetric_reduce(struct node *node, const struct symmetric *newest, const struct call *call,
+                     const struct wait_policy *policy, struct outcome *outcome) {
+    enum { TURN = 256 << 10, STEP = 64 << 10 }; /* of one rank; that its own cache keeps until it is copied */
+    const struct buffer_descriptor buffer_descriptor =
+        *(const struct buffer_descriptor *)node_payload(node, node_local_rank(node));
+    enum element_type type = (enum element_type)call->type;
+    size_t nbytes = (size_t)call_nbytes(call), local_size = (size_t)node_local_size(node),
+           local_rank = (size_t)node_local_rank(node);
+    size_t even = (nbytes / local_size / SEGMENT_LINE + 1) * SEGMENT_LINE, turn = even < TURN ? even : TURN;
+    int is_in_place = buffer_descriptor.in.id == buffer_descriptor.out.id &&
+                      buffer_descriptor.in.offset == buffer_descriptor.out.offset;
+    enum copy_way way =
+        !is_in_place && 2 * local_size * nbytes > copy_cache_nbytes() ? COPY_NON_TEMPORAL : COPY_FULL_LINES;
+    char *in[NODE_MAX_RANKS], *out[NODE_MAX_RANKS];
+    const void *inputs[NODE_MAX_RANKS];
+    for (size_t i = 0; i < local_size; i++) {
+        in[i] = part_of(newest, (int)i, buffer_descriptor.in);
+        out[i] = part_of(newest, (int)i, buffer_descriptor.out);
+    }
+    for (size_t start = local_rank * turn; start < nbytes; start += local_size * turn)
+        for (size_t at = start; at < start + turn && at < nbytes; at += STEP) {
+            size_t end = start + turn < nbytes ? start + turn : nbytes, n = end - at < STEP ? end - at : STEP;
+            for (size_t i = 0; i < local_size; i++)
+                inputs[i] = in[i] + at;
+            reduce(type, (enum reduction)call->op, inputs, (int)local_size, out[local_rank] + at,
+                   n / element_size(type));
+            for (size_t i = 0; i < local_size; i++)
+                if (i != local_rank)
+                    copy(out[i] + at, out[local_rank] + at, n, way);
+        }
+    copy_fence();
+    struct call end = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
+    end.rank = call->rank;
+    return node_arrive(node, &end, NULL, 0, 0, 0, policy, outcome);
+}
