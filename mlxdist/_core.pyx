@@ -5,6 +5,7 @@ It checks nothing that ``ops`` has checked already. Frameworks are not known her
 """
 
 import math
+import operator
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 cimport numpy as cnp
 
@@ -32,7 +33,7 @@ MLX_KINDS = {"reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broa
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
 REDUCTION_NAMES = tuple(call_names[i].decode() for i in range(REDUCTIONS))
-OPERATION_OF = {operation_names[i].decode(): i for i in range(OPERATIONS)}
+OPERATION_OF = {operation_names[i].decode(): i for i in range(OPERATIONS)}  # of MPI and the core
 DTYPES = tuple(numpy_names[i].decode() for i in range(ELEMENT_TYPES))
 
 cdef dict exception_of = {
@@ -158,7 +159,7 @@ include "memory.pxi"
 def use_kernels(str name) -> str:
     """Let reductions be done by the kernels of this name, "" for the best that the processor has; their name."""
     if kernels_choose(name.encode()):
-        raise ValueError(f"[init] there are no kernels {name!r} for this processor: give one of {kernels()}")
+        raise ValueError(f"[init] there are no kernels {name!r} for this processor: pass one of {kernels()}")
     return kernels_chosen().decode()
 
 
@@ -177,7 +178,7 @@ def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
     cdef const void *pointers[64]
     cdef int i
     if not 0 < len(inputs) <= 64:
-        raise ValueError(f"[reduce_locally] {len(inputs)} inputs: give 1 to 64")
+        raise ValueError(f"[reduce_locally] {len(inputs)} inputs: pass 1 to 64")
     for i, x in enumerate(inputs):
         pointers[i] = cnp.PyArray_DATA(x)
     reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
@@ -278,7 +279,8 @@ cdef Group the_world = None
 cdef Library started = None
 
 
-def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True, bint check=True) -> Group:
+def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True,
+          bint check=True) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See job.h's settings."""
     global the_world, started, main_thread
     cdef outcome why
@@ -405,48 +407,7 @@ def mlx_opened_us() -> bool:
 include "shared.pxi"
 
 
-# Of messages that were given up: MPI may still read or write them.
-cdef list left_with_mpi = []
-
-
-cdef int run(c_group *handle, call *made, const void *sendbuf, void *recvbuf, outcome *why) noexcept nogil:
-    if made.operation == OPERATION_SEND:
-        return group_send(handle, made, sendbuf, why)
-    if made.operation == OPERATION_RECV:
-        return group_recv(handle, made, recvbuf, why)
-    return group_run(handle, made, sendbuf, recvbuf, why)
-
-
-cdef int fail_in(Group group, const call *made, owner, str name, outcome *why) except -1:
-    """``owner`` keeps the memory of a message, ``name`` is what the user called if not the operation's own name."""
-    if (made.operation == OPERATION_SEND or made.operation == OPERATION_RECV) and group_is_broken(group.handle):
-        left_with_mpi.append(owner)
-    own_name = REDUCTION_NAMES[made.op] if made.operation == OPERATION_ALLREDUCE else operation_names[made.operation].decode()
-    return fail(name or own_name, why)
-
-
-def communicate(Group group, int operation, Buffer x, Buffer out, int op=0, int peer=0, str name="") -> None:
-    """Carry out OPERATIONS_OF[...] from ``x`` into ``out``; what does not use one of the two is given the same twice.
-
-    Args:
-        op: the place in CALLS of a reduction.
-        peer: the root of a broadcast, whom to send to or receive from.
-        name: what the user called, where it is not the operation's own name.
-    """
-    cdef outcome why
-    cdef call made
-    cdef int failed, i
-    made.operation, made.op, made.type, made.peer = operation, op, x.type, peer
-    made.count, made.on_device, made.ndim = x.count, x.on_device or out.on_device, len(x.shape)
-    for i in range(SHOWN_DIMENSIONS):
-        made.shape[i] = x.shape[i] if i < made.ndim else 0
-    with nogil:
-        failed = run(group.handle, &made, x.address, out.address, &why)
-    if failed:
-        fail_in(group, &made, x.owner, name, &why)
-    raise_interruption()
-
-
-include "at_once.pxi"
+include "operations.pxi"
+include "fast_path.pxi"
 include "gradients.pxi"
 include "measure.pxi"

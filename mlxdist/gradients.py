@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mlxdist import _core, arrays, ops, world
-from mlxdist.mlx import backend
+from mlxdist import _core, arrays, dispatch, world
+from mlxdist.arrays import mlx
 
 CALL = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
@@ -98,7 +98,7 @@ class Leaf(NamedTuple):
 
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
-    if backend.owns(x):
+    if mlx.owns(x):
         return Leaf(x, x, None, type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
     array = framework.as_array(CALL, x)
@@ -140,7 +140,7 @@ def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, members: _
     flat = framework.joined([leaf.array for leaf in bucket])
     maker = arrays.of(flat)
     buffer = maker.as_buffer(flat)
-    _core.communicate(members, ops.ALLREDUCE, buffer, buffer, ops.SUM, digest, CALL)
+    _core.prepare(CALL, members, None, flat, digest=digest).run(buffer, buffer)
     if buffer.owner is not flat:
         maker.copyto(flat, buffer.owner)
     mean, at, means = maker.quotient(flat, members.size()), 0, []
@@ -164,7 +164,7 @@ def averaged(leaves: Sequence[Leaf], members: _core.Group, limit: float, stream:
         bucket = [leaves[place] for place in places]
         framework = bucket[0].framework
         if framework is None:
-            results = backend.average([leaf.array for leaf in bucket], members, stream, digest)
+            results = mlx.average([leaf.array for leaf in bucket], members, stream, digest)
         elif framework.is_on_device(bucket[0].array) or not _core.divides(bucket[0].type):
             results = by_framework(bucket, framework, members, digest)
         else:
@@ -220,13 +220,13 @@ def average_gradients(
 
     As ``mlx.nn.average_gradients``.
     """
-    members = ops.members_of(CALL, group)
+    members = dispatch.group_of(CALL, group)
     if not isinstance(all_reduce_size, numbers.Real):
-        raise TypeError(f"[{CALL}] all_reduce_size={all_reduce_size!r} is no number: give bytes")
+        raise TypeError(f"[{CALL}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
     try:
         leaves, structure = _core.flatten(gradients)
     except TypeError as error:
-        raise TypeError(f"[{CALL}] the keys of a dict cannot be sorted ({error}): give keys of one type") from None
+        raise TypeError(f"[{CALL}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # nothing has to be converted, copied or refused
         digest = digest_of(structure, outline)

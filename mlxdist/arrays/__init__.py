@@ -80,5 +80,5 @@ def to_receive(call: str, dtype: Any) -> tuple[Framework, Any]:
         if template is not None:
             return framework, template
     raise TypeError(
-        f"[{call}] dtype={dtype!r} is no dtype of NumPy, MLX, PyTorch or JAX: give one of {', '.join(_core.DTYPES)}"
+        f"[{call}] dtype={dtype!r} is not a dtype of NumPy, MLX, PyTorch or JAX: pass one of {', '.join(_core.DTYPES)}"
     )

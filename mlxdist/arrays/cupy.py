@@ -37,7 +37,7 @@ def writable(call: str, out: Any) -> Any:
     """Any contiguous array."""
     array = as_array(call, out)
     if not array.flags.c_contiguous:
-        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass an array in C order")
     return array
 
 

@@ -16,7 +16,7 @@ def check(call: str, name: str) -> None:
 def refused(call: str, dtype: object) -> TypeError:
     """The error of a dtype that has no numbers to add."""
     return TypeError(
-        f"[{call}] x has dtype {dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}"
+        f"[{call}] x has dtype {dtype}, which cannot be communicated: pass one of {', '.join(_core.DTYPES)}"
     )
 
 
@@ -31,5 +31,5 @@ def finish(call: str, stream: Any) -> None:
     if stream is None:
         return
     if not callable(getattr(stream, "synchronize", None)):
-        raise TypeError(f"[{call}] stream={stream!r} is no stream: give one of the framework of x")
+        raise TypeError(f"[{call}] stream={stream!r} is not a stream: pass one of x's framework")
     stream.synchronize()

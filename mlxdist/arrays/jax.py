@@ -28,10 +28,10 @@ def as_array(call: str, x: Any) -> Any:
     if isinstance(x, jax.core.Tracer):
         raise TypeError(f"[{call}] x is being traced by JAX and has no values yet: communicate outside of jit and grad")
     if x.is_deleted():
-        raise ValueError(f"[{call}] x was donated or deleted: give an array that still has its values")
+        raise ValueError(f"[{call}] x was donated or deleted: pass an array that still has its values")
     elements.check(call, x.dtype.name)
     if not x.is_fully_addressable or len(x.devices()) > 1:
-        raise TypeError(f"[{call}] x lies on several devices: give one part, x.addressable_data(0)")
+        raise TypeError(f"[{call}] x lies on several devices: pass one part, x.addressable_data(0)")
     if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
         raise TypeError(f"[{call}] x has dtype {x.dtype}, which JAX would narrow: turn jax_enable_x64 on")
     platform = next(iter(x.devices())).platform

@@ -30,7 +30,7 @@ def as_array(call: str, x: Any) -> np.ndarray:
 
 def _seen(call: str, x: Any) -> np.ndarray:
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"[{call}] a masked array would lose its mask: give x.filled()")
+        raise TypeError(f"[{call}] a masked array would lose its mask: pass x.filled()")
     if isinstance(x, np.ndarray):
         return x
     if isinstance(x, np.generic):
@@ -39,7 +39,7 @@ def _seen(call: str, x: Any) -> np.ndarray:
         try:
             return np.asarray(x, dtype=next(dtype for number, dtype in DTYPE_OF if isinstance(x, number)))
         except OverflowError:
-            raise ValueError(f"[{call}] x={x} does not fit into int64: give a float, or np.uint64(x)") from None
+            raise ValueError(f"[{call}] x={x} does not fit into int64: pass a float, or np.uint64(x)") from None
     try:
         return np.asarray(memoryview(x))
     except TypeError:
@@ -47,7 +47,7 @@ def _seen(call: str, x: Any) -> np.ndarray:
     if hasattr(x, "__dlpack__"):
         return _exported(call, x)
     raise TypeError(
-        f"[{call}] {type(x).__name__} is no array: give a NumPy array, one of MLX, PyTorch, JAX or CuPy, a buffer "
+        f"[{call}] a {type(x).__name__} is not an array: pass an array of NumPy, MLX, PyTorch, JAX or CuPy, a buffer "
         "or a number"
     )
 
@@ -55,11 +55,11 @@ def _seen(call: str, x: Any) -> np.ndarray:
 def _exported(call: str, x: Any) -> np.ndarray:
     name = type(x).__name__
     if x.__dlpack_device__()[0] != DLPACK_CPU:
-        raise TypeError(f"[{call}] {name} is not in host memory: give cupy.from_dlpack(x) or torch.from_dlpack(x)")
+        raise TypeError(f"[{call}] {name} is not in host memory: pass cupy.from_dlpack(x) or torch.from_dlpack(x)")
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(f"[{call}] {name} cannot be looked at by NumPy ({error}): give a NumPy array") from None
+        raise TypeError(f"[{call}] {name} cannot be read by NumPy ({error}): pass a NumPy array") from None
 
 
 def template(call: str, dtype: Any) -> np.ndarray | None:
@@ -81,7 +81,7 @@ def check(call: str, dtype: np.dtype[Any]) -> None:
     if _core.type_of(dtype.newbyteorder("=")) >= 0:
         raise TypeError(
             f"[{call}] x has dtype {dtype.str}, not in this machine's byte order: "
-            "give x.astype(x.dtype.newbyteorder('='))"
+            "pass x.astype(x.dtype.newbyteorder('='))"
         )
     raise elements.refused(call, dtype)
 
@@ -95,12 +95,12 @@ def writable(call: str, out: Any) -> np.ndarray:
         array = _seen(call, out)
     except TypeError:
         raise TypeError(
-            f"[{call}] out is {type(out).__name__}, which cannot be written to: give an array like x"
+            f"[{call}] out is {type(out).__name__}, which cannot be written to: pass an array like x"
         ) from None
     if not array.flags.c_contiguous:
-        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass an array in C order")
     if not array.flags.writeable:
-        raise ValueError(f"[{call}] out is read-only: give an array that may be written to")
+        raise ValueError(f"[{call}] out is read-only: pass a writable array")
     return array
 
 

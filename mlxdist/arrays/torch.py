@@ -24,18 +24,18 @@ def as_array(call: str, x: Any) -> Any:
 def _checked(call: str, name: str, x: Any) -> Any:
     torch = sys.modules["torch"]
     if x.layout is not torch.strided:
-        raise TypeError(f"[{call}] {name} has layout {x.layout}: give {name}.to_dense()")
+        raise TypeError(f"[{call}] {name} has layout {x.layout}: pass {name}.to_dense()")
     if x.is_nested:
-        raise TypeError(f"[{call}] {name} is a nested tensor: give its parts, {name}.unbind()")
+        raise TypeError(f"[{call}] {name} is a nested tensor: pass its parts, {name}.unbind()")
     if x.requires_grad:
-        raise TypeError(f"[{call}] {name} requires grad, which would end here: give {name}.detach()")
+        raise TypeError(f"[{call}] {name} requires grad, which would end here: pass {name}.detach()")
     elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0
     except RuntimeError:  # inside vmap and torch.compile
         has_memory = False
     if not has_memory:
-        raise TypeError(f"[{call}] {name} is a {type(x).__name__} without memory: give a plain tensor with values")
+        raise TypeError(f"[{call}] {name} is a {type(x).__name__} without memory: pass a plain tensor with values")
     return x
 
 
@@ -56,9 +56,9 @@ def writable(call: str, out: Any) -> Any:
     """Autograd is told of the change, so that backward() does not take the new values for those it saved."""
     _checked(call, "out", out)
     if out.is_conj() or out.is_neg():
-        raise ValueError(f"[{call}] out is a lazy conjugate or negative: give a tensor that holds its values")
+        raise ValueError(f"[{call}] out is a lazy conjugate or negative: pass a tensor that holds its values")
     if not out.is_contiguous():
-        raise ValueError(f"[{call}] out is not contiguous: give a tensor in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass a tensor in C order")
     changed([out])
     return out
 

@@ -31,10 +31,11 @@ ORDER = (
     ("mpi.launchers",),
     ("mpi.search",),
     ("_core",),
-    ("arrays", "arrays.*"),
     ("mlx", "mlx.backend"),
+    ("arrays", "arrays.*"),
     ("mpi",),
     ("world",),
+    ("dispatch",),
     ("ops",),
     ("gradients",),
     ("mlx.install",),
@@ -85,6 +86,7 @@ BODY_OF = {
 FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py", "matplotlib", "rich", "tqdm", "ml_dtypes")
 GENERATED = PACKAGE / "_core.c"
 LONGEST = 500
+TABLES = {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS", "MLXDIST_CALLS"}
 
 SOURCES = sorted(
     path
@@ -185,7 +187,7 @@ def test_uses_only_what_stands_before(path: Path) -> None:
 def test_what_is_read_is_what_is_used() -> None:
     """The readers above find what they look for."""
     assert used_in_c((PACKAGE / "core/mpi/mpi_int.c").read_text()) == {"mpi/abi"}
-    assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "ops.py").read_text())
+    assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "dispatch.py").read_text())
     assert {"types.h", "group/core", "mlx_libmpi"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
     assert {"errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
     assert used_in_python("def f():\n    from mlxdist import all_sum") == {""}
@@ -212,7 +214,12 @@ def test_variables_are_named_in_config_only(path: Path) -> None:
     """Else a variable could be read that is documented nowhere. The macros of types.h begin alike."""
     text = path.read_text()
     if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".pyi"):
-        found = set(re.findall(r"MLXDIST_\w*", text)) - {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS"}
+        found = set(re.findall(r"MLXDIST_\w*", text)) - {
+            "MLXDIST_TYPES",
+            "MLXDIST_REDUCTIONS",
+            "MLXDIST_OPERATIONS",
+            "MLXDIST_CALLS",
+        }
         assert bool(found) == (name_of(path) == "config")
     else:
         assert "getenv" not in text

@@ -123,12 +123,13 @@ def test_a_text_file_and_a_missing_file_give_the_loaders_own_words(tmp_path: Pat
 
 START = """
 import sys
+import numpy
 from mlxdist import _core, errors
 world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, share=False, check=False)
 nothing = _core.Buffer(0, 0, 0, None, ())
 print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
 try:
-    _core.communicate(world, _core.OPERATION_OF["barrier"], nothing, nothing)
+    _core.prepare("barrier", world, None, numpy.zeros(0)).run(nothing, nothing)
 except errors.MPIError as error:
     print(error.call, error.code, error.error_class, error)
 """
