@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,7 +39,7 @@ def outs(x: np.ndarray, call: str) -> Iterator[tuple[str, Callable[[np.ndarray],
     yield "memory of its own", lambda x: np.zeros(shape, x.dtype)
     yield "another shape", lambda x: np.zeros((*shape, 2), x.dtype)
     yield "another dtype", lambda x: np.zeros(shape, other)
-    yield "overlapping", lambda x: x.base[1 : 1 + x.size].reshape(x.shape)
+    yield "overlapping", lambda x: x.base[1 : 1 + math.prod(shape)].reshape(shape)
     yield "the first of x", lambda x: x.reshape(-1)[: x.size // SIZE]
     yield "read-only", lambda x: np.broadcast_to(np.zeros((), x.dtype), shape)
     yield "not contiguous", lambda x: np.zeros((*shape, 2), x.dtype)[..., 0]
@@ -47,7 +48,7 @@ def outs(x: np.ndarray, call: str) -> Iterator[tuple[str, Callable[[np.ndarray],
 
 def outcome(run: Callable[..., Any], x: np.ndarray, make_out: Callable[[np.ndarray], Any], *peer: Any) -> Any:
     """What a caller sees: an error's class and words, or the result, and where it lies."""
-    given = np.resize(x, x.size + 1)[: x.size].reshape(x.shape)
+    given = np.resize(x, SIZE * x.size + SIZE + 1)[: x.size].reshape(x.shape)
     out = make_out(given)
     try:
         result = run(given, *peer) if out is None else run(given, *peer, out=out)
