@@ -30,22 +30,22 @@ def group_of(call: str, group: object) -> _core.Group:
 
 def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
-    members = group_of(call, group)
+    group = group_of(call, group)
     if mlx.owns(x):
         mlx.check(call, x.size, out)
-        return mlx.run(call, x, _core.prepare(call, members, peer, x).peer, members, stream)
+        return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
     framework = arrays.of(x)
     array = framework.as_array(call, x)
     framework.synchronize(call, array, stream)
     into = None if out is None else _writable(framework, call, array, x, out)
     overlaps = into is not None and framework.overlaps(array, into)
-    ready = _core.prepare(call, members, peer, array, into, overlaps=overlaps)
+    ready = _core.prepare(call, group, peer, array, into, overlaps=overlaps)
     if call == "send":
         sent = framework.as_buffer(array)
         ready.run(sent, sent)
         return x
-    if members.size() > 1:
-        return _result(call, framework, array, ready, members, out, into)
+    if group.size() > 1:
+        return _result(call, framework, array, ready, group, out, into)
     if into is None:
         return array
     framework.copyto(into, array)
@@ -69,13 +69,13 @@ def _kind(x: object) -> str:
 
 
 def _result(
-    call: str, framework: arrays.Framework, array: Any, ready: _core.Call, members: _core.Group, out: Any, into: Any
+    call: str, framework: arrays.Framework, array: Any, ready: _core.Call, group: _core.Group, out: Any, into: Any
 ) -> Any:
     """Communicate into ``into``, by way of a copy where MPI cannot have its memory, or into a new array."""
     target = framework.empty_like(array, ready.shape) if into is None else framework.as_buffer(into)
     source = target
     if call == "broadcast":  # travels in its result
-        if members.rank() == ready.peer:
+        if group.rank() == ready.peer:
             framework.copyto(target.owner, array)
     elif call != "recv_like":
         source = framework.as_buffer(array)
@@ -105,16 +105,16 @@ def _too_large(shape: object) -> ValueError:
 
 def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any) -> Any:
     """An array that rank ``src`` sends, of the framework that ``dtype`` belongs to."""
-    members = group_of("recv", group)
+    group = group_of("recv", group)
     lengths = shape_of("recv", shape)
     if math.prod(lengths) > sys.maxsize:
         raise _too_large(shape)
     if mlx.owns_dtype(dtype):
-        ready = _core.prepare("recv", members, src, Wanted(dtype, lengths))
-        return mlx.receive(lengths, dtype, ready.peer, members, stream)
+        ready = _core.prepare("recv", group, src, Wanted(dtype, lengths))
+        return mlx.receive(lengths, dtype, ready.peer, group, stream)
     framework, template = arrays.to_receive("recv", dtype)
     framework.synchronize("recv", template, stream)
-    ready = _core.prepare("recv", members, src, Wanted(template.dtype, lengths))
+    ready = _core.prepare("recv", group, src, Wanted(template.dtype, lengths))
     try:
         filled = framework.empty_like(template, lengths)
     except (OverflowError, RuntimeError, TypeError, ValueError):  # what NumPy and torch raise

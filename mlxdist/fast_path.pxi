@@ -23,29 +23,29 @@ cdef inline elements elements_of(cnp.ndarray x) noexcept:
 
 cdef inline object fast(int name, x, peer, group, stream, out):
     """The result; None where the general way has to convert or refuse an array, or to start the world."""
-    cdef Group members = the_world if group is None else group if isinstance(group, Group) else None
+    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
     cdef elements source, target, result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
-    if members is None or stream is not None or type(x) is not cnp.ndarray:
+    if resolved is None or stream is not None or type(x) is not cnp.ndarray:
         return None
     source = elements_of(x)
     if source.type == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(x):
         return None
     if out is None:
-        prepare_call(name, members, peer, &source, NULL, x, out, False, &made, &result, shape)
-        if members.size_ == 1:
+        prepare_call(name, resolved, peer, &source, NULL, x, out, False, &made, &result, shape)
+        if resolved.size_ == 1:
             return x
         out = x if made.operation == OPERATION_SEND else aligned(result.ndim, shape, (<cnp.ndarray>x).descr)
     else:
         if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(out):
             return None
         target = elements_of(out)
-        prepare_call(name, members, peer, &source, &target, x, out, share_memory(x, out), &made, &result, shape)
-        if members.size_ == 1:
+        prepare_call(name, resolved, peer, &source, &target, x, out, share_memory(x, out), &made, &result, shape)
+        if resolved.size_ == 1:
             memmove(cnp.PyArray_BYTES(out), cnp.PyArray_BYTES(x), cnp.PyArray_NBYTES(x))
             return out
-    run_call(members, &made, cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out), out)
+    run_call(resolved, &made, cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out), out)
     return out
 
 
@@ -124,14 +124,14 @@ def recv(shape, dtype, src, *, group=None, stream=None):
 
 
 def barrier(*, group=None):
-    cdef Group members = the_world if group is None else group if isinstance(group, Group) else None
+    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
     cdef elements result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
-    if members is None:
+    if resolved is None:
         return general_of[CALL_BARRIER](group=group)
-    prepare_call(CALL_BARRIER, members, None, &nothing, NULL, None, None, False, &made, &result, shape)
-    run_call(members, &made, NULL, NULL, None)
+    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, False, &made, &result, shape)
+    run_call(resolved, &made, NULL, NULL, None)
 
 
 cdef dict compiled = {

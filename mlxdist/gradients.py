@@ -118,14 +118,14 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
             raise type(error)(f"{error}; x is {where}") from None
 
 
-def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, members: _core.Group, digest: int) -> list[Any]:
+def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
     """The means of arrays that the core can read where they are, or of copies of them."""
     sources = [framework.as_buffer(leaf.array) for leaf in bucket]
     targets = [
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
         for leaf, source in zip(bucket, sources, strict=True)
     ]
-    _core.average(members, sources, targets, bucket[0].type, digest)
+    _core.average(group, sources, targets, bucket[0].type, digest)
     means = []
     for leaf, target in zip(bucket, targets, strict=True):
         if leaf.stays and target.owner is not leaf.array:
@@ -135,15 +135,15 @@ def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, members:
     return means
 
 
-def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, members: _core.Group, digest: int) -> list[Any]:
+def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
     """The means of arrays that their framework joins and divides: on a device, or of integers."""
     flat = framework.joined([leaf.array for leaf in bucket])
     maker = arrays.of(flat)
     buffer = maker.as_buffer(flat)
-    _core.prepare(CALL, members, None, flat, digest=digest).run(buffer, buffer)
+    _core.prepare(CALL, group, None, flat, digest=digest).run(buffer, buffer)
     if buffer.owner is not flat:
         maker.copyto(flat, buffer.owner)
-    mean, at, means = maker.quotient(flat, members.size()), 0, []
+    mean, at, means = maker.quotient(flat, group.size()), 0, []
     for leaf in bucket:
         count = math.prod(leaf.shape)
         part = mean[at : at + count].reshape(leaf.shape)
@@ -154,7 +154,7 @@ def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, members: _
     return means
 
 
-def averaged(leaves: Sequence[Leaf], members: _core.Group, limit: float, stream: Any, digest: int) -> list[Any]:
+def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, digest: int) -> list[Any]:
     """The mean of each leaf."""
     kinds = [(leaf.framework, leaf.type, getattr(leaf.array, "device", None)) for leaf in leaves]
     buckets = plan(kinds, [math.prod(leaf.shape) * ITEMSIZES[leaf.type] for leaf in leaves], limit)
@@ -164,11 +164,11 @@ def averaged(leaves: Sequence[Leaf], members: _core.Group, limit: float, stream:
         bucket = [leaves[place] for place in places]
         framework = bucket[0].framework
         if framework is None:
-            results = mlx.average([leaf.array for leaf in bucket], members, stream, digest)
+            results = mlx.average([leaf.array for leaf in bucket], group, stream, digest)
         elif framework.is_on_device(bucket[0].array) or not _core.divides(bucket[0].type):
-            results = by_framework(bucket, framework, members, digest)
+            results = by_framework(bucket, framework, group, digest)
         else:
-            results = in_host_memory(bucket, framework, members, digest)
+            results = in_host_memory(bucket, framework, group, digest)
         for place, result in zip(places, results, strict=True):
             means[place] = result
     return means
@@ -220,7 +220,7 @@ def average_gradients(
 
     As ``mlx.nn.average_gradients``.
     """
-    members = dispatch.group_of(CALL, group)
+    group = dispatch.group_of(CALL, group)
     if not isinstance(all_reduce_size, numbers.Real):
         raise TypeError(f"[{CALL}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
     try:
@@ -230,13 +230,13 @@ def average_gradients(
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # nothing has to be converted, copied or refused
         digest = digest_of(structure, outline)
-        for element_type, places in planned(outline, all_reduce_size) if members.size() > 1 else ():
+        for element_type, places in planned(outline, all_reduce_size) if group.size() > 1 else ():
             bucket = [leaves[place] for place in places]
-            _core.average(members, bucket, bucket, element_type, digest)
+            _core.average(group, bucket, bucket, element_type, digest)
         return gradients
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
-    if members.size() == 1:
+    if group.size() == 1:
         return gradients
     outline = b"".join(described(leaf.type, leaf.shape) for leaf in ready)
-    means = averaged(ready, members, all_reduce_size, communication_stream, digest_of(structure, outline))
+    means = averaged(ready, group, all_reduce_size, communication_stream, digest_of(structure, outline))
     return rebuild(gradients, iter(means))

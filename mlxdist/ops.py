@@ -158,14 +158,14 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = No
         >>> gradient = mlxdist.empty(1_000_000, np.float32)
         >>> mlxdist.all_sum(gradient, out=gradient)
     """
-    members = dispatch.group_of("empty", group)
+    group = dispatch.group_of("empty", group)
     lengths = dispatch.shape_of("empty", shape)
     wanted = numpy.template("empty", dtype)
     if wanted is None:
         raise TypeError(f"[empty] dtype={dtype!r} is not a dtype of NumPy: pass one of {', '.join(_core.DTYPES)}")
-    if members.size() == 1:
+    if group.size() == 1:
         return _core.empty(lengths, wanted.dtype)
-    shared = _core.shared(members, math.prod(lengths) * wanted.dtype.itemsize)
+    shared = _core.shared(group, math.prod(lengths) * wanted.dtype.itemsize)
     return np.ndarray(lengths, wanted.dtype, shared)
 
 
