@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from mlxdist import _core, config, errors
 from mlxdist.mlx import backend
@@ -32,6 +32,16 @@ def as_int(call: str, name: str, value: object) -> int:
         return operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"[{call}] {name}={value!r} is no int: give an int") from None
+
+
+class GroupLike(Protocol):
+    """What ``group=`` takes, for annotations: a ``Group``, or an ``mx.distributed.Group``."""
+
+    def rank(self) -> int:
+        """This process's rank in the group."""
+
+    def size(self) -> int:
+        """How many ranks the group has."""
 
 
 class Group(_core.Group):
@@ -319,4 +329,4 @@ def info() -> Info:
     Example:
         >>> print(mlxdist.info())
     """
-    return _info
+    return replace(_info, tried=list(_info.tried))
