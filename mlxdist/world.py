@@ -76,6 +76,20 @@ class Group(_core.Group):
         return part
 
     @property
+    def is_usable(self) -> bool:
+        """Whether calls on the group can still work on this rank.
+
+        False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
+        KeyboardInterrupt, except where the call says otherwise), after ``finalize()``, and in a process forked from a
+        rank. It tells what this rank has seen so far, without communication: other ranks may know of an error earlier.
+
+        Example:
+            >>> mlxdist.init().is_usable
+            True
+        """
+        return not (_core.is_finished() or _core.is_broken(self))
+
+    @property
     def mlx(self) -> Any:
         """The ``mx.distributed.Group`` of the same ranks."""
         return backend.group_of(self)
@@ -287,7 +301,7 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
-    timeout_s = time_limit_s(timeout_s)
+    checked_s = time_limit_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
@@ -300,9 +314,9 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, timeout_s)
+            group = _start(strict, checked_s)
         elif timeout_s is not None:
-            _core.set_timeout(group, timeout_s)
+            _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
         return group  # type: ignore[return-value]
