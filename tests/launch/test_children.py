@@ -43,7 +43,7 @@ def by_fork():
     if (pid := os.fork()) == 0:
         # Its own groups and those it inherited; then it fails, with its exit handlers, and the job goes on.
         answers = [said(dist.init), said(dist.all_sum, np.ones(3)), said(lambda: dist.barrier(group=part)),
-                   said(part.split, 0)]
+                   said(part.split, 0), str(part.is_usable)]
         os.write(write, "\\n".join(answers).encode())
         raise KeyError("of the child")
     _, status = os.waitpid(pid, 0)
@@ -59,7 +59,8 @@ if __name__ == "__main__":
     part = world.split(0)
     answers = by_fork()
     assert answers[0].startswith("LoadError: [init] ") and "fork" in answers[0], answers
-    for answer, call in zip(answers[1:], ("all_sum", "barrier", "split")):
+    assert answers[4] == "False" and part.is_usable, answers
+    for answer, call in zip(answers[1:4], ("all_sum", "barrier", "split")):
         assert answer.startswith(f"ValueError: [{{call}}] "), answers
     assert dist.all_sum(1, group=part) == world.size()
     answer = by_multiprocessing("fork")
@@ -89,7 +90,7 @@ if __name__ == "__main__":
     part = world.split(0)
     answers = by_fork()
     assert answers[:3] == ["no error but " + text for text in (repr(world), repr(np.ones(3)), "None")], answers
-    assert "rank 0 of 1" in answers[3], answers
+    assert "rank 0 of 1" in answers[3] and answers[4] == "True", answers
     assert "rank 0 of 1" in by_multiprocessing("fork")
     assert "rank 0 of 1" in by_multiprocessing("spawn")
     assert by_subprocess(None) == "1 alone\\n"

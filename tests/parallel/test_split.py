@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.reference import seeded
-from parallel.ring import around
+from parallel.ring import around, needs_peers
 
 import mlxdist as dist
 
@@ -159,6 +159,38 @@ def test_a_group_is_an_object_like_others(world: dist.Group) -> None:
     assert bool(world.split(world.rank()))
     assert weakref.ref(same)() is same
     assert str(world) == repr(world) == f"<mlxdist.Group: rank {world.rank()} of {world.size()}>"
+
+
+def test_wrong_arguments_leave_a_group_usable(world: dist.Group) -> None:
+    part = world.split(0)
+    for wrong in (lambda: part.split(-1), lambda: dist.broadcast(1, part.size(), group=part)):
+        with pytest.raises(ValueError, match=r"^\[(split|broadcast)\] "):
+            wrong()
+    assert part.is_usable is world.is_usable is True
+    assert_communicates(part)
+
+
+def test_a_broken_group_is_not_usable_and_others_are(world: dist.Group) -> None:
+    needs_peers(world)
+    part, sibling = world.split(0), world.split(0)
+    with pytest.raises(dist.MismatchError):
+        dist.all_sum(np.ones(3 if part.rank() else 4), group=part)
+    assert not part.is_usable
+    assert world.is_usable
+    assert sibling.is_usable
+    assert_communicates(sibling)
+
+
+def test_a_message_of_another_dtype_leaves_a_group_usable(world: dist.Group) -> None:
+    needs_peers(world)
+    part = world.split(0)
+    if part.rank() == 0:
+        dist.send(np.ones(3, "i4"), 1, group=part)
+    elif part.rank() == 1:
+        with pytest.raises(dist.MismatchError):
+            dist.recv(3, "f4", 0, group=part)
+    assert part.is_usable
+    assert_communicates(part)
 
 
 def test_a_group_is_no_number(world: dist.Group) -> None:

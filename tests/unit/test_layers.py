@@ -31,6 +31,7 @@ ORDER = (
     ("mpi.launchers",),
     ("mpi.search",),
     ("_core",),
+    ("mpi.choose",),
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),
     ("mpi",),

@@ -10,12 +10,12 @@ from pathlib import Path
 from mlxdist import _core, config, world
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import ERROR, WARNING, Finding, pip_install
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers, search
 
 # What init() refuses, by what reads it there.
 _READERS: tuple[tuple[config.Variable, Callable[[], object]], ...] = (
     (config.TIMEOUT_S, lambda: world.time_limit_s(None)),
-    (config.MAX_COUNT, world.max_count),
+    (config.MAX_COUNT, choose.max_count),
     (config.KERNELS, lambda: _core.use_kernels(config.KERNELS.get())),
 )
 _SWITCHES = (config.QUIET, config.CHECK, config.NODE, config.ABORT, config.CUDA_AWARE)

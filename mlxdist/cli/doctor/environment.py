@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlxdist
-from mlxdist import errors, world
+from mlxdist import errors
 from mlxdist.cli.launch import mpirun
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers, search
 
 PACKAGE = Path(mlxdist.__file__).parent
 PACKAGES = ("numpy", "mlx", "mpi4py", "torch", "jax")
@@ -133,7 +133,7 @@ def _of_own(context: search.Context) -> Chosen:
 def _of_launcher(context: search.Context) -> Chosen:
     """The libmpi that ranks of the launcher in ``context`` open."""
     tried: list[tuple[str, str]] = []
-    for found, opened, library in world.look(context, tried):
+    for found, opened, library in choose.usable(context, tried):
         opened.close()
         return Chosen(tuple(tried), library, found.found_via)
     return Chosen(tuple(tried))

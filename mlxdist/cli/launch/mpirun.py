@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxdist import errors, world
-from mlxdist.mpi import launchers, search
+from mlxdist import errors
+from mlxdist.mpi import choose, launchers, search
 from mlxdist.mpi.launchers import Library
 
 Options = tuple[str, ...]
@@ -115,7 +115,7 @@ def find(tried: list[tuple[str, str]] | None = None) -> Mpirun:
     path = os.pathsep.join((os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)))
     here = search.Context.here(None)
     tried = [] if tried is None else tried
-    for found, opened, library in world.look(
+    for found, opened, library in choose.usable(
         dataclasses.replace(here, which=lambda name: shutil.which(name, path=path)), tried
     ):
         opened.close()
