@@ -123,6 +123,50 @@ def check(mpi: mpis.MPI, program: Path, fate: str) -> None:
         assert "PeerError" not in finished, "the others are ended before they complain of its end"
 
 
+# A rank that is about to abort has a long time to do so; children are not to know the pipe.
+SLOW_ABORT = """
+import os, stat, subprocess, sys
+import mlxdist as dist
+from mlxdist import world
+
+pipe = os.environ["MLXDIST_LAUNCH_PIPE"].partition(":")[0]
+rank = dist.init().rank()
+look = f"import os; print('MLXDIST_LAUNCH_PIPE' in os.environ, os.path.exists('/dev/fd/{pipe}'), flush=True)"
+subprocess.run([sys.executable, "-c", look], close_fds=False, check=True)
+dist.barrier()
+world.PASS_ON_S = 100
+if rank == 1:
+    raise ValueError("mine")
+dist.barrier()
+"""
+
+
+def test_an_abort_is_known_before_it_happens(two: mpis.MPI, tmp_path: Path) -> None:
+    """Also where the program is a shell script; and children of a rank have nothing of it."""
+    (tmp_path / "slow.py").write_text(SLOW_ABORT)
+    (tmp_path / "script").write_text(f'#!/bin/sh\nexec {sys.executable} "$1"\n')
+    (tmp_path / "script").chmod(0o755)
+    finished = launch(two, "-n", "2", tmp_path / "script", tmp_path / "slow.py")
+    assert finished.status == 1, finished.output
+    assert last_line(finished).startswith("mlxdist launch: rank 1 on ")
+    assert "ValueError: mine" in last_line(finished)
+    for rank in (0, 1):
+        assert f"[{rank}] False False\n" in finished
+    assert finished.elapsed_s < 20
+    assert finished.left == ()
+
+
+def test_words_of_a_program_end_no_job(two: mpis.MPI) -> None:
+    """Output is shown, and means nothing."""
+    words = "mlxdist: rank 1 of 2 failed with ValueError, so the job is ended"
+    line = f"echo '{words}'; echo '{words}' >&2; sleep 1; echo done"
+    finished = launch(two, "-n", "2", "sh", "-c", line)
+    assert finished.status == 0, finished.output
+    for rank in (0, 1):
+        assert finished.output.count(f"[{rank}] {words}\n") == 2
+        assert f"[{rank}] done\n" in finished
+
+
 def test_what_cannot_be_started(one: mpis.MPI, tmp_path: Path) -> None:
     finished = launch(one, "-n", "2", "no-such-program")
     assert finished.status == 127

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxdist import config
+from mlxdist import config, world
 from mlxdist.cli.launch import hosts, mpirun, ssh
 from mlxdist.cli.launch.hosts import Host
 from mlxdist.cli.launch.mpirun import Mpirun, Wish
@@ -228,3 +228,19 @@ def test_bytes_stay_what_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     output.write(0, "out", "ä\n".encode().decode("latin-1") + "\xff\n")
     assert capfdbinary.readouterr().out == "ä\n".encode() + b"\xff\n"
     assert output.last(0) == ["ä", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_only_the_pipe_of_launch_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what has its number in a program that inherited the variable alone."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    inode = os.fstat(writing).st_ino
+    for value, pipe in ((f"{writing}:{inode + 1}", None), (f"{writing}:{inode}", writing), ("", None), ("9", None)):
+        monkeypatch.setenv(config.LAUNCH_PIPE.name, value)
+        assert world._launch_pipe() == pipe
+        assert config.LAUNCH_PIPE.name not in os.environ
+    assert not os.get_inheritable(writing)
+    os.close(writing)
+    monkeypatch.setenv(config.LAUNCH_PIPE.name, f"{writing}:{inode}")
+    assert world._launch_pipe() is None
+    os.close(reading)

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if remarks:
         print(f"mlxdist launch: {', '.join(remarks)}", file=sys.stderr)
     reports = Reports([host for host, _ in wish.hosts])
-    environ = {**os.environ, config.STARTER.name: reports.place}
+    environ = {**os.environ, config.LAUNCH.name: reports.place}
     return Job(size, reports, Output(not arguments.no_prefix)).run(line, environ, arguments.timeout)
 
 
@@ -141,8 +141,8 @@ def _command(launcher: Mpirun | None, wish: Wish) -> tuple[list[str], list[str]]
 def _reporting(wish: Wish) -> Wish:
     """The same wish, with programs that report to this process."""
     variables = ",".join(launchers.RANK_VARIABLES.values())
-    reporting = [sys.executable, "-IS", rank.__file__, config.STARTER.name, variables]
-    inherited = [*wish.inherited, config.STARTER.name]
+    reporting = [sys.executable, "-IS", rank.__file__, config.LAUNCH.name, config.LAUNCH_PIPE.name, variables]
+    inherited = [*wish.inherited, config.LAUNCH.name]
     return dataclasses.replace(wish, program=[*reporting, *wish.program], inherited=inherited)
 
 

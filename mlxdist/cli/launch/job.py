@@ -119,12 +119,12 @@ class Job:
                 rank.pid = pid
             case "out" | "err" as kind, [text]:
                 self._output.write(rank.number, kind, text)
-                if world.JOB_IS_ENDED in text and rank.status is None:
-                    # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
-                    # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
-                    rank.status, rank.aborts = 1, True
-                    self._reports.hang_up(but=rank.number)
-                    self._note_end(rank, may_go_on=False, leave_s=ABORTS_S)
+            case "aborting", _ if rank.status is None:
+                # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
+                # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
+                rank.status, rank.aborts = 1, True
+                self._reports.hang_up(but=rank.number)
+                self._note_end(rank, may_go_on=False, leave_s=ABORTS_S)
             case "end", [status, stopped] if rank.status is None:
                 rank.status, rank.stopped = status, stopped
                 self._note_end(rank, may_go_on)

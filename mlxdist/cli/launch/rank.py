@@ -1,6 +1,6 @@
 """What mpirun starts for each rank: the program, and beside it a process that reports how it ends.
 
-    python -IS rank.py STARTER_VARIABLE RANK_VARIABLES PROGRAM ARGUMENTS...
+    python -IS rank.py LAUNCH_VARIABLE PIPE_VARIABLE RANK_VARIABLES PROGRAM ARGUMENTS...
 
 Run by its path, with nothing but the standard library: it begins in 40 ms, where ``import mlxdist`` takes 250.
 
@@ -116,8 +116,24 @@ def hold(program: Program, leash: int) -> None:
     program.stop()
 
 
-def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> int:
+def announce_abort(pipe: int, starter: Starter) -> None:
+    """Tell the starter that the program is about to abort the job, which mlxdist in it says by a byte."""
+    if os.read(pipe, 1):
+        starter.tell("aborting")
+
+
+def watch(
+    leash: int,
+    starter: Starter,
+    arguments: Sequence[str],
+    environ: dict[str, str],
+    pipe_variable: str,
+    stdin: int,
+) -> int:
     """Run the program and report; its exit status, negative for a signal."""
+    abort_pipe, abort_end = os.pipe()
+    os.set_inheritable(abort_end, True)
+    environ[pipe_variable] = f"{abort_end}:{os.fstat(abort_end).st_ino}"
     try:
         program = Program(arguments, environ, stdin)
     except OSError as error:
@@ -125,6 +141,7 @@ def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[
         starter.tell("end", NOT_STARTED, False)
         return NOT_STARTED
     os.close(stdin)
+    os.close(abort_end)
     process = program.process
     assert process.stdout
     assert process.stderr
@@ -136,6 +153,7 @@ def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[
     others = [
         threading.Thread(target=hold, args=(program, leash), daemon=True),
         threading.Thread(target=obey, args=(program, starter), daemon=True),
+        threading.Thread(target=announce_abort, args=(abort_pipe, starter), daemon=True),
     ]
     for thread in (*pumps, *others):
         thread.start()
@@ -151,7 +169,7 @@ def as_shells_say(status: int) -> int:
     return status if status >= 0 else 128 - status
 
 
-def main(starter_variable: str, rank_variables: str, *arguments: str) -> int:
+def main(launch_variable: str, pipe_variable: str, rank_variables: str, *arguments: str) -> int:
     """Start the program and wait for it; its exit status, as a shell has it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # to end without a traceback
     leash, held = os.pipe()
@@ -161,7 +179,7 @@ def main(starter_variable: str, rank_variables: str, *arguments: str) -> int:
     os.close(held)
     os.setsid()
     environ = {"PYTHONUNBUFFERED": "1", **os.environ}
-    place = json.loads(environ.pop(starter_variable))
+    place = json.loads(environ.pop(launch_variable))
     rank = next((int(environ[name]) for name in rank_variables.split(",") if name in environ), 0)
     try:
         starter = Starter(connect(place, "reports", rank))
@@ -172,7 +190,7 @@ def main(starter_variable: str, rank_variables: str, *arguments: str) -> int:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # mpirun waits for the end of these
         os.dup2(nowhere, stream)
-    return as_shells_say(watch(leash, starter, arguments, environ, stdin))
+    return as_shells_say(watch(leash, starter, arguments, environ, pipe_variable, stdin))
 
 
 if __name__ == "__main__":

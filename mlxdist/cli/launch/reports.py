@@ -18,7 +18,7 @@ LONGEST_HELLO = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """What a rank says: here, pid, out, err, end; or what its connection does: gone. With its particulars."""
+    """What a rank says: here, pid, out, err, aborting, end; or what its connection does: gone. With its particulars."""
 
     rank: int
     kind: str
