@@ -176,19 +176,19 @@ def test_what_cannot_be_started(one: mpis.MPI, tmp_path: Path) -> None:
     assert "No module named no_such_module" in last_line(finished)
     finished = launch(one, "-n", "2", "--cwd", tmp_path / "nowhere", "true")
     assert finished.status == 1
-    assert f"localhost: no {tmp_path}/nowhere there" in finished
+    assert f"localhost: {tmp_path}/nowhere is missing" in finished
 
 
 def test_mpirun_refuses(two: mpis.MPI) -> None:
     finished = launch(two, "-n", "2", "--mpi-arg=--no-such-option", "true")
     assert finished.status not in (0, 1)
-    assert last_line(finished) == f"mlxdist launch: mpirun ended with status {finished.status} before any rank began"
+    assert last_line(finished) == f"mlxdist launch: mpirun ended with status {finished.status} before any rank started"
 
 
 def test_time_limit(one: mpis.MPI, program: Path) -> None:
     finished = launch(one, "-n", "2", "--timeout", "3", program, "sleep")
     assert finished.status == 124
-    assert "the time limit of 3 s has passed, and so these were ended: " in last_line(finished)
+    assert "timed out after 3 s, with these still running: " in last_line(finished)
     assert finished.left == ()
     assert 3 <= finished.elapsed_s < 10
 
@@ -276,7 +276,7 @@ def test_no_mpi(program: Path, tmp_path: Path) -> None:
         (("-m",), "name a program: mlxdist launch -n 2 train.py"),
         (("-n", "0", "x.py"), "argument -n/-np: '0': give at least 1"),
         (("--env", "K", "x.py"), "argument --env: 'K': write NAME=VALUE"),
-        (("--hosts", "a:", "x.py"), "argument --hosts: 'a:': 'a:' is no host"),
+        (("--hosts", "a:", "x.py"), "argument --hosts: 'a:': 'a:' is not a host"),
         (("--hosts", "a", "--hostfile", "/dev/null", "x.py"), "names no host"),
     ],
 )

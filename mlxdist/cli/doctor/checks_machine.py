@@ -8,10 +8,9 @@ import re
 import socket
 from collections.abc import Iterator
 
-from mlxdist.cli import launch
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import NOTE, WARNING, Finding
-from mlxdist.cli.launch import mpirun
+from mlxdist.cli.launch import mpirun, ssh
 
 ENOUGH = 64 << 20  # bytes: mlxdist takes up to 33 MB for a group, Open MPI 5.0 16 MiB for each rank
 _ROOM = "mount -o remount,rw,size=1g /dev/shm; for a container: docker run --shm-size=1g"
@@ -78,5 +77,5 @@ def interfaces(s: Environment) -> Iterator[Finding]:
 
 def reachable(s: Environment) -> Iterator[Finding]:
     """Hosts on which nothing can be started."""
-    for host, why in launch.unusable(s.hosts, s.mpirun).items():
+    for host, why in ssh.unusable(s.hosts, s.mpirun).items():
         yield dataclasses.replace(Finding.of(why), fact=f"{host}: {Finding.of(why).fact}")
