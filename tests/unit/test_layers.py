@@ -61,6 +61,7 @@ ORDER = (
     ("cli.doctor.checks",),
     ("cli.doctor.probe",),
     ("cli.doctor.diagnosis",),
+    ("cli.doctor.command",),
     ("cli.doctor",),
     ("cli.run",),
     ("cli",),

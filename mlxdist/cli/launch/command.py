@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``mlxdist launch``."""
     parser.usage = "mlxdist launch [options] PROGRAM|-m MODULE [arguments]"
     parser.epilog = (
-        f"mpirun is the one beside the libmpi that {config.LIBMPI.name} names, else that of Python's environment, else "
-        f"that on PATH. {', '.join(config.FOR_ALL_RANKS)} are passed to all ranks. With {config.ABORT.name}=0 the "
-        "others keep running when one has failed, if mpirun lets them."
+        f"mpirun is the one beside the libmpi that {config.LIBMPI.name} names, else that of Python's environment,\n"
+        f"else that on PATH. {', '.join(config.FOR_ALL_RANKS)} are passed to all ranks. With {config.ABORT.name}=0\n"
+        "the other ranks keep running when one has failed, if mpirun lets them."
     )
     parser.add_argument(
         "-n", "-np", type=_size, metavar="N", help="number of ranks; default: one for each slot of the hosts, else 1"
