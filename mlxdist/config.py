@@ -42,7 +42,10 @@ MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"
 )
-STARTER = Variable("MLXDIST_STARTER", "", "set by mlxdist launch: where its ranks report to, as JSON")
+LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks report to, as JSON")
+LAUNCH_PIPE = Variable(
+    "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of the pipe that announces an abort"
+)
 
 USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, NODE, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
 
@@ -58,7 +61,7 @@ def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
 def deciding(environ: Mapping[str, str]) -> dict[str, str]:
     """Those of ``environ`` that decide what a rank runs and opens, without what its launcher tells it of itself."""
     wanted = (*FOR_ALL_RANKS, "PATH", "LD_LIBRARY_PATH", "OPAL_PREFIX", "OMPI_MCA_*")
-    own = (RANK_PID.name, STARTER.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
+    own = (RANK_PID.name, LAUNCH.name, LAUNCH_PIPE.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
     return {name: environ[name] for name in sorted(environ) if _is_any(name, wanted) and not _is_any(name, own)}
 
 

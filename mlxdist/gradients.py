@@ -181,7 +181,7 @@ def digest_of(structure: bytes, outline: bytes) -> int:
 
 def average_gradients(
     gradients: Any,
-    group: world.Group | None = None,
+    group: world.GroupLike | None = None,
     all_reduce_size: float = 32 * 1024**2,
     communication_stream: Any = None,
 ) -> Any:
@@ -220,7 +220,7 @@ def average_gradients(
 
     As ``mlx.nn.average_gradients``.
     """
-    group = dispatch.group_of(CALL, group)
+    resolved = dispatch.group_of(CALL, group)
     if not isinstance(all_reduce_size, numbers.Real):
         raise TypeError(f"[{CALL}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
     try:
@@ -230,13 +230,13 @@ def average_gradients(
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # nothing has to be converted, copied or refused
         digest = digest_of(structure, outline)
-        for element_type, places in planned(outline, all_reduce_size) if group.size() > 1 else ():
+        for element_type, places in planned(outline, all_reduce_size) if resolved.size() > 1 else ():
             bucket = [leaves[place] for place in places]
-            _core.average(group, bucket, bucket, element_type, digest)
+            _core.average(resolved, bucket, bucket, element_type, digest)
         return gradients
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
-    if group.size() == 1:
+    if resolved.size() == 1:
         return gradients
     outline = b"".join(described(leaf.type, leaf.shape) for leaf in ready)
-    means = averaged(ready, group, all_reduce_size, communication_stream, digest_of(structure, outline))
+    means = averaged(ready, resolved, all_reduce_size, communication_stream, digest_of(structure, outline))
     return rebuild(gradients, iter(means))

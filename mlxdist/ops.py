@@ -16,7 +16,7 @@ from mlxdist.arrays import numpy
 
 
 @_core.operation
-def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
     Args:
@@ -49,7 +49,7 @@ def all_sum(x: Any, *, group: world.Group | None = None, stream: Any = None, out
 
 
 @_core.operation
-def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "or". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -62,7 +62,7 @@ def all_max(x: Any, *, group: world.Group | None = None, stream: Any = None, out
 
 
 @_core.operation
-def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "and". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -75,7 +75,7 @@ def all_min(x: Any, *, group: world.Group | None = None, stream: Any = None, out
 
 
 @_core.operation
-def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """All ranks' ``x``, one behind the other along axis 0, on every rank.
 
     x of shape (n, ...) gives (size * n, ...), a number gives (size,). ``out`` may not overlap x. In a group of one:
@@ -90,7 +90,7 @@ def all_gather(x: Any, *, group: world.Group | None = None, stream: Any = None, 
 
 
 @_core.operation
-def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
     x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may not overlap
@@ -108,7 +108,7 @@ def sum_scatter(x: Any, *, group: world.Group | None = None, stream: Any = None,
 
 
 @_core.operation
-def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 
     Every rank gives an x of the same shape and dtype; only src's values count. Arguments, result and errors otherwise
@@ -126,7 +126,7 @@ def broadcast(x: Any, src: int, *, group: world.Group | None = None, stream: Any
 
 
 @_core.operation
-def barrier(*, group: world.Group | None = None) -> None:
+def barrier(*, group: world.GroupLike | None = None) -> None:
     """Return when every rank of the group has called it.
 
     Example:
@@ -137,7 +137,7 @@ def barrier(*, group: world.Group | None = None) -> None:
     dispatch.barrier(group)
 
 
-def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = None) -> np.ndarray:
+def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
     """A NumPy array in memory that all ranks of the group share, uninitialised; every rank must call it alike.
 
     ``all_sum``, ``all_max`` and ``all_min`` of such an array, in place or into another such ``out``, read and write all
@@ -158,19 +158,19 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.Group | None = No
         >>> gradient = mlxdist.empty(1_000_000, np.float32)
         >>> mlxdist.all_sum(gradient, out=gradient)
     """
-    group = dispatch.group_of("empty", group)
+    resolved = dispatch.group_of("empty", group)
     lengths = dispatch.shape_of("empty", shape)
     wanted = numpy.template("empty", dtype)
     if wanted is None:
         raise TypeError(f"[empty] dtype={dtype!r} is not a dtype of NumPy: pass one of {', '.join(_core.DTYPES)}")
-    if group.size() == 1:
+    if resolved.size() == 1:
         return _core.empty(lengths, wanted.dtype)
-    shared = _core.shared(group, math.prod(lengths) * wanted.dtype.itemsize)
+    shared = _core.shared(resolved, math.prod(lengths) * wanted.dtype.itemsize)
     return np.ndarray(lengths, wanted.dtype, shared)
 
 
 @_core.operation
-def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
+def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
     """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
 
     An mx.array is sent when the result is evaluated.
@@ -190,7 +190,7 @@ def send(x: Any, dst: int, *, group: world.Group | None = None, stream: Any = No
 
 
 @_core.operation
-def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, stream: Any = None) -> Any:
+def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
     """An array of ``shape`` and ``dtype`` that rank ``src`` sends.
 
     Args:
@@ -214,7 +214,7 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.Group | None = None, 
 
 
 @_core.operation
-def recv_like(x: Any, src: int, *, group: world.Group | None = None, stream: Any = None, out: Any = None) -> Any:
+def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 
     Errors as of ``recv`` and, for out, of ``all_sum``.

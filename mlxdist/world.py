@@ -7,6 +7,7 @@ import contextlib
 import math
 import operator
 import os
+import stat
 import sys
 import threading
 import time
@@ -22,8 +23,6 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops what it has not yet passed on of a rank's output when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
-# By these words mlxdist launch knows which rank it was.
-JOB_IS_ENDED = ", so the job is ended"
 
 
 def as_int(call: str, name: str, value: object) -> int:
@@ -234,11 +233,26 @@ def flush_output() -> None:
             stream.flush()
 
 
+def _launch_pipe() -> int | None:
+    """The pipe by which mlxdist launch learns that this rank aborts the job; children do not inherit it."""
+    value = os.environ.pop(config.LAUNCH_PIPE.name, "")
+    try:
+        descriptor, inode = map(int, value.split(":"))
+        status = os.fstat(descriptor)
+    except (ValueError, OSError):  # not started by mlxdist launch, or by a program that closes descriptors
+        return None
+    if not stat.S_ISFIFO(status.st_mode) or status.st_ino != inode:  # the number was used again
+        return None
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
 class _Abort:
     """An uncaught exception on one rank ends the job, or the other ranks would wait for it for ever."""
 
     def __init__(self, earlier: Any) -> None:
         self.earlier = earlier
+        self.launch_pipe = _launch_pipe()
 
     def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         try:
@@ -250,11 +264,14 @@ class _Abort:
     def end(self, kind: type[BaseException]) -> None:
         """Say who failed, and end the job with whatever has been printed."""
         print(
-            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}{JOB_IS_ENDED} "
+            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}, so the job is ended "
             f"({config.ABORT.name}=0 lets the other ranks go on)",
             file=sys.stderr,
         )
         flush_output()
+        if self.launch_pipe is not None:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                os.write(self.launch_pipe, b"\n")
         time.sleep(PASS_ON_S)
         _core.abort(1)
 

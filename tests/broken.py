@@ -208,7 +208,7 @@ SET_UPS = (
     Broken(
         "MLXDIST_LIBMPI names a linker script",
         variables(MLXDIST_LIBMPI=str(MPICH.prefix / "lib" / "libmpi.so")),
-        {"it is no library but a text": f"export MLXDIST_LIBMPI={LIBMPI}"},
+        {"it is a linker script, not a library": f"export MLXDIST_LIBMPI={LIBMPI}"},
         "file too short",
     ),
     Broken(
@@ -232,7 +232,7 @@ SET_UPS = (
     Broken(
         "OPAL_PREFIX of nothing",
         variables(OPAL_PREFIX="{here}/gone", PATH=SYSTEM_PATH, MLXDIST_LIBMPI=str(DEBIAN.library_path)),
-        {"OPAL_PREFIX={here}/gone is left over from another Open MPI: there is no such place": "unset OPAL_PREFIX"},
+        {"OPAL_PREFIX={here}/gone is left over from another Open MPI: there is no such folder": "unset OPAL_PREFIX"},
         "aborts with OPAL_PREFIX={here}/gone",
         needs=(DEBIAN,),
     ),
@@ -245,7 +245,7 @@ SET_UPS = (
     Broken(
         "a small /dev/shm",
         unshared("--mount", "mount -t tmpfs -o size=64k tmpfs /dev/shm"),
-        {"/dev/shm has 64 KiB left": ROOM},
+        {"/dev/shm has 64 KiB free": ROOM},
         "SIGBUS",
     ),
     Broken(
@@ -270,7 +270,7 @@ SET_UPS = (
     Broken(
         "a network of containers",
         unshared("--net", "ip link set lo up; ip link add docker0 type bridge"),
-        {"virtual networks, by which MPI may try to reach other hosts: docker0": "export HYDRA_IFACE="},
+        {"MPI may try to reach other hosts through virtual networks: docker0": "export HYDRA_IFACE="},
     ),
     Broken(
         "an old MLX",
@@ -307,8 +307,8 @@ SET_UPS = (
             MPI4PY_LIBMPI=str(OPENMPI.library_path),
         ),
         {
-            "MLXDIST_QUIET='yes' is neither 0 nor 1": "unset MLXDIST_QUIET",
-            "nothing reads MLXDIST_LIBMP: MLXDIST_LIBMPI may be meant": "unset MLXDIST_LIBMP",
+            "MLXDIST_QUIET='yes' is neither 0 nor 1, so the default is used": "unset MLXDIST_QUIET",
+            "nothing reads MLXDIST_LIBMP: did you mean MLXDIST_LIBMPI?": "unset MLXDIST_LIBMP",
             "MLXDIST_RANK_PID is set": "unset MLXDIST_RANK_PID",
             f"MLX_MPI_LIBNAME={LIBMPI} is what MLX opens": "unset MLX_MPI_LIBNAME",
             "mpi4py opens Open MPI 5.0.11: a program cannot use both": "unset MPI4PY_LIBMPI",

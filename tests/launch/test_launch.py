@@ -123,6 +123,50 @@ def check(mpi: mpis.MPI, program: Path, fate: str) -> None:
         assert "PeerError" not in finished, "the others are ended before they complain of its end"
 
 
+# A rank that is about to abort has a long time to do so; children are not to know the pipe.
+SLOW_ABORT = """
+import os, stat, subprocess, sys
+import mlxdist as dist
+from mlxdist import world
+
+pipe = os.environ["MLXDIST_LAUNCH_PIPE"].partition(":")[0]
+rank = dist.init().rank()
+look = f"import os; print('MLXDIST_LAUNCH_PIPE' in os.environ, os.path.exists('/dev/fd/{pipe}'), flush=True)"
+subprocess.run([sys.executable, "-c", look], close_fds=False, check=True)
+dist.barrier()
+world.PASS_ON_S = 100
+if rank == 1:
+    raise ValueError("mine")
+dist.barrier()
+"""
+
+
+def test_an_abort_is_known_before_it_happens(two: mpis.MPI, tmp_path: Path) -> None:
+    """Also where the program is a shell script; and children of a rank have nothing of it."""
+    (tmp_path / "slow.py").write_text(SLOW_ABORT)
+    (tmp_path / "script").write_text(f'#!/bin/sh\nexec {sys.executable} "$1"\n')
+    (tmp_path / "script").chmod(0o755)
+    finished = launch(two, "-n", "2", tmp_path / "script", tmp_path / "slow.py")
+    assert finished.status == 1, finished.output
+    assert last_line(finished).startswith("mlxdist launch: rank 1 on ")
+    assert "ValueError: mine" in last_line(finished)
+    for rank in (0, 1):
+        assert f"[{rank}] False False\n" in finished
+    assert finished.elapsed_s < 20
+    assert finished.left == ()
+
+
+def test_words_of_a_program_end_no_job(two: mpis.MPI) -> None:
+    """Output is shown, and means nothing."""
+    words = "mlxdist: rank 1 of 2 failed with ValueError, so the job is ended"
+    line = f"echo '{words}'; echo '{words}' >&2; sleep 1; echo done"
+    finished = launch(two, "-n", "2", "sh", "-c", line)
+    assert finished.status == 0, finished.output
+    for rank in (0, 1):
+        assert finished.output.count(f"[{rank}] {words}\n") == 2
+        assert f"[{rank}] done\n" in finished
+
+
 def test_what_cannot_be_started(one: mpis.MPI, tmp_path: Path) -> None:
     finished = launch(one, "-n", "2", "no-such-program")
     assert finished.status == 127
@@ -132,19 +176,19 @@ def test_what_cannot_be_started(one: mpis.MPI, tmp_path: Path) -> None:
     assert "No module named no_such_module" in last_line(finished)
     finished = launch(one, "-n", "2", "--cwd", tmp_path / "nowhere", "true")
     assert finished.status == 1
-    assert f"localhost: no {tmp_path}/nowhere there" in finished
+    assert f"localhost: {tmp_path}/nowhere is missing" in finished
 
 
 def test_mpirun_refuses(two: mpis.MPI) -> None:
     finished = launch(two, "-n", "2", "--mpi-arg=--no-such-option", "true")
     assert finished.status not in (0, 1)
-    assert last_line(finished) == f"mlxdist launch: mpirun ended with status {finished.status} before any rank began"
+    assert last_line(finished) == f"mlxdist launch: mpirun ended with status {finished.status} before any rank started"
 
 
 def test_time_limit(one: mpis.MPI, program: Path) -> None:
     finished = launch(one, "-n", "2", "--timeout", "3", program, "sleep")
     assert finished.status == 124
-    assert "the time limit of 3 s has passed, and so these were ended: " in last_line(finished)
+    assert "timed out after 3 s, with these still running: " in last_line(finished)
     assert finished.left == ()
     assert 3 <= finished.elapsed_s < 10
 
@@ -232,7 +276,7 @@ def test_no_mpi(program: Path, tmp_path: Path) -> None:
         (("-m",), "name a program: mlxdist launch -n 2 train.py"),
         (("-n", "0", "x.py"), "argument -n/-np: '0': give at least 1"),
         (("--env", "K", "x.py"), "argument --env: 'K': write NAME=VALUE"),
-        (("--hosts", "a:", "x.py"), "argument --hosts: 'a:': 'a:' is no host"),
+        (("--hosts", "a:", "x.py"), "argument --hosts: 'a:': 'a:' is not a host"),
         (("--hosts", "a", "--hostfile", "/dev/null", "x.py"), "names no host"),
     ],
 )
