@@ -33,12 +33,12 @@ def flatten(tree) -> tuple:
 
 
 def divides(int type) -> bool:
-    """Whether a quotient of DTYPES[type] is of that dtype: neither of integers nor of bool."""
+    """Whether dividing DTYPES[type] keeps that dtype: not so for integers and bool."""
     return <bint>divide_by(<element_type>type, NULL, 0, 1)
 
 
 def outline(list leaves) -> bytes | None:
-    """(place in DTYPES, dimensions, lengths...) of each as int64; None where the mean of one cannot be written into it.
+    """(index in DTYPES, dimensions, lengths...) of each as int64; None if the mean cannot be written into one of them.
 
     Or where it needs a closer look: only NumPy's arrays in C order are looked at here.
     """

@@ -1,7 +1,7 @@
 """The public operations: signatures and docstrings.
 
-Each goes by the compiled form of the same name, where NumPy's memory can be used as it is, else by ``dispatch``; both
-end in the one check of arguments, ``prepare_call`` in operations.pxi.
+Each has a compiled form of the same name (fast_path.pxi) for NumPy arrays that can be used as they are; everything else
+goes through ``dispatch``. Both end in one check of the arguments, ``prepare_call`` in operations.pxi.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     """The sum of all ranks' ``x``, on every rank.
 
     Args:
-        x: an array, buffer or number; the same shape and dtype on every rank. bool: "or". Integers wrap. 16-bit floats
-            are added in float32 and rounded to nearest even.
-        group: the ranks that take part; all by default.
-        stream: MLX's stream or device for an mx.array; for a tensor or CuPy array on a GPU the stream that makes it, if
-            not the current one.
-        out: an array of x's kind, shape and dtype that the result goes to, ``out=x`` too; not for arrays of MLX and
-            JAX, which cannot be written to.
+        x: an array, buffer or number, with the same shape and dtype on every rank. The sum of bools is "or". Integers
+            wrap. 16-bit floats are added in float32 and rounded once, to nearest even.
+        group: the ranks that take part; all ranks by default.
+        stream: for an mx.array, MLX's stream or device. For a tensor or CuPy array on a GPU, the stream that produces
+            it, unless that is the current one.
+        out: where to write the result: an array of x's kind, shape and dtype, or x itself. Arrays of MLX and JAX cannot
+            be written to.
 
     Returns:
-        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one it is ``x`` itself.
+        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one, ``x`` itself.
 
     Raises:
-        TypeError: x, group, stream or out is of a kind that cannot be used.
-        ValueError: out has another shape or dtype, is read-only, not contiguous or overlaps x in part; the group is
-            closed.
+        TypeError: x, group, stream or out is of an unsupported kind.
+        ValueError: out has the wrong shape or dtype, is read-only, is not contiguous or overlaps x in part; or the
+            group is closed.
         MismatchError: the ranks made different calls; every rank raises it.
-        PeerError, TimeoutError: a rank has died, or not come within the time limit of ``init``. After one of these
-            three the group cannot be used any more.
+        PeerError, TimeoutError: a rank has died, or has not reached this call before the timeout set by ``init``. Each
+            of these three errors breaks the group: later calls on it fail.
         MPIError: libmpi failed.
 
     Example:
@@ -53,7 +53,7 @@ def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     """The largest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "or". Complex numbers are ordered by real, then imaginary part, as in MLX.
-    Arguments, result and errors as of ``all_sum``.
+    Arguments, result and errors as for ``all_sum``.
 
     Example:
         >>> mlxdist.all_max(np.float32(loss))
@@ -66,7 +66,7 @@ def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "and". Complex numbers are ordered by real, then imaginary part, as in MLX.
-    Arguments, result and errors as of ``all_sum``.
+    Arguments, result and errors as for ``all_sum``.
 
     Example:
         >>> mlxdist.all_min(np.arange(4))
@@ -76,10 +76,10 @@ def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
 
 @_core.operation
 def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
-    """All ranks' ``x``, one behind the other along axis 0, on every rank.
+    """All ranks' ``x``, concatenated along axis 0 in rank order, on every rank.
 
-    x of shape (n, ...) gives (size * n, ...), a number gives (size,). ``out`` may not overlap x. In a group of one:
-    ``x`` itself. Arguments and errors otherwise as of ``all_sum``.
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,). ``out`` must not overlap x. In a group of one the
+    result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
 
     Example:
         >>> mlxdist.all_gather(np.array([rank]))        # 3 ranks: array([0, 1, 2])
@@ -93,11 +93,11 @@ def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = No
 def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
-    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may not overlap
-    x. In a group of one: ``x`` itself. Arguments and errors otherwise as of ``all_sum``.
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` must not overlap
+    x. In a group of one the result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
 
     Raises:
-        ValueError: axis 0 does not divide by the group's size.
+        ValueError: the length of axis 0 is not a multiple of the group's size.
 
     Example:
         >>> mlxdist.sum_scatter(np.arange(4))        # 2 ranks: array([0, 2]) and array([4, 6])
@@ -111,11 +111,11 @@ def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = N
 def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 
-    Every rank gives an x of the same shape and dtype; only src's values count. Arguments, result and errors otherwise
-    as of ``all_sum``.
+    Every rank passes an x of the same shape and dtype; only src's values are used. Otherwise arguments, result and
+    errors as for ``all_sum``.
 
     Raises:
-        TypeError, ValueError: src is no rank of the group.
+        TypeError, ValueError: src is not a rank of the group.
 
     Example:
         >>> weights = mlxdist.broadcast(weights, 0)
@@ -138,11 +138,11 @@ def barrier(*, group: world.GroupLike | None = None) -> None:
 
 
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
-    """A NumPy array in memory that all ranks of the group share, uninitialised; every rank must call it alike.
+    """An uninitialised NumPy array in memory that the ranks of the group share; every rank must make the same call.
 
-    ``all_sum``, ``all_max`` and ``all_min`` of such an array, in place or into another such ``out``, read and write all
-    ranks' arrays where they lie, and copy nothing; slices of one work too, if all ranks take the same. In all else it
-    is an ordinary array, and this rank's alone. The memory is given back when the last array that uses it goes.
+    ``all_sum``, ``all_max`` and ``all_min`` of such arrays, in place or into another one as ``out``, work directly on
+    all ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
+    respect it is an ordinary array that belongs to this rank. Its memory is freed with the last array that uses it.
 
     Args:
         shape: an int or a sequence of ints.
@@ -150,9 +150,9 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None 
         group: the ranks that will reduce it.
 
     Raises:
-        TypeError, ValueError: shape or dtype cannot be.
-        MismatchError: the ranks ask for different numbers of bytes.
-        Error: the ranks are on several hosts, or there is too little shared memory (``/dev/shm``).
+        TypeError, ValueError: shape or dtype is invalid.
+        MismatchError: the ranks asked for different numbers of bytes.
+        Error: the ranks run on several hosts, or ``/dev/shm`` is too small.
 
     Example:
         >>> gradient = mlxdist.empty(1_000_000, np.float32)
@@ -176,10 +176,10 @@ def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any 
     An mx.array is sent when the result is evaluated.
 
     Raises:
-        TypeError: x cannot be communicated; dst is no int.
-        ValueError: dst is not in the group or this rank itself; the group has one rank, or is closed.
-        PeerError, TimeoutError: dst has died, or not received within the time limit; the group cannot be used any more,
-            unless nothing of the message had gone.
+        TypeError: x cannot be communicated, or dst is not an int.
+        ValueError: dst is not in the group, or is this rank itself; the group has one rank, or is closed.
+        PeerError, TimeoutError: dst has died, or has not received the message before the timeout. The group is broken,
+            unless none of the message had been sent.
 
     Example:
         >>> mlxdist.send(np.arange(4), 1)
@@ -195,15 +195,15 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = No
 
     Args:
         shape: an int or a sequence of ints.
-        dtype: NumPy's dtype, type or name gives a NumPy array, an ``mx.Dtype`` a lazy mx.array, torch's a tensor and
-            ``jax.numpy``'s type a JAX array.
-        src: a rank of the group other than this.
+        dtype: a dtype, type or name of NumPy gives a NumPy array, an ``mx.Dtype`` a lazy mx.array, a ``torch.dtype`` a
+            tensor, a type of ``jax.numpy`` a JAX array.
+        src: another rank of the group.
 
     Raises:
-        TypeError, ValueError: as of ``send``, and for a shape or dtype that cannot be.
-        MismatchError: the message has another dtype or length; it is thrown away, and later messages can be received.
-        PeerError, TimeoutError: src has died, or has not sent within the time limit; after the latter try again, unless
-            the message had begun to come.
+        TypeError, ValueError: as for ``send``, or shape or dtype is invalid.
+        MismatchError: the message has another dtype or length; it is discarded, and later messages can be received.
+        PeerError, TimeoutError: src has died, or has not sent anything before the timeout. After a timeout recv can be
+            called again, unless part of the message had arrived.
 
     Example:
         >>> mlxdist.recv((4,), np.int64, 0)
@@ -217,7 +217,7 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = No
 def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 
-    Errors as of ``recv`` and, for out, of ``all_sum``.
+    Errors as for ``recv`` and, for out, ``all_sum``.
 
     Example:
         >>> mlxdist.recv_like(x, 0)
