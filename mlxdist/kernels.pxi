@@ -18,7 +18,7 @@ def kernels() -> tuple:
 
 
 def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
-    """``output`` = the reduction ``REDUCTION_NAMES[op]`` of ``inputs``, all alike and contiguous, without any communication."""
+    """``output`` = the reduction ``REDUCTION_NAMES[op]`` of ``inputs``, all alike and contiguous; no communication."""
     cdef const void *pointers[64]
     cdef int i
     if not 0 < len(inputs) <= 64:

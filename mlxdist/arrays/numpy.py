@@ -1,4 +1,4 @@
-"""NumPy arrays, and what becomes one: buffers and DLPack are looked at without a copy, numbers are 0-d arrays."""
+"""NumPy arrays, and what becomes one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from mlxdist import _core
 from mlxdist.arrays import elements
 
-# Whatever its value, so that all ranks have the same: NumPy by itself makes 2**63 a uint64. A bool is an int too.
+# By type, whatever the value, so that all ranks agree: NumPy itself makes 2**63 a uint64. A bool is an int too.
 DTYPE_OF = ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128))
 NUMBERS = tuple(number for number, _ in DTYPE_OF)
 DLPACK_CPU = 1
 
 
 def owns(x: object) -> bool:
-    """Every array that NumPy made, of any subclass; ``as_array`` takes more."""
+    """NumPy arrays, of any subclass; ``as_array`` takes more."""
     return isinstance(x, np.ndarray)
 
 
@@ -63,7 +63,7 @@ def _exported(call: str, x: Any) -> np.ndarray:
 
 
 def template(call: str, dtype: Any) -> np.ndarray | None:
-    """NumPy's dtypes and types, and what it takes for one; not None, which to it is float64."""
+    """Whatever NumPy accepts as a dtype, except None, which it takes for float64."""
     try:
         wanted = None if dtype is None else np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
@@ -75,7 +75,7 @@ def template(call: str, dtype: Any) -> np.ndarray | None:
 
 
 def check(call: str, dtype: np.dtype[Any]) -> None:
-    """Refuse what has no numbers that could be added."""
+    """Refuse dtypes whose elements cannot be added."""
     if _core.type_of(dtype) >= 0:
         return
     if _core.type_of(dtype.newbyteorder("=")) >= 0:
@@ -105,30 +105,30 @@ def writable(call: str, out: Any) -> np.ndarray:
 
 
 def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
-    """As far as the ends of their memory tell."""
+    """As far as the bounds of their memory tell."""
     same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
     return not same and np.may_share_memory(array, out)
 
 
 def synchronize(call: str, array: np.ndarray, stream: object) -> None:
-    """NumPy has finished before it returns."""
+    """NumPy has no streams: its work is finished when it returns."""
     elements.no_stream(call, "NumPy arrays", stream)
 
 
 def as_buffer(array: np.ndarray) -> _core.Buffer:
-    """A copy also of what is not aligned: a view into a buffer, which arithmetic must not touch."""
+    """A copy also of unaligned arrays, such as views into a buffer: the kernels need aligned elements."""
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.require(array, requirements=["C", "A"])
     return _core.buffer_of(array)
 
 
 def empty_like(array: np.ndarray, shape: tuple[int, ...]) -> _core.Buffer:
-    """Begins on a cache line."""
+    """Aligned to a cache line."""
     return _core.buffer_of(_core.empty(shape, array.dtype))
 
 
 def result(array: np.ndarray, buffer: _core.Buffer) -> Any:
-    """The array that was filled."""
+    """The filled array itself."""
     return buffer.owner
 
 
@@ -138,12 +138,12 @@ def copyto(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def is_changeable(array: np.ndarray) -> bool:
-    """Not what is read-only."""
+    """Unless it is read-only."""
     return array.flags.writeable
 
 
 def changed(arrays: Sequence[np.ndarray]) -> None:
-    """Nothing has to know."""
+    """Nothing to do."""
 
 
 def is_on_device(array: np.ndarray) -> bool:
@@ -157,5 +157,5 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def quotient(array: np.ndarray, n: int) -> np.ndarray:
-    """Of integers; the core divides all others."""
+    """For integers; the core divides all others."""
     return array.astype(np.float32) / np.float32(n)
