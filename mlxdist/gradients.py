@@ -1,4 +1,4 @@
-"""The mean of a tree of arrays over all ranks: many small arrays travel in one reduction."""
+"""The mean of a tree of arrays over all ranks: many small arrays share one reduction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlxdist.arrays import mlx
 
 CALL = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
-# Bytes from which on an array goes by itself: to copy it into a bucket and back took longer than a reduction of its own
-# from 64 KiB on in shared memory, from 512 KiB on over TCP (2 ranks, Open MPI 5).
+# Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
+# from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
 DIRECT = 1 << 18
 
 
 def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float) -> list[list[int]]:
-    """Buckets, as places in the two lists: each of one kind, and full with the first that makes it large enough."""
+    """Buckets of indices into the two lists: each of one kind, and full as soon as it is large enough."""
     buckets: list[list[int]] = []
     open_buckets: dict[Hashable, list[int]] = {}
     filled: dict[Hashable, int] = {}
@@ -39,7 +39,7 @@ def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float
 
 
 def rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
-    """The tree with other leaves, in the order of ``flatten``."""
+    """The tree with new leaves, in the order of ``flatten``."""
     if isinstance(tree, dict):
         parts = {key: rebuild(tree[key], leaves) for key in sorted(tree)}
         return {key: parts[key] for key in tree}
@@ -50,7 +50,7 @@ def rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
 
 
 def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
-    """How to write each leaf, in the order of ``flatten``."""
+    """The Python expression for each leaf, in the order of ``flatten``."""
     if isinstance(tree, dict):
         for key in sorted(tree):
             yield from paths(tree[key], f"{name}[{key!r}]")
@@ -68,7 +68,7 @@ def described(type: int, shape: Sequence[int]) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def planned(outline: bytes, all_reduce_size: float) -> list[tuple[int, list[int]]]:
-    """Each bucket's type and its places among NumPy arrays; a training loop asks for the same again and again."""
+    """Each bucket's type and the indices of its NumPy arrays; cached, since a training loop repeats its tree."""
     words = memoryview(outline).cast("q")
     types, sizes, at = [], [], 0
     while at < len(words):
@@ -81,19 +81,19 @@ def planned(outline: bytes, all_reduce_size: float) -> list[tuple[int, list[int]
 
 @functools.cache
 def type_of(dtype: Any) -> int:
-    """The place in DTYPES of any framework's dtype."""
+    """The index in DTYPES of any framework's dtype."""
     return _core.DTYPES.index(str(dtype).rpartition(".")[2])
 
 
 class Leaf(NamedTuple):
-    """What the tree holds, as an array of its framework; MLX's arrays have none."""
+    """A leaf of the tree as an array of its framework; None for MLX's arrays."""
 
     given: Any
     array: Any
     framework: arrays.Framework | None
     type: int
     shape: tuple[int, ...]
-    stays: bool  # the mean is written into what the tree holds
+    stays: bool  # the mean is written into it
 
 
 def adopted(x: Any, stream: Any) -> Leaf:
@@ -109,7 +109,7 @@ def adopted(x: Any, stream: Any) -> Leaf:
 
 
 def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterator[Leaf]:
-    """Each of them; an error says where in the tree it was."""
+    """Each leaf; an error says where in the tree it is."""
     for place, x in enumerate(leaves):
         try:
             yield adopted(x, stream)
@@ -119,7 +119,7 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
 
 
 def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
-    """The means of arrays that the core can read where they are, or of copies of them."""
+    """The means of arrays that the core reads in place, or of copies in host memory."""
     sources = [framework.as_buffer(leaf.array) for leaf in bucket]
     targets = [
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
@@ -136,7 +136,7 @@ def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, group: _
 
 
 def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
-    """The means of arrays that their framework joins and divides: on a device, or of integers."""
+    """The means of arrays that their framework joins and divides: those on a device, and integers."""
     flat = framework.joined([leaf.array for leaf in bucket])
     maker = arrays.of(flat)
     buffer = maker.as_buffer(flat)
@@ -159,7 +159,7 @@ def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: A
     kinds = [(leaf.framework, leaf.type, getattr(leaf.array, "device", None)) for leaf in leaves]
     buckets = plan(kinds, [math.prod(leaf.shape) * ITEMSIZES[leaf.type] for leaf in leaves], limit)
     means: list[Any] = [None] * len(leaves)
-    # MLX's are only built, so what it refuses is refused before the others communicate
+    # MLX's first: they are lazy, so what MLX refuses is refused before the others communicate
     for places in sorted(buckets, key=lambda places: leaves[places[0]].framework is not None):
         bucket = [leaves[place] for place in places]
         framework = bucket[0].framework
@@ -175,7 +175,7 @@ def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: A
 
 
 def digest_of(structure: bytes, outline: bytes) -> int:
-    """What ranks with the same tree have in common: a positive int that C can hold."""
+    """A positive C int that ranks with the same tree have in common."""
     return zlib.crc32(outline, zlib.crc32(structure)) & 0x7FFFFFFF or 1
 
 
@@ -187,32 +187,31 @@ def average_gradients(
 ) -> Any:
     """The mean of all ranks' ``gradients``, on every rank.
 
-    Arrays of one dtype go in buckets, each by one reduction, whatever other dtypes are in the tree. Arrays of NumPy,
-    PyTorch and CuPy are averaged in place and are themselves in the result. New are those of MLX, which are lazy, and
-    of JAX, of what cannot be written to (read-only, expanded, numbers), and of integers.
+    Arrays of one dtype are packed into buckets, with one reduction for each bucket. Arrays of NumPy, PyTorch and CuPy
+    are averaged in place, and the result holds those same arrays. It holds new arrays for MLX (lazy), for JAX, for
+    whatever cannot be written to (read-only or expanded arrays, numbers), and for integers.
 
     Args:
-        gradients: a tree of dicts, lists and tuples, with arrays or None as leaves, or a single array. It must be the
-            same on every rank in its keys, shapes and dtypes; the order in which keys came into a dict does not count.
-        group: the ranks that take part; all by default.
-        all_reduce_size: bytes. A bucket is full when it has as many; 0 or less: a reduction for each array. An array of
-            256 KiB or more goes by itself.
+        gradients: a tree of dicts, lists and tuples with arrays or None as leaves, or a single array. Keys, shapes and
+            dtypes must be the same on every rank; the insertion order of keys does not matter.
+        group: the ranks that take part; all ranks by default.
+        all_reduce_size: size of a bucket in bytes; 0 or less: one reduction for each array. An array of 256 KiB or more
+            always has its own.
         communication_stream: as ``stream`` of ``all_sum``, for all arrays of the tree.
 
     Returns:
-        The tree, with every shape as it was. Floats and complex numbers keep their dtype; integers are summed and wrap,
-        bool is "or", and both give float32, as in MLX. In a group of one: ``gradients`` itself.
+        The tree, with the same shapes. Floats and complex numbers keep their dtype; integers are summed and wrap, bool
+        is "or", and both give float32, as in MLX. In a group of one, ``gradients`` itself.
 
-        The sum is rounded to the dtype (16-bit floats are added in float32), then the quotient is: twice in all, and a
-        sum beyond the largest float16 is infinite, as in MLX.
+        Rounding happens twice: the sum is rounded to the dtype (16-bit floats are added in float32), then the quotient.
+        A sum beyond the largest float16 is infinite, as in MLX.
 
     Raises:
-        TypeError: a leaf cannot be communicated, keys of one dict cannot be sorted, or group, all_reduce_size or
-            communication_stream are of a kind that cannot be used.
+        TypeError: a leaf cannot be communicated, the keys of a dict cannot be sorted, or group, all_reduce_size or
+            communication_stream is of an unsupported kind.
         ValueError: the group is closed.
-        MismatchError: the ranks' trees differ; every rank raises it, where MLX would add up what does not belong
-            together.
-        PeerError, TimeoutError, MPIError: as of ``all_sum``.
+        MismatchError: the ranks' trees differ; every rank raises it, where MLX would add unrelated arrays.
+        PeerError, TimeoutError, MPIError: as for ``all_sum``.
 
     Example:
         >>> for parameter, gradient in zip(parameters, mlxdist.average_gradients(gradients)):
@@ -228,7 +227,7 @@ def average_gradients(
     except TypeError as error:
         raise TypeError(f"[{CALL}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
-    if outline is not None:  # nothing has to be converted, copied or refused
+    if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
         digest = digest_of(structure, outline)
         for element_type, places in planned(outline, all_reduce_size) if resolved.size() > 1 else ():
             bucket = [leaves[place] for place in places]

@@ -93,8 +93,8 @@ def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = No
 def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
-    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` must not overlap
-    x. In a group of one the result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` must not
+    overlap x. In a group of one the result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
 
     Raises:
         ValueError: the length of axis 0 is not a multiple of the group's size.

@@ -1,8 +1,8 @@
-"""MLX's own lazy operations over our groups: MLX opens ``_core`` as its libmpi.
+"""MLX's "mpi" backend over the groups of mlxdist: MLX opens ``_core`` as its libmpi.
 
-The order in which things are opened was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put
-our ``MPI_*`` names in front of the real ones for Open MPI's plugins and for a later mpi4py. So before MLX opens ours,
-MPI is initialized and the real library has been made global.
+The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put our ``MPI_*`` names before
+the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made global
+before MLX opens ours.
 
 Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
 """
@@ -23,7 +23,7 @@ OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
 
 _groups: weakref.WeakKeyDictionary[_core.Group, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
 _world: Any = None
-_streams: list[Any] = []  # on which we were asked to communicate
+_streams: list[Any] = []  # that communicate
 
 
 def owns_group(group: object) -> bool:
@@ -32,14 +32,14 @@ def owns_group(group: object) -> bool:
     return mx is not None and isinstance(group, mx.distributed.Group)
 
 
-@functools.lru_cache(maxsize=64)  # to ask makes a group, and one of MLX's can be referred to only strongly
+@functools.lru_cache(maxsize=64)  # each query makes a group, and MLX's cannot be weakly referenced
 def behind(group: Any) -> _core.Group | None:
-    """Our group of the same ranks, behind one of MLX's; None if that does not run on mlxdist."""
+    """The mlxdist group behind one of MLX's; None if that one does not run on mlxdist."""
     return _core.world() if install().size() == group.size() == 1 else _core.behind_mlx(group.split)
 
 
 def install() -> Any:
-    """Make MLX's "mpi" backend run on mlxdist's world, which has been started; returns MLX's group of it."""
+    """Make MLX's "mpi" backend run on mlxdist's world, already started; returns MLX's group for it."""
     global _world
     if _world is not None:
         return _world
@@ -55,10 +55,10 @@ def install() -> Any:
     _core.make_global()
     earlier = os.environ.get(config.MLX_LIBMPI.name)
     os.environ[config.MLX_LIBMPI.name] = _core.__file__
-    # Opens a libmpi, if MLX has not yet, and leaves it at that; MLX 0.29.4 cannot be asked for one backend.
+    # Makes MLX open a libmpi, unless it has already; MLX 0.29.4 cannot be asked about one backend.
     mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
-        del os.environ[config.MLX_LIBMPI.name]  # a child with MLX alone would take us for an MPI
+        del os.environ[config.MLX_LIBMPI.name]  # a child process with MLX alone would take us for an MPI
     else:
         os.environ[config.MLX_LIBMPI.name] = earlier
     if not _core.mlx_opened_us():
@@ -80,18 +80,18 @@ def install() -> Any:
 
 
 def finish() -> None:
-    """What MLX has begun to evaluate communicates before MPI ends, or ranks would end at different calls."""
+    """Wait for what MLX is evaluating, so that it communicates before MPI ends."""
     if _world is None:
         return
     import mlx.core as mx
 
     for stream in (mx.default_stream(mx.cpu), *_streams):
-        with contextlib.suppress(RuntimeError):  # what has failed there has been said to whoever evaluated it
+        with contextlib.suppress(RuntimeError):  # its failure has been reported by the evaluation
             mx.synchronize(stream)
 
 
 def group_of(group: _core.Group, kind: str = "reduction", root: int = 0) -> Any:
-    """MLX's group of the same ranks; made once. See mlx_libmpi.h for the kinds."""
+    """MLX's group of the same ranks, made once; kinds as in mlx_libmpi.h."""
     world = install()
     if (group is _core.world() and (kind, root) == ("reduction", 0)) or world.size() == 1:
         return world
@@ -103,8 +103,8 @@ def group_of(group: _core.Group, kind: str = "reduction", root: int = 0) -> Any:
 
 
 def note(stream: Any) -> None:
-    """Remember that something is to be communicated on ``stream``, for ``finish()``."""
-    mx = sys.modules["mlx.core"]  # whoever calls has it; an import statement takes longer than all else here
+    """Remember that ``stream`` communicates, for ``finish()``."""
+    mx = sys.modules["mlx.core"]  # already imported; an import statement would take longer than all the rest
     used = stream if stream is not None and isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)
     if used not in _streams:
         _streams.append(used)
