@@ -36,7 +36,7 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
         assert {"mlxdist", "raw C"} <= set(result["median_us"])
         assert ("mlxdist, shared" in result["median_us"]) == (result["operation"] == "all_sum")
         assert all(len(rounds) == 1 for rounds in result["rounds_us"].values())
-        assert not set(result["left_out"]) & set(result["median_us"])
+        assert not set(result["skipped"]) & set(result["median_us"])
         assert result["bound_us"] is None, "too short to be a matter of memory"
         assert f"{result['operation']} {result['dtype']}" in finished
         if result["operation"] == "sum_scatter":
@@ -57,26 +57,24 @@ def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) ->
 
 
 def test_three_ranks_of_which_none_share_memory(two: mpis.MPI) -> None:
-    """sum_scatter needs lengths that divide by 3; arrays of empty() are not to be had."""
+    """sum_scatter needs lengths that divide by 3; arrays of empty() are not available."""
     finished = bench(two, 3, "--op", "all_sum", "sum_scatter", *TINY, "--check", MLXDIST_NODE="0")
     assert finished.status == 0, finished.output
-    assert "left out: mlxdist, shared: [empty]" in finished
+    assert "skipped: mlxdist, shared: [empty]" in finished
 
 
 def test_alone() -> None:
     finished = run([sys.executable, *BENCH])
     assert finished.status == 2
-    assert finished.output == (
-        "mlxdist bench: one rank has nobody to communicate with: start it as mpirun -np 2 mlxdist bench\n"
-    )
+    assert finished.output == ("mlxdist bench: one rank has no peers: start it with mpirun -np 2 mlxdist bench\n")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--max", "many"), "'many' is no size: give one like 4, 64K or 256M"),
+        (("--max", "many"), "'many' is not a size: give one like 4, 64K or 256M"),
         (("--op", "all_max"), "invalid choice"),
-        (("--rounds", "0"), "--rounds 0: give at least 1"),
+        (("--rounds", "0"), "argument --rounds: '0': give at least 1"),
     ],
 )
 def test_wrong_options(options: tuple[str, ...], words: str) -> None:
