@@ -74,6 +74,8 @@ def test_alone() -> None:
     [
         (("--max", "many"), "'many' is not a size: give one like 4, 64K or 256M"),
         (("--op", "all_max"), "invalid choice"),
+        (("--dtype", "int"), "argument --dtype: invalid choice"),
+        (("--json",), "argument --json: expected one argument"),
         (("--rounds", "0"), "argument --rounds: '0': give at least 1"),
     ],
 )
@@ -81,4 +83,28 @@ def test_wrong_options(options: tuple[str, ...], words: str) -> None:
     finished = run([sys.executable, *BENCH, *options])
     assert finished.status == 2
     assert words in finished
+    assert finished.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--min", "17", "--max", "18"), "there is no power of 4 from --min 17 to --max 18"),
+        (("--json", "/nowhere/figures.json"), "--json /nowhere/figures.json: give a file in a folder that exists"),
+        (("--plot", "/"), "--plot /: give a file in a folder that exists"),
+    ],
+)
+def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words: str) -> None:
+    """It is said by one rank, before anything is measured."""
+    finished = bench(one, 2, *options)
+    assert finished.status != 0
+    assert finished.output.count(f"mlxdist bench: {words}") == 1
+    assert "GB/s" not in finished
     assert "Traceback" not in finished
+
+
+def test_a_variable_without_meaning() -> None:
+    finished = run([sys.executable, *BENCH], MLXDIST_TIMEOUT_S="soon")
+    assert finished.status == 2
+    assert finished.output.startswith("mlxdist bench: [init] MLXDIST_TIMEOUT_S='soon'")
+    assert finished.output.count("\n") == 1
