@@ -78,6 +78,21 @@ def test_a_host_that_is_not_there() -> None:
     assert finding["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--hosts", "a:"), "argument --hosts: 'a:': 'a:' is not a host"),
+        (("--hostfile", "/nowhere"), "argument --hostfile: /nowhere: No such file or directory"),
+        (("extra",), "unrecognized arguments: extra"),
+    ],
+)
+def test_wrong_options(options: tuple[str, ...], words: str) -> None:
+    finished = run([*MLXDIST, "doctor", *options])
+    assert finished.status == 2
+    assert words in finished
+    assert finished.output.count("\n") == 1
+
+
 ONE_RANK_IS_DIFFERENT = 'if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ]; then export %s; fi; exec "$@"'
 
 

@@ -45,6 +45,8 @@ ORDER = (
     ("cli.bench.backends",),
     ("cli.bench.baselines",),
     ("cli.bench.report",),
+    ("cli.bench.measure",),
+    ("cli.bench.command",),
     ("cli.bench",),
     ("cli.launch.hosts",),
     ("cli.launch.rank",),
