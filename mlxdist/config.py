@@ -8,15 +8,24 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class Variable:
-    """An environment variable; ``get`` reads it at the moment of the call."""
+    """An environment variable; ``get`` reads it at the moment of the call.
+
+    Attributes:
+        name: what it is called.
+        default: the value of one that is not set, or empty.
+        meaning: one line for the table of variables.
+        former_names: what it was called before; they still work, but ``name`` wins.
+    """
 
     name: str
     default: str
     meaning: str
+    former_names: tuple[str, ...] = ()
 
     def get(self, environ: Mapping[str, str] | None = None) -> str:
         """The value in ``environ`` (``os.environ`` by default), else the default."""
-        return (os.environ if environ is None else environ).get(self.name) or self.default
+        environ = os.environ if environ is None else environ
+        return next(filter(None, map(environ.get, (self.name, *self.former_names))), self.default)
 
 
 LIBMPI = Variable("MLXDIST_LIBMPI", "", "path of the libmpi to open, instead of searching for one")
@@ -30,7 +39,9 @@ CUDA_AWARE = Variable(
 TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: for ever")
 QUIET = Variable("MLXDIST_QUIET", "0", "1: no line on stderr that says who has been awaited for 10 s, 20 s, 40 s ...")
 CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
-NODE = Variable("MLXDIST_NODE", "1", "0: everything as if each rank were alone on its host")
+SHARED_MEMORY = Variable(
+    "MLXDIST_SHARED_MEMORY", "1", "0: ranks of a host do not communicate through shared memory", ("MLXDIST_NODE",)
+)
 KERNELS = Variable("MLXDIST_KERNELS", "", "plain, avx2, avx512 or neon: only these for sums, not the best there are")
 RANK_PID = Variable(
     "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
@@ -47,7 +58,7 @@ LAUNCH_PIPE = Variable(
     "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of the pipe that announces an abort"
 )
 
-USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, NODE, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
+USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, SHARED_MEMORY, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
 
 # What every rank must see alike, also where a launcher passes on nothing by itself
 FOR_ALL_RANKS = ("PYTHONPATH", "MLXDIST_*", "MLX_*")

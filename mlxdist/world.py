@@ -157,8 +157,8 @@ def time_limit_s(timeout_s: float | None) -> float:
 
 
 def _shared_memory() -> str:
-    if config.NODE.get() == "0":
-        return f"not used: {config.NODE.name}=0"
+    if config.SHARED_MEMORY.get() == "0":
+        return f"not used: {config.SHARED_MEMORY.name}=0"
     ranks, why_not = _core.local_size()
     return f"not to be had, {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} of this host"
 
@@ -172,7 +172,7 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
             Group,
             timeout_s=timeout_s,
             quiet=config.QUIET.get() == "1",
-            share=config.NODE.get() != "0",
+            share=config.SHARED_MEMORY.get() != "0",
             check=config.CHECK.get() != "0",
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())

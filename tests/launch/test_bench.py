@@ -58,7 +58,7 @@ def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) ->
 
 def test_three_ranks_of_which_none_share_memory(two: mpis.MPI) -> None:
     """sum_scatter needs lengths that divide by 3; arrays of empty() are not available."""
-    finished = bench(two, 3, "--op", "all_sum", "sum_scatter", *TINY, "--check", MLXDIST_NODE="0")
+    finished = bench(two, 3, "--op", "all_sum", "sum_scatter", *TINY, "--check", MLXDIST_SHARED_MEMORY="0")
     assert finished.status == 0, finished.output
     assert "skipped: mlxdist, shared: [empty]" in finished
 

@@ -84,7 +84,7 @@ print(f"rank {world.rank()} end {int(dist.all_sum(1))}\\n", end="", flush=True)
 
 @pytest.mark.parametrize(("many", "node"), [(2, "1"), (3, "1"), (2, "0")])
 def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many: int, node: str) -> None:
-    finished = ranks(representative, many, PROGRAM, str(tmp_path / "through"), MLXDIST_NODE=node)
+    finished = ranks(representative, many, PROGRAM, str(tmp_path / "through"), MLXDIST_SHARED_MEMORY=node)
     others = [r"1 \(pid \d+\)", r"2 \(pid \d+\)"][: many - 1]
     for name, (_, called) in CALLS.items():
         said = [line.split(" | ") for line in finished.output.splitlines() if line.startswith(f"{name} | ")]

@@ -155,8 +155,8 @@ def test_cores() -> None:
 
 
 def test_variables_for_all_ranks() -> None:
-    environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.NODE.name, "MLX"), "1")
-    assert config.for_all_ranks(environ) == [config.NODE.name, "MLX_X", "PYTHONPATH"]
+    environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.SHARED_MEMORY.name, "MLX"), "1")
+    assert config.for_all_ranks(environ) == [config.SHARED_MEMORY.name, "MLX_X", "PYTHONPATH"]
 
 
 SSH = """#!/bin/sh

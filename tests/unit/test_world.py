@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,8 @@ def test_a_type_checker_takes_groups_of_both_and_nothing_else(tmp_path: Path) ->
     assert len(errors) == 1, done.stdout
     assert f":{len(PROGRAM.splitlines())}: " in errors[0]
     assert 'has incompatible type "int"; expected "GroupLike | None"' in errors[0]
+
+
+def test_the_version_is_written_alike_in_both_places() -> None:
+    (version,) = re.findall(r'^version = "(.*)"$', (mpis.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert dist.__version__ == version

@@ -18,7 +18,7 @@ _READERS: tuple[tuple[config.Variable, Callable[[], object]], ...] = (
     (config.MAX_COUNT, choose.max_count),
     (config.KERNELS, lambda: _core.use_kernels(config.KERNELS.get())),
 )
-_SWITCHES = (config.QUIET, config.CHECK, config.NODE, config.ABORT, config.CUDA_AWARE)
+_SWITCHES = (config.QUIET, config.CHECK, config.SHARED_MEMORY, config.ABORT, config.CUDA_AWARE)
 _KNOWN = [variable.name for variable in vars(config).values() if isinstance(variable, config.Variable)]
 _KNOWN.remove(config.TMPDIR.name)  # other programs have names like that
 
