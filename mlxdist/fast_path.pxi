@@ -131,7 +131,8 @@ def barrier(*, group=None):
     if resolved is None:
         return general_of[CALL_BARRIER](group=group)
     prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, False, &made, &result, shape)
-    run_call(resolved, &made, NULL, NULL, None)
+    if resolved.size_ > 1:
+        run_call(resolved, &made, NULL, NULL, None)
 
 
 cdef dict compiled = {
