@@ -1,4 +1,4 @@
-"""Set-ups that are broken in truth, what mlxdist doctor has to say of each, and what mlxdist launch does there."""
+"""Set-ups that are really broken, what mlxdist doctor must report for each, and what mlxdist launch does there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path_with(*folders: Path) -> str:
 
 @dataclass
 class SetUp:
-    """What a program is started in.
+    """The environment in which a program is started.
 
     Attributes:
         environ: variables; MPICH is on PATH unless they say something else.
@@ -42,7 +42,7 @@ class SetUp:
         return run([*self.within, *command], timeout_s=LIMIT_S, **environ)
 
     def why_not(self) -> str:
-        """Why it cannot be made here; empty where it can."""
+        """Why it cannot be made here; empty if it can."""
         line = [*self.within, "true"]
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=10)
@@ -55,12 +55,12 @@ Make = Callable[[Path], SetUp]
 
 
 def variables(**environ: str) -> Make:
-    """Values may speak of the set-up's own folder as {here}."""
+    """{here} in a value stands for the set-up's own folder."""
     return lambda here: SetUp({name: value.replace("{here}", str(here)) for name, value in environ.items()})
 
 
 def unshared(namespace: str, script: str, **environ: str) -> Make:
-    """What ``script`` does to the machine is seen by nobody else; needs root."""
+    """No other process sees what ``script`` does to the machine; needs root."""
     return lambda here: SetUp(environ, ["unshare", namespace, "sh", "-ec", f'{script}\nexec "$@"', "sh"])
 
 
@@ -95,7 +95,7 @@ def launcher_that_starts_nothing(here: Path) -> SetUp:
 
 
 def metadata(here: Path, package: str, version: str) -> None:
-    """What pip would have left of an installed package."""
+    """The metadata of an installed package, as pip writes it."""
     folder = here / f"{package}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
@@ -118,13 +118,13 @@ def mlx_first(here: Path) -> SetUp:
 
 
 def copied(change: Callable[[Path], object]) -> Make:
-    """With a copy of mlxdist, changed, in front of this one."""
+    """A modified copy of mlxdist comes before this one on the path."""
 
     def make(here: Path) -> SetUp:
         ignored = shutil.ignore_patterns("__pycache__", "_core.c")
         shutil.copytree(mpis.ROOT / "mlxdist", here / "mlxdist", ignore=ignored)
         change(here)
-        # away from the root of the checkout, which `python -m` would put in front of it
+        # not in the root of the checkout, which `python -m` would put first on the path
         return SetUp(in_front(here), ["env", f"--chdir={here}"])
 
     return make
@@ -151,7 +151,7 @@ def command_of_another_python(here: Path) -> SetUp:
 
 @dataclass(frozen=True)
 class Broken:
-    """A set-up, and what has to be said of it.
+    """A set-up, and what must be reported.
 
     Attributes:
         name: what is broken.
@@ -258,7 +258,7 @@ SET_UPS = (
         "root with one core",
         lambda here: SetUp(
             {"PATH": path_with(OPENMPI_4.launcher_path.parent)},
-            # becomes root, or says why not
+            # becomes root, or prints why it cannot
             ["setpriv", "--reuid=0", "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))],
         ),
         {

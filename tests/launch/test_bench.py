@@ -1,4 +1,4 @@
-"""`mlxdist bench` measures every operation and finds all results right; how fast is nothing for a test."""
+"""`mlxdist bench` measures every operation, with correct results; its speed is not tested."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_wrong_options(options: tuple[str, ...], words: str) -> None:
     ],
 )
 def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words: str) -> None:
-    """It is said by one rank, before anything is measured."""
+    """One rank prints the reason, before anything is measured."""
     finished = bench(one, 2, *options)
     assert finished.status != 0
     assert finished.output.count(f"mlxdist bench: {words}") == 1
@@ -103,7 +103,7 @@ def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words:
     assert "Traceback" not in finished
 
 
-def test_a_variable_without_meaning() -> None:
+def test_an_invalid_variable() -> None:
     finished = run([sys.executable, *BENCH], MLXDIST_TIMEOUT_S="soon")
     assert finished.status == 2
     assert finished.output.startswith("mlxdist bench: [init] MLXDIST_TIMEOUT_S='soon'")

@@ -25,7 +25,7 @@ def launch(mpi: mpis.MPI, *arguments: str | Path, interrupt_after_s: float | Non
 
 @pytest.fixture
 def one(pytestconfig: pytest.Config) -> mpis.MPI:
-    """The quickest of mpis.TWO, for what is the same on each."""
+    """The faster of mpis.TWO, for what is the same on both."""
     here = [mpi for mpi in reversed(mpis.TWO) if mpi in mpis.chosen(pytestconfig.getoption("--mpi"))]
     return here[0] if here else pytest.skip("none of mpis.TWO is installed and asked for")
 
@@ -123,7 +123,7 @@ def check(mpi: mpis.MPI, program: Path, fate: str) -> None:
         assert "PeerError" not in finished, "the others are ended before they complain of its end"
 
 
-# A rank that is about to abort has a long time to do so; children are not to know the pipe.
+# A rank announces an abort long before it happens; its children must not have the pipe.
 SLOW_ABORT = """
 import os, stat, subprocess, sys
 import mlxdist as dist
@@ -141,8 +141,8 @@ dist.barrier()
 """
 
 
-def test_an_abort_is_known_before_it_happens(two: mpis.MPI, tmp_path: Path) -> None:
-    """Also where the program is a shell script; and children of a rank have nothing of it."""
+def test_an_abort_is_announced_before_it_happens(two: mpis.MPI, tmp_path: Path) -> None:
+    """Also if the program is a shell script; children of a rank do not have the pipe."""
     (tmp_path / "slow.py").write_text(SLOW_ABORT)
     (tmp_path / "script").write_text(f'#!/bin/sh\nexec {sys.executable} "$1"\n')
     (tmp_path / "script").chmod(0o755)
@@ -156,8 +156,8 @@ def test_an_abort_is_known_before_it_happens(two: mpis.MPI, tmp_path: Path) -> N
     assert finished.left == ()
 
 
-def test_words_of_a_program_end_no_job(two: mpis.MPI) -> None:
-    """Output is shown, and means nothing."""
+def test_output_of_a_program_does_not_end_the_job(two: mpis.MPI) -> None:
+    """Output is shown, never interpreted."""
     words = "mlxdist: rank 1 of 2 failed with ValueError, so the job is ended"
     line = f"echo '{words}'; echo '{words}' >&2; sleep 1; echo done"
     finished = launch(two, "-n", "2", "sh", "-c", line)
@@ -203,7 +203,7 @@ def test_ctrl_c(two: mpis.MPI, program: Path) -> None:
 
 
 def test_rank_0_reads_stdin(two: mpis.MPI, program: Path) -> None:
-    """All of it and its end, which Open MPI 5.0.11 does not pass on."""
+    """All of it, and its end, which Open MPI 5.0.11 does not forward."""
     line = shlex.join([*LAUNCH, "-n", "2", str(program), "read"])
     finished = run(["sh", "-c", f"echo words | {line}"], timeout_s=40, MLXDIST_LIBMPI=str(two.library_path))
     assert finished.status == 0, finished.output
@@ -232,7 +232,7 @@ exec env -i HOME="$HOME" PATH=/usr/bin:/bin MLXDIST_TEST_RUN="$MLXDIST_TEST_RUN"
 
 
 def test_hosts(program: Path, tmp_path: Path) -> None:
-    """This machine under two names, reached by an ssh that passes on no environment."""
+    """This machine under two names, reached by an ssh that forwards no environment."""
     (mpi,) = mpis.chosen("mpich-5") or pytest.skip("mpich-5 is not installed")
     (tmp_path / "ssh").write_text(SSH)
     (tmp_path / "ssh").chmod(0o755)
@@ -261,7 +261,7 @@ def test_in_a_rank(one: mpis.MPI) -> None:
 
 
 def test_no_mpi(program: Path, tmp_path: Path) -> None:
-    """A lone rank does without; more cannot be started."""
+    """A single rank needs none; several cannot be started."""
     named = {"MLXDIST_LIBMPI": str(tmp_path)}
     finished = run([*LAUNCH, "-n", "2", str(program), "say"], **named)
     assert finished.status == 1

@@ -1,4 +1,4 @@
-"""`python -m mlxdist program` runs it as python does: each of these is run both ways, and they say the same."""
+"""`python -m mlxdist program` behaves like python: each program is run both ways, with the same output."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_wrong_options(arguments: tuple[str, ...], line: str) -> None:
     assert finished.output.count("\n") == 1
 
 
-def test_a_variable_without_meaning(folder: Path) -> None:
+def test_an_invalid_variable(folder: Path) -> None:
     finished = run([sys.executable, "-m", "mlxdist", str(folder / "script.py")], MLXDIST_TIMEOUT_S="soon")
     if importlib.util.find_spec("mlx"):
         assert finished.status == 1

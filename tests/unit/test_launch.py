@@ -1,4 +1,4 @@
-"""Hosts in every form, the command line of every family, and what is shown of the ranks' output."""
+"""Hosts in every form, the command line of every family, and how the ranks' output is shown."""
 
 from __future__ import annotations
 
@@ -230,8 +230,8 @@ def test_bytes_stay_what_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     assert output.last(0) == ["ä", "\N{REPLACEMENT CHARACTER}"]
 
 
-def test_only_the_pipe_of_launch_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not what has its number in a program that inherited the variable alone."""
+def test_aborts_are_announced_on_the_pipe_of_launch_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not another file with its number, in a program that inherited only the variable."""
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     inode = os.fstat(writing).st_ino
