@@ -63,7 +63,7 @@ def test_peers() -> None:
     for peer, (call, (name, run, rest)) in zip(
         (True, 1.0, "0", None, np.True_, np.float64(0), [0], b"0"), [*calls.items()] * 2, strict=True
     ):
-        cases.append(case(call, f"{name}=.* is no int: give an int", TypeError, run, *rest, peer))
+        cases.append(case(call, f"{name}=.* is not an int: pass an int", TypeError, run, *rest, peer))
     assert_refused(cases)
 
 
@@ -73,7 +73,7 @@ def test_roots_in_a_group_of_one() -> None:
     assert_refused(
         [
             case("broadcast", "src=1 is not in the group: give", ValueError, dist.broadcast, X, 1, group=alone),
-            case("broadcast", "src=False is no int: give", TypeError, dist.broadcast, X, False, group=alone),
+            case("broadcast", "src=False is not an int: pass", TypeError, dist.broadcast, X, False, group=alone),
         ]
     )
 
@@ -88,13 +88,14 @@ def test_colors_and_keys() -> None:
     split = WORLD.split
     cases = []
     for color in (-1, 2**31, -(2**31), 2**70):
-        cases.append(case("split", f"color={color}: give a number from 0 to 2147483647", ValueError, split, color))
+        text = f"color={color} is out of range: it must be from 0 to 2147483647"
+        cases.append(case("split", text, ValueError, split, color))
     for color in ("0", True, 1.0, None, np.True_, np.float32(0)):
-        cases.append(case("split", "color=.* is no int", TypeError, split, color))
+        cases.append(case("split", "color=.* is not an int", TypeError, split, color))
     for key in (2**31, -(2**31) - 1):
-        cases.append(case("split", f"key={key}: give a number", ValueError, split, 0, key))
+        cases.append(case("split", f"key={key} is out of range: it must be from", ValueError, split, 0, key))
     for key in ("0", True, 1.0, None):
-        cases.append(case("split", "key=.* is no int", TypeError, split, 0, key))
+        cases.append(case("split", "key=.* is not an int", TypeError, split, 0, key))
     assert_refused(cases)
 
 
@@ -142,7 +143,7 @@ def test_shapes_and_dtypes_to_receive() -> None:
 
 
 def test_backends() -> None:
-    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: give 'any' or 'mpi'")
+    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: use 'any' or 'mpi'")
     texts |= dict.fromkeys(("ring", "nccl", "jaccl"), "is MLX's own: use mx.distributed .*or backend='mpi'")
     assert_refused(
         [case("init", f"backend={name!r} {text}", ValueError, dist.init, backend=name) for name, text in texts.items()]
