@@ -211,7 +211,7 @@ _OWN_LAUNCHER = {
     # Debian installs several in one bin, where the plain names are links to any of them.
     "Open MPI": ("mpirun.openmpi", "mpirun"),
     "MPICH": ("mpiexec.mpich", "mpiexec.hydra", "mpiexec"),
-    # Its mpirun is a script that runs the first mpiexec.hydra on PATH, whoever's that is (2021.18).
+    # Its mpirun is a script that runs the first mpiexec.hydra on PATH, even another MPI's (2021.18).
     "Intel MPI": ("mpiexec.hydra",),
 }
 
@@ -253,7 +253,7 @@ def _is_other_major(lib: Library, environ: Mapping[str, str]) -> bool:
 
 def _lies_below_opal_prefix(lib: Library, environ: Mapping[str, str]) -> bool:
     prefix = os.path.realpath(environ.get("OPAL_PREFIX") or "/")
-    # With a bare name dlopen found it, nobody knows where.
+    # A bare name was found by dlopen, in a place that is not known.
     return not os.path.isabs(lib.path) or Path(os.path.realpath(lib.path)).is_relative_to(prefix)
 
 

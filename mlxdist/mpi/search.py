@@ -169,8 +169,8 @@ def _variable(name: str) -> Step:
 
 def _executable(name: str) -> Step:
     def prefixes(context: Context) -> list[str]:
-        # First where the links end (Debian: /usr/bin/mpirun, /etc/alternatives/mpirun, /usr/bin/orterun), then where they
-        # begin, since a site may have linked to a wrapper.
+        # First where the links end (Debian: /usr/bin/mpirun, /etc/alternatives/mpirun, /usr/bin/orterun), then where
+        # they begin, since a site may have linked to a wrapper.
         path = context.which(name)
         ends = [os.path.realpath(path), os.path.abspath(path)] if path else []
         return list(dict.fromkeys(os.path.dirname(os.path.dirname(end)) for end in ends))
