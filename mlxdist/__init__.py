@@ -1,4 +1,4 @@
-"""Add arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy, PyTorch, JAX and CuPy.
+"""Sum arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy, PyTorch, JAX and CuPy.
 
 >>> import mlxdist as dist
 >>> group = dist.init()
@@ -6,7 +6,7 @@
 """
 
 try:
-    import mlxdist._core  # noqa: F401  # first, since where it is missing the others speak of a circular import
+    import mlxdist._core  # noqa: F401  # first: where it is missing, other imports would report a circular import
     from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
     from mlxdist.errors import TimeoutError as TimeoutError
     from mlxdist.gradients import average_gradients
@@ -25,10 +25,11 @@ try:
         sum_scatter,
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
-except (ImportError, AttributeError) as error:  # no compiled part, or one that was built from other sources
+except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
     raise ImportError(
-        f"mlxdist in {__path__[0]} is not whole ({error}): pip install --force-reinstall mlxdist, or make build there",
-        name="mlxdist",  # so that `python -m mlxdist` says it in one line
+        f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
+        "pip install --force-reinstall mlxdist, or make build there",
+        name="mlxdist",  # so that `python -m mlxdist` prints one line
     ) from error
 
 __version__ = "0.1.0"

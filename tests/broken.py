@@ -325,20 +325,20 @@ SET_UPS = (
     Broken(
         "a launcher out of reach",
         variables(PMI_SIZE="2", PMI_RANK="0", PMI_FD="77"),
-        {"PMI_FD=77, is closed in this process": "let mpiexec start it"},
+        {"PMI_FD=77 is closed in this process": "start it with mpiexec itself"},
         "PMI_SIZE=2",
     ),
     Broken(
         "no compiled part",
         copied(lambda here: compiled(here).unlink()),
-        {"mlxdist in {here}/mlxdist is not whole (No module named 'mlxdist._core')": REINSTALL},
-        "is not whole",
+        {"installation in {here}/mlxdist is incomplete (No module named 'mlxdist._core')": REINSTALL},
+        "is incomplete",
     ),
     Broken(
         "built from other sources",
         copied(built_from_other_sources),
-        {"mlxdist in {here}/mlxdist is not whole (module 'mlxdist._core' has no attribute": REINSTALL},
-        "is not whole",
+        {"installation in {here}/mlxdist is incomplete (module 'mlxdist._core' has no attribute": REINSTALL},
+        "is incomplete",
     ),
     Broken(
         "a forgotten copy",

@@ -1,4 +1,4 @@
-"""A program may end in any order: status 0, every rank's words and nothing else on the output."""
+"""A program may end in any order: with status 0, and no output but that of the ranks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def refusal(call, *arguments):
     return "no error"
 """
 
-# name: program, and what every rank says
+# name: program, and the lines that every rank prints
 PROGRAMS = {
     "never finalized": (
         """
 def late():
-    # Registered before init(), so it runs after mlxdist has ended.
+    # Registered before init(), so it runs after finalize().
     say(f"late {refusal(dist.all_sum, np.ones(3))[:21]}")
 
 def early():
@@ -44,7 +44,7 @@ world = dist.init()
 atexit.register(early)
 assert dist.info().threads == ("MPI_THREAD_MULTIPLE" if dist.info().backend == "mpi" else "")
 kept = [half(world.rank() % 2), half(world.rank() % 2), world.split(0)]
-kept.append(kept)  # a cycle, which only the garbage collector frees
+kept.append(kept)  # a cycle, freed only by the garbage collector
 dist.all_sum(np.ones(3), group=kept[2])
 say("end")
 """,

@@ -88,13 +88,14 @@ def test_colors_and_keys() -> None:
     split = WORLD.split
     cases = []
     for color in (-1, 2**31, -(2**31), 2**70):
-        cases.append(case("split", f"color={color}: give a number from 0 to 2147483647", ValueError, split, color))
+        text = f"color={color} is out of range: it must be from 0 to 2147483647"
+        cases.append(case("split", text, ValueError, split, color))
     for color in ("0", True, 1.0, None, np.True_, np.float32(0)):
-        cases.append(case("split", "color=.* is no int", TypeError, split, color))
+        cases.append(case("split", "color=.* is not an int", TypeError, split, color))
     for key in (2**31, -(2**31) - 1):
-        cases.append(case("split", f"key={key}: give a number", ValueError, split, 0, key))
+        cases.append(case("split", f"key={key} is out of range: it must be from", ValueError, split, 0, key))
     for key in ("0", True, 1.0, None):
-        cases.append(case("split", "key=.* is no int", TypeError, split, 0, key))
+        cases.append(case("split", "key=.* is not an int", TypeError, split, 0, key))
     assert_refused(cases)
 
 
@@ -142,7 +143,7 @@ def test_shapes_and_dtypes_to_receive() -> None:
 
 
 def test_backends() -> None:
-    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: give 'any' or 'mpi'")
+    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: use 'any' or 'mpi'")
     texts |= dict.fromkeys(("ring", "nccl", "jaccl"), "is MLX's own: use mx.distributed .*or backend='mpi'")
     assert_refused(
         [case("init", f"backend={name!r} {text}", ValueError, dist.init, backend=name) for name, text in texts.items()]

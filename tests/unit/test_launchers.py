@@ -1,4 +1,4 @@
-"""launchers: who started this process, and which libraries it may use."""
+"""launchers: what started this process, and which libraries it may use."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def slurm(size: int, **more: str) -> dict[str, str]:
 
 WHEEL_4, WHEEL_5 = "/wheels/openmpi4.1.8", "/wheels/openmpi5.0.11"
 
-# What a rank of each launcher sees: environment, nearest ancestors; and kind, name, variable, version, prefix expected.
+# What a rank of each launcher sees: environment and nearest ancestor.
 RANKS = {
     "Open MPI 4.1.4": (open_mpi, {"OMPI_MCA_ess": "^singleton"}, "/debian/bin/orterun"),
     "Open MPI 4.1.8": (open_mpi, {"OPAL_PREFIX": WHEEL_4}, f"{WHEEL_4}/bin/orterun_wrapper"),
@@ -102,7 +102,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("rank", RANKS)
-def test_each_launcher_is_told_from_the_others(rank: str) -> None:
+def test_launchers_are_distinguished(rank: str) -> None:
     launcher = launcher_of(rank)
     found = (launcher.kind, launcher.name, launcher.variable, launcher.version, launcher.prefix)
     assert found == EXPECTED[rank]
@@ -189,9 +189,11 @@ def test_no_launcher(environ: dict[str, str]) -> None:
             3,
             id="srun pmi2 started by a rank of hydra",
         ),
-        pytest.param(slurm(2, SLURM_MPI_TYPE="pmix"), ("slurmstepd",), "slurm_none", 2, id="pmix wished, none given"),
-        pytest.param(slurm(2, SLURM_MPI_TYPE="cray_shasta"), ("slurmstepd",), "pmi", 2, id="a plugin not known"),
-        pytest.param(pmi(2), ("/flux/flux-shell",), "pmi", 2, id="a PMI launcher not known"),
+        pytest.param(
+            slurm(2, SLURM_MPI_TYPE="pmix"), ("slurmstepd",), "slurm_none", 2, id="pmix by default, none given"
+        ),
+        pytest.param(slurm(2, SLURM_MPI_TYPE="cray_shasta"), ("slurmstepd",), "pmi", 2, id="an unknown plugin"),
+        pytest.param(pmi(2), ("/flux/flux-shell",), "pmi", 2, id="an unknown PMI launcher"),
     ],
 )
 def test_the_nearest_launcher_counts(
@@ -223,8 +225,8 @@ LIBRARIES = (
 )
 OPEN_MPI_4, WHEEL_4_LIBRARY, OPEN_MPI_5, MPICH_3, _, MPICH_4, MPICH_5, _, INTEL_MPI, _ = LIBRARIES
 
-# Two ranks, one column for each of LIBRARIES. ok: seen to make a world of 2; no: seen to abort or to make worlds of
-# one, and refused; late: seen so and left to the check after MPI_Init, as a build with Slurm's PMI would do.
+# Two ranks, one column for each of LIBRARIES. ok: observed to make a world of 2; no: observed to abort or make worlds
+# of one, and refused; late: the same, but left to the check after MPI_Init, since a build with Slurm's PMI would work.
 TWO_RANKS = {
     "Open MPI 4.1.4": "ok ok ok no no no no no no no",
     "Open MPI 4.1.8": "no ok ok no no no no no no no",
@@ -239,7 +241,7 @@ TWO_RANKS = {
     "srun pmi2": "late late late ok ok ok ok ok ok ok",
     "srun pmix": "ok ok ok no no no no no ok ok",
 }
-# One rank: a world of one is what was promised, so besides strangers only what aborts is refused.
+# One rank: a world of one is what was promised, so only libraries of another MPI and those that abort are refused.
 ONE_RANK = {
     "Open MPI 4.1.4": "ok ok ok no no no no no no no",
     "Open MPI 4.1.8": "no ok ok no no no no no no no",
@@ -307,7 +309,7 @@ def test_slurms_own_pmi_given_to_intel_mpi() -> None:
     assert refusal(launcher_of("srun none"), MPICH_5, environ) is not None
 
 
-def test_plugins_of_slurm_that_are_not_known_refuse_nothing() -> None:
+def test_unknown_plugins_of_slurm_refuse_nothing() -> None:
     environ = slurm(2, SLURM_MPI_TYPE="cray_shasta")
     cray = Library("/opt/cray/lib/libmpi_cray.so.12", "mpich", "MPI VERSION    : CRAY MPICH version 8.1.29.45")
     assert refusal(detect(environ, ()), cray, environ) is None
@@ -322,7 +324,7 @@ def prefixes(tmp_path: Path) -> Path:
         "debian/bin/mpirun",
         "debian/bin/mpirun.openmpi",
         "debian/bin/mpiexec.mpich",
-        "bin/mpiexec.hydra",  # of nobody's here
+        "bin/mpiexec.hydra",  # belongs to none of them
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +369,7 @@ def test_refusal_names_a_package_where_the_launcher_is_not_seen() -> None:
         assert package in (refusal(detect(environ, ()), library, environ) or "")
 
 
-def test_refusal_names_the_prefix_that_mpirun_told() -> None:
+def test_refusal_names_the_prefix_that_mpirun_set() -> None:
     environ = environment("Open MPI 4.1.8")
     assert f"set MLXDIST_LIBMPI={WHEEL_4}" in (refusal(detect(environ, ()), MPICH_5, environ) or "")
     environ = {**environment("hydra 5.0"), "OPAL_PREFIX": WHEEL_5}  # left over

@@ -14,7 +14,7 @@ from mlxdist.mpi import choose, launchers, search
 
 # Variables whose value init() may reject, and the functions that read them there
 _READERS: tuple[tuple[config.Variable, Callable[[], object]], ...] = (
-    (config.TIMEOUT_S, lambda: world.time_limit_s(None)),
+    (config.TIMEOUT_S, lambda: world.timeout_or_default_s(None)),
     (config.MAX_COUNT, choose.max_count),
     (config.KERNELS, lambda: _core.use_kernels(config.KERNELS.get())),
 )
