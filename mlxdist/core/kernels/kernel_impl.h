@@ -209,7 +209,7 @@ MLXDIST_TYPES(KERNELS_OF)
 #define ROW(name, ...) {name##_reduce_SUM, name##_reduce_MAX, name##_reduce_MIN},
 const struct kernels VARIANT = {
     .reduce = {MLXDIST_TYPES(ROW)},
-    .split_comm =
+    .divide =
         {
             [TYPE_FLOAT16] = FLOAT16_divide,
             [TYPE_BFLOAT16] = BFLOAT16_divide,
