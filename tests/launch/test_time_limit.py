@@ -97,10 +97,10 @@ def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many
         elif name == "recv":
             assert text.endswith("rank 1 has not sent")
         elif node == "0":
-            assert text.endswith(f"on this group of {many}: ranks elsewhere have not come")
+            assert text.endswith(f"on this group of {many}: ranks elsewhere have not reached this call")
         else:
             has = "has" if many == 2 else "have"
-            assert re.search(f"on this group: ranks? {', '.join(others)} {has} not come$", text), text
+            assert re.search(f"on this group: ranks? {', '.join(others)} {has} not reached this call$", text), text
     for rank in range(many):
         assert f"rank {rank} end {many}" in finished.output
     assert "goes on" not in finished
@@ -217,7 +217,7 @@ def test_who_is_awaited_is_said_once(tmp_path: Path, request: pytest.FixtureRequ
     lines = re.findall("^mlxdist: waiting.*$", said, re.MULTILINE)
     assert len(lines) == 1, said
     pattern = (
-        r"waiting for 10 s in all_sum float64 \(3,\), call 1 of rank 0 on this group: rank 2 \(pid \d+\) has not come"
+        r"waiting for 10 s in all_sum float64 \(3,\), call 1 of rank 0 on this group: rank 2 \(pid \d+\) has not reached this call"
     )
     assert re.search(pattern, lines[0])
     assert "waiting" not in silence

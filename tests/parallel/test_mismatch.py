@@ -164,7 +164,7 @@ def test_one_rank_lets_go_of_the_group(world: dist.Group) -> None:
     if world.rank() == world.size() - 1:
         del group
     else:
-        with pytest.raises(dist.MismatchError, match="has ended or let go of this group"):
+        with pytest.raises(dist.MismatchError, match="has ended or freed this group"):
             dist.all_sum(ones(), group=group)
     assert dist.all_sum(1) == world.size()
 

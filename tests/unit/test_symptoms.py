@@ -8,8 +8,9 @@ from functools import cache
 import mpis
 import pytest
 
-# Of launchers, the system and Python.
+# Of launchers, the system and Python; or not a message.
 FOREIGN = (
+    "shared memory  unavailable",  # two columns of info()
     "attempt to run as root",
     "not enough slots",
     "binding processes to more cpus than are available",
