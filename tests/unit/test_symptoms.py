@@ -42,10 +42,10 @@ def messages() -> str:
 
 
 def pattern_of(symptom: str) -> str:
-    """A word with a digit, a sign or an underscore may be what is filled in."""
+    """A word with a digit, a sign or an underscore may be what is filled in, and "has" may be "have"."""
     words = []
     for word in symptom.split():
-        is_filled = re.search(r"[\d_=]", word)
+        is_filled = re.search(r"[\d_=]|^has$", word)
         words.append(
             ".*?" if word == "..." else rf"(?:{re.escape(word)}|\S*{HOLE}\S*)" if is_filled else re.escape(word)
         )
