@@ -1,4 +1,4 @@
-"""Who waits longer than the limit is told for whom; who waits for 10 s says so."""
+"""A rank that waits longer than the timeout learns for whom; one that waits for 10 s says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import mpis
 import pytest
 from conftest import Ranks, run
 
-# Rank 0 calls, the others do not come. name: the call, and what the error says of it with and without shared memory
+# Rank 0 calls, the others do not. name: the call, and what the error says of it with and without shared memory
 CALLS = {
     "all_sum": ("dist.all_sum(np.ones((4, 2), 'f4'), group=group)", "all_sum float32 (4, 2), call 2 of rank 0"),
     "large": ("dist.all_max(np.ones(99_000), group=group)", "all_max float64 (99000,), call 2 of rank 0"),
