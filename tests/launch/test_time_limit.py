@@ -216,7 +216,8 @@ def test_who_is_awaited_is_said_once(tmp_path: Path, request: pytest.FixtureRequ
     lines = re.findall("^mlxdist: waiting.*$", said, re.MULTILINE)
     assert len(lines) == 1, said
     pattern = (
-        r"waiting for 10 s in all_sum float64 \(3,\), call 1 of rank 0 on this group: rank 2 \(pid \d+\) has not reached this call"
+        r"waiting for 10 s in all_sum float64 \(3,\), call 1 of rank 0 on this group: "
+        r"rank 2 \(pid \d+\) has not reached this call"
     )
     assert re.search(pattern, lines[0])
     assert "waiting" not in silence
