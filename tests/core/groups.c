@@ -351,11 +351,10 @@ static void be_of_another_build(void *data, int64_t nbytes) {
 }
 
 static void another_build(void) {
-    struct shm_build own = shm_build();
     snprintf(refused, sizeof refused,
              "the ranks run different builds of mlxdist:\n  rank 0, 1, 2: version %s, memory layout %d\n"
              "  rank 3: version 0.0.other, memory layout %d\ninstall the same mlxdist for all ranks",
-             own.version, SHM_LAYOUT, SHM_LAYOUT);
+             shm_own_build.version, SHM_LAYOUT, SHM_LAYOUT);
     tamper_of_last = be_of_another_build;
     run_groups(1, NULL, 0);
     run_groups(2, NULL, 0);
