@@ -15,7 +15,7 @@ import mlxdist as dist
 
 
 def members(group: dist.Group, world: dist.Group) -> list[int]:
-    """The group's members, as ranks of the world."""
+    """The group's ranks as they are called in the world."""
     return [int(rank) for rank in np.atleast_1d(dist.all_gather(world.rank(), group=group))]
 
 
