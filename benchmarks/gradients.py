@@ -1,8 +1,9 @@
-"""average_gradients in buckets beside a reduction for each array, in turns; the results are compared.
+"""Compare average_gradients in buckets with one reduction for each array, in turns; the results must agree.
 
 mpirun -np 2 python benchmarks/gradients.py [--arrays 200] [--elements 64] [--rounds 300]
 
-A figure is the median over rounds of the slowest rank. With MLX, if it is installed, each is evaluated at once.
+Each figure is the median over rounds of the slowest rank. If MLX is installed it is measured too; its results are
+evaluated immediately.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ DTYPES = {"float32": ["float32"], "float16": ["float16"], "float32 and float16":
 
 
 def drawn(dtypes: list[str], arrays: int, elements: int, rank: int) -> dict[str, np.ndarray]:
-    """Other numbers on every rank."""
+    """Different numbers on every rank."""
     random = np.random.default_rng(rank)
     return {
         f"layer {place}": random.normal(size=elements).astype(dtypes[place % len(dtypes)]) for place in range(arrays)
@@ -28,7 +29,7 @@ def drawn(dtypes: list[str], arrays: int, elements: int, rank: int) -> dict[str,
 
 
 def one_by_one(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a program would write by itself."""
+    """What a program would do without average_gradients."""
     size = dist.init().size()
     for x in tree.values():
         dist.all_sum(x, out=x)
@@ -36,8 +37,8 @@ def one_by_one(tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return tree
 
 
-def mlx_contenders() -> dict[str, Callable[[Any], Any]]:
-    """None where MLX is not installed."""
+def mlx_backends() -> dict[str, Callable[[Any], Any]]:
+    """Empty if MLX is not installed."""
     try:
         import mlx.core as mx
         import mlx.nn as nn
@@ -61,19 +62,19 @@ def mlx_contenders() -> dict[str, Callable[[Any], Any]]:
 
 
 def made_by_mlx(x: np.ndarray) -> Any:
-    """An mx.array."""
+    """The same numbers as an mx.array."""
     import mlx.core as mx
 
     return mx.array(x)
 
 
-def medians_us(contenders: dict[str, Callable[[Any], Any]], trees: dict[str, Any], rounds: int) -> dict[str, float]:
-    """In turns, so that what disturbs one disturbs all, and in any order: what comes after MLX takes longer."""
-    times_s = np.zeros((rounds, len(contenders)))
-    names = list(contenders)
+def medians_us(backends: dict[str, Callable[[Any], Any]], trees: dict[str, Any], rounds: int) -> dict[str, float]:
+    """Run in turns, so that a disturbance affects all, and in random order: whatever runs after MLX takes longer."""
+    times_s = np.zeros((rounds, len(backends)))
+    names = list(backends)
     for turn in range(rounds):
         for place in np.random.default_rng(turn).permutation(len(names)):
-            run, tree = contenders[names[place]], trees[names[place]]
+            run, tree = backends[names[place]], trees[names[place]]
             dist.barrier()
             start_s = time.perf_counter()
             run(tree)
@@ -82,7 +83,7 @@ def medians_us(contenders: dict[str, Callable[[Any], Any]], trees: dict[str, Any
 
 
 def main() -> None:
-    """Print a table for each kind of tree."""
+    """Print a table for each mix of dtypes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arrays", type=int, default=200)
     parser.add_argument("--elements", type=int, default=64)
@@ -94,7 +95,7 @@ def main() -> None:
         "all_sum and division of each": one_by_one,
         "all_reduce_size=0": lambda tree: dist.average_gradients(tree, all_reduce_size=0),
     }
-    mlx_ways = mlx_contenders()
+    mlx_ways = mlx_backends()
     for label, dtypes in DTYPES.items():
         numbers = drawn(dtypes, options.arrays, options.elements, world.rank())
         if world.rank() == 0:

@@ -1,10 +1,10 @@
-"""MLX's programs on MLX's own MPI backend and on mlxdist, in turns: a process can have only one of them.
+"""Compare MLX programs on MLX's own MPI backend and on mlxdist, in turns: a process can use only one of them.
 
     python benchmarks/mlx_backend.py [MPI ...] [--ranks 2] [--rounds 3] [--kinds sums averages compiled sharded lora]
 
-Each MPI is a name of tests/mpis.py, by default openmpi-5. MLX's own backend takes Open MPI alone, so it runs on the
-first; mlxdist runs on all. Prints for each case of mlx_cases.py MLX's own time, for each MPI how many times as long
-that is as mlxdist's, and the largest relative difference of the results. A time is that of the quietest round.
+Each MPI is a name from tests/mpis.py, by default openmpi-5. MLX's own backend supports only Open MPI, so it runs on the
+first one; mlxdist runs on all. For each case in mlx_cases.py this prints MLX's own time and, for each MPI, the speedup
+of mlxdist over it and the largest relative difference of the results. Each time is that of the fastest round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Results = dict[str, tuple[float, list[float]]]  # seconds and numbers, by case
 
 
 def measured(mpi: mpis.MPI, backend: str, ranks: int, model: str, kinds: list[str]) -> Results:
-    """What rank 0 printed."""
+    """What rank 0 prints."""
     environ = os.environ | mpi.environment()
     if backend == "mlx":
         environ["MLX_MPI_LIBNAME"] = str(mpi.library_path)
@@ -36,29 +36,28 @@ def measured(mpi: mpis.MPI, backend: str, ranks: int, model: str, kinds: list[st
 
 
 def difference(own: list[float], ours: list[float]) -> float:
-    """The largest, relative."""
+    """The largest relative difference."""
     return max(abs(x - y) / max(abs(x), 1e-30) for x, y in zip(own, ours, strict=True))
 
 
 def main() -> None:
-    """Print a line a case."""
+    """Print one line for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mpi", nargs="*", default=["openmpi-5"])
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kinds", nargs="*", default=[], help="by default all")
+    parser.add_argument("--kinds", nargs="*", default=[], help="default: all")
     options = parser.parse_args()
     used = [mpis.chosen(name)[0] for name in options.mpi]
-    contenders = [(used[0], "mlx"), *((mpi, "mlxdist") for mpi in used)]
+    setups = [(used[0], "mlx"), *((mpi, "mlxdist") for mpi in used)]
     with tempfile.TemporaryDirectory() as model:
         subprocess.run([sys.executable, ROOT / "examples" / "lora_tiny_model.py", model], check=True)
         turns = [
-            [measured(*contender, options.ranks, model, options.kinds) for contender in contenders]
-            for _ in range(options.rounds)
+            [measured(*setup, options.ranks, model, options.kinds) for setup in setups] for _ in range(options.rounds)
         ]
     print(f"{options.ranks} ranks" + " " * 36 + "MLX's own " + "".join(f"{mpi.name:>22}" for mpi in used))
     for case in turns[0][0]:
-        own_s, *ours_s = (min(turn[place][case][0] for turn in turns) for place in range(len(contenders)))
+        own_s, *ours_s = (min(turn[place][case][0] for turn in turns) for place in range(len(setups)))
         own, *ours = (result[case][1] for result in turns[0])
         columns = (f"{own_s / s:9.2f} ({difference(own, x):9.1e})" for s, x in zip(ours_s, ours, strict=True))
         print(f"{case:40} {own_s * 1e6:10.1f} us " + " ".join(columns))

@@ -1,6 +1,6 @@
 """What mlx_backend.py runs on each rank: `python benchmarks/mlx_cases.py mlx|mlxdist MODEL [KIND ...]`.
 
-MODEL is a folder that examples/lora_tiny_model.py has filled. Rank 0 prints seconds and results by case, as JSON.
+MODEL is a directory filled by examples/lora_tiny_model.py. Rank 0 prints seconds and results for each case, as JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import numpy as np
 from mlx.nn.layers.distributed import shard_linear
 from mlx.utils import tree_flatten
 
-Case = tuple[str, float, list[float]]  # name, seconds a call, and numbers that come out
-REPEATS = {4: 1000, 1 << 20: 50, 64 << 20: 6}  # calls in a row, by bytes
+Case = tuple[str, float, list[float]]  # name, seconds per call, resulting numbers
+REPEATS = {4: 1000, 1 << 20: 50, 64 << 20: 6}  # calls in a row, by number of bytes
 
 
 def quick_s(repeats: int, call: Callable[[], Any]) -> float:
-    """Of one call: nine in ten take longer. The first is not counted, which compiles."""
+    """The 10th percentile of the time of a call. The first call compiles and is not counted."""
     mx.eval(call())
     times_s = []
     for _ in range(repeats):
@@ -45,12 +45,12 @@ def quick_s(repeats: int, call: Callable[[], Any]) -> float:
 
 
 def norms(tree: Any) -> list[float]:
-    """Of each array."""
+    """The norm of each array."""
     return [mx.linalg.norm(x.astype(mx.float32)).item() for _, x in tree_flatten(tree)]
 
 
 def all_sums(group: mx.distributed.Group) -> Iterator[Case]:
-    """One reduction, of every length and two kinds of addition."""
+    """A single reduction, of several lengths and dtypes."""
     for dtype in (mx.float32, mx.float16, mx.bfloat16):
         for nbytes, repeats in REPEATS.items():
             x = mx.random.normal((max(1, nbytes // dtype.size),)).astype(dtype) * (group.rank() + 1)
@@ -76,7 +76,7 @@ def averages(group: mx.distributed.Group) -> Iterator[Case]:
 
 
 def compiled_step(group: mx.distributed.Group) -> Iterator[Case]:
-    """Data parallel training; the results are the weights after it."""
+    """Data-parallel training; the results are the final weights."""
     model = nn.Sequential(nn.Linear(256, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 10))
     optimizer = optim.SGD(0.01, momentum=0.9)
     images, labels = mx.random.normal((64, 256)), mx.random.randint(0, 10, (64,))
@@ -97,7 +97,7 @@ def compiled_step(group: mx.distributed.Group) -> Iterator[Case]:
 
 
 def sharded_layers(group: mx.distributed.Group) -> Iterator[Case]:
-    """Forward, and forward and backward, through pairs of layers divided among the ranks."""
+    """Forward, and forward and backward, through pairs of layers that are sharded over the ranks."""
     layers = [nn.Linear(512, 512) for _ in range(8)]
     for place, kind in enumerate(["all-to-sharded", "sharded-to-all"] * 4):
         layers[place] = shard_linear(layers[place], kind)
@@ -109,7 +109,7 @@ def sharded_layers(group: mx.distributed.Group) -> Iterator[Case]:
 
 
 def lora(group: mx.distributed.Group) -> Iterator[Case]:
-    """mlx-lm's own training; the results are the losses it reports."""
+    """Training by mlx-lm itself; the results are the losses that it reports."""
     from mlx_lm import lora as command
     from mlx_lm.tuner.callbacks import TrainingCallback
 
@@ -134,9 +134,9 @@ KINDS = {"sums": all_sums, "averages": averages, "compiled": compiled_step, "sha
 
 
 def main() -> None:
-    """On each rank."""
+    """Run on each rank."""
     group = mx.distributed.init(strict=True, backend="mpi")
-    own = Path(sys.argv[2], str(group.rank()))  # for kernels that MLX compiles: ranks must not write one file at once
+    own = Path(sys.argv[2], str(group.rank()))  # for MLX's kernels: ranks must not write the same file at the same time
     own.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(own)
     results = {}

@@ -1,10 +1,10 @@
-"""Data parallel training with JAX: each rank has the whole model and takes its share of every batch.
+"""Data-parallel training with JAX: each rank holds the whole model and processes its share of every batch.
 
-    python examples/jax_data_parallel.py                   alone
+    python examples/jax_data_parallel.py                   one process
     mpirun -np 2 python examples/jax_data_parallel.py      on two ranks
 
-The gradients and the update are compiled, each by itself: between the two the ranks communicate. All ranks print the
-same loss, and that of one rank alone.
+The gradients and the update are compiled separately, since the ranks communicate in between. All ranks print the same
+loss, which does not depend on the number of ranks.
 """
 
 import jax
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import mlxdist as dist
 
-BATCH = 120  # images of a batch on all ranks together
+BATCH = 120  # images in a batch, over all ranks
 RATE = 0.5
 
 world = dist.init()
@@ -31,7 +31,7 @@ def loss_sum(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Arra
 @jax.jit
 def gradients_of(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
     gradients = jax.grad(loss_sum)(weights, images, targets)
-    return jax.tree.map(lambda g: g / (BATCH / size), gradients)  # not the mean: shares may differ by one image
+    return jax.tree.map(lambda g: g / (BATCH / size), gradients)  # not / len(images): shares may differ by one image
 
 
 @jax.jit

@@ -1,13 +1,14 @@
-"""Make a tiny language model and texts for it, to try mlx-lm's fine-tuning on several ranks without a download.
+"""Make a tiny language model and training texts, to try mlx-lm's fine-tuning on several ranks without a download.
 
     pip install mlx-lm
     python examples/lora_tiny_model.py tiny
     lora="mlx_lm lora --model tiny --data tiny --train --iters 30 --num-layers 2 --optimizer sgd --learning-rate 0.01"
-    python -m $lora --adapter-path tiny/alone                                 alone
+    python -m $lora --adapter-path tiny/alone                                 one process
     mpirun -np 2 python -m mlxdist -m $lora --adapter-path tiny/together      on two ranks
 
-Both report the same losses. For that the texts are all of one length (sums like 0305+0480=0785), since mlx-lm takes the
-mean of the ranks' means; and it is SGD, since Adam makes whole steps of a gradient near zero, which is all rounding.
+Both report the same losses. To make that possible all texts have the same length (sums like 0305+0480=0785), since
+mlx-lm takes the mean of the ranks' means, and the optimizer is SGD, since Adam turns a gradient near zero, which is
+mostly rounding error, into a full step.
 """
 
 import json
@@ -20,7 +21,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.llama import Model, ModelArgs
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-SYMBOLS = "0123456789+=\n"  # a token each; the last ends a text
+SYMBOLS = "0123456789+=\n"  # one token each; the last one ends a text
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 32,

@@ -1,9 +1,9 @@
-"""Data parallel training with MLX, the whole step compiled: loss, gradients, their mean over all ranks, update.
+"""Data-parallel training with MLX and the whole step compiled: loss, gradients, their mean over all ranks, update.
 
-    python examples/mlx_compiled.py                   alone
+    python examples/mlx_compiled.py                   one process
     mpirun -np 2 python examples/mlx_compiled.py      on two ranks
 
-MLX's own calls, unchanged. All ranks print the same loss, and that of one rank alone.
+These are MLX's own calls, unchanged. All ranks print the same loss, which does not depend on the number of ranks.
 """
 
 import os
@@ -18,12 +18,12 @@ from sklearn.datasets import load_digits
 
 import mlxdist
 
-BATCH = 120  # images of a batch on all ranks together
+BATCH = 120  # images in a batch, over all ranks
 
 mlxdist.install()
 world = mx.distributed.init()
 rank, size = world.rank(), world.size()
-# On a CPU mx.compile writes what it compiles below TMPDIR, and two ranks must not write the same file at once.
+# On the CPU mx.compile writes its kernels below TMPDIR, and two ranks must not write the same file at the same time.
 private = tempfile.TemporaryDirectory(prefix="mlx-")
 os.environ["TMPDIR"] = private.name
 
@@ -35,7 +35,7 @@ optimizer = optim.SGD(0.3, momentum=0.5)
 
 
 def loss_of_share(images: mx.array, labels: mx.array) -> mx.array:
-    # not the mean: shares of BATCH may differ by one image
+    # not the mean over the share: shares may differ by one image
     return nn.losses.cross_entropy(model(images), labels, reduction="sum") / (BATCH / size)
 
 

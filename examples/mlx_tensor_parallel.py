@@ -1,11 +1,11 @@
-"""Inference with a transformer block whose weights are divided among the ranks: MLX's sharded layers, unchanged.
+"""Inference with a transformer block whose weights are sharded over the ranks, with MLX's sharded layers, unchanged.
 
-    python examples/mlx_tensor_parallel.py                   alone
+    python examples/mlx_tensor_parallel.py                   one process
     mpirun -np 2 python examples/mlx_tensor_parallel.py      on two ranks; any number that divides the 12 heads
 
-A layer that goes "all-to-sharded" computes a rank's own heads or features, the next goes "sharded-to-all" and sums over
-the ranks: one all_sum for attention, one for the rest of the block. All ranks print how far the result is from that of
-the whole block, which differs only in the order of additions.
+An "all-to-sharded" layer computes the rank's own heads or features, and a "sharded-to-all" layer sums over the ranks:
+one all_sum for attention, one for the rest of the block. All ranks print how far the result is from that of the
+unsharded block; only the order of additions differs.
 """
 
 import mlx.core as mx
@@ -19,7 +19,7 @@ DIMS, HEADS, HIDDEN, LENGTH = 96, 12, 384, 16
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, on all heads."""
+    """Attention and two linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Block(nn.Module):
         return x + self.down(mx.tanh(self.up(self.norms[1](x))))
 
     def projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """What makes the queries, keys and values."""
+        """The layers that compute queries, keys and values."""
         return self.query, self.key, self.value
 
     def shard(self, group: mx.distributed.Group) -> None:
-        """Keep this rank's share of the weights."""
+        """Keep this rank's shard of the weights."""
         self.heads //= group.size()
         for name in ("query", "key", "value", "up"):
             self[name] = shard_linear(self[name], "all-to-sharded", group=group)

@@ -1,10 +1,10 @@
 """Stochastic gradient descent with NumPy alone: a softmax regression of handwritten digits.
 
-    python examples/numpy_sgd.py                   alone
+    python examples/numpy_sgd.py                   one process
     mpirun -np 2 python examples/numpy_sgd.py      on two ranks
 
-Every rank takes its share of each batch, and the gradients are averaged in place. All ranks print the same loss, and
-that of one rank alone.
+Every rank processes its share of each batch, and the gradients are averaged in place. All ranks print the same loss,
+which does not depend on the number of ranks.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import mlxdist as dist
 
-BATCH = 120  # images of a batch on all ranks together
+BATCH = 120  # images in a batch, over all ranks
 RATE = 0.5
 
 world = dist.init()
@@ -31,7 +31,7 @@ for epoch in range(10):
     order = np.random.default_rng(epoch).permutation(len(images))  # the same on every rank
     for start in range(0, len(order) - BATCH + 1, BATCH):
         mine = order[start + rank : start + BATCH : size]
-        # not / len(mine): shares of BATCH may differ by one image, and their mean has to be that of the whole batch
+        # not / len(mine): shares may differ by one image, but the average must be that of the whole batch
         errors = (probabilities(images[mine]) - targets[mine]) / (BATCH / size)
         gradients = {"slope": images[mine].T @ errors, "offset": errors.sum(axis=0)}
         dist.average_gradients(gradients)  # in place

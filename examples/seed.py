@@ -1,4 +1,4 @@
-"""The seed program: MLX's own calls, on any MPI, under mpirun and with plain python."""
+"""The smallest MLX program: MLX's own calls, on any MPI, under mpirun or with plain python."""
 
 import mlx.core as mx
 

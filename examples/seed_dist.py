@@ -1,4 +1,4 @@
-"""The seed program with mlxdist's own calls on MLX's arrays."""
+"""The smallest program with mlxdist's own calls on MLX arrays."""
 
 import mlx.core as mx
 

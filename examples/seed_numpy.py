@@ -1,4 +1,4 @@
-"""The seed program with NumPy arrays; MLX is not needed."""
+"""The smallest program with NumPy arrays; it does not need MLX."""
 
 import numpy as np
 

@@ -1,10 +1,10 @@
-"""Data parallel training with PyTorch: each rank has the whole model and takes its share of every batch.
+"""Data-parallel training with PyTorch: each rank holds the whole model and processes its share of every batch.
 
-    python examples/torch_data_parallel.py                   alone
+    python examples/torch_data_parallel.py                   one process
     mpirun -np 2 python examples/torch_data_parallel.py      on two ranks
 
-No process group and no wrapper around the model: average_gradients writes the mean of all ranks into each .grad. All
-ranks print the same loss, and that of one rank alone.
+It needs no process group and no wrapper around the model: average_gradients writes the mean over all ranks into each
+.grad. All ranks print the same loss, which does not depend on the number of ranks.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import mlxdist as dist
 
-BATCH = 120  # images of a batch on all ranks together
+BATCH = 120  # images in a batch, over all ranks
 
 world = dist.init()
 rank, size = world.rank(), world.size()
@@ -29,7 +29,7 @@ for _ in range(10):
     for start in range(0, len(order) - BATCH + 1, BATCH):
         mine = order[start + rank : start + BATCH : size]
         optimizer.zero_grad()
-        # not the mean: shares of BATCH may differ by one image
+        # not the mean over the share: shares may differ by one image
         loss = cross_entropy(model(images[mine]), labels[mine], reduction="sum") / (BATCH / size)
         loss.backward()
         dist.average_gradients([p.grad for p in model.parameters()])  # in place

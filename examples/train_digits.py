@@ -1,10 +1,10 @@
-"""Train a classifier of handwritten digits on any number of ranks: with MLX, or with NumPy where MLX is missing.
+"""Train a classifier of handwritten digits on any number of ranks, with MLX, or with NumPy if MLX is not installed.
 
-    python examples/train_digits.py                     alone
+    python examples/train_digits.py                     one process
     mpirun -np 2 python examples/train_digits.py        on two ranks
 
-Every rank holds the whole model, takes its share of every batch, and averages the gradients with the others. So the
-result does not depend on the number of ranks: --save keeps it, --compare fails if this run's is another.
+Every rank holds the whole model and processes its share of every batch, and the ranks average their gradients. So the
+result does not depend on the number of ranks: --save stores it, and --compare fails if this run's differs.
 """
 
 import argparse
@@ -29,14 +29,14 @@ except ImportError:
 
 HIDDEN = 64
 RATE = 0.3
-# Shares of a batch are added in another order, which rounds differently: by about 1e-7 here, since tanh is smooth. With
-# relu one rounding can switch a unit on or off, and the runs part by 1e-4.
+# With more ranks, gradients are summed in another order and rounded differently: here by about 1e-7, since tanh is
+# smooth. With relu a rounding error can switch a unit on or off, and the runs diverge by 1e-4.
 LOSS_TOLERANCE = 1e-5
-ACCURACY_TOLERANCE = 0.003  # one image of 360
+ACCURACY_TOLERANCE = 0.003  # one image in 360
 
 
 class MLXClassifier:
-    """A network of two layers; the averaging is MLX's own code, on the world of mlxdist."""
+    """A network of two layers; MLX's own code averages the gradients, on mlxdist's world."""
 
     def __init__(self) -> None:
         dist.install()  # before the first mx.distributed call
@@ -46,7 +46,7 @@ class MLXClassifier:
         self.loss_and_gradients = nn.value_and_grad(self.net, self.loss)
 
     def loss(self, images: "mx.array", labels: "mx.array") -> "mx.array":
-        """The mean over the share."""
+        """The mean loss over the share."""
         return nn.losses.cross_entropy(self.net(images), labels, reduction="mean")
 
     def train(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -56,12 +56,12 @@ class MLXClassifier:
         mx.eval(self.net.parameters(), self.optimizer.state)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Ten numbers an image; the largest is the guess."""
+        """Ten numbers for each image; the largest is the prediction."""
         return np.array(self.net(mx.array(images)))
 
 
 class NumPyClassifier:
-    """The same network by hand."""
+    """The same network, written by hand."""
 
     shapes = ((64, HIDDEN), (HIDDEN,), (HIDDEN, 10), (10,))
 
@@ -82,7 +82,7 @@ class NumPyClassifier:
             weights -= RATE * gradient
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Ten numbers an image; the largest is the guess."""
+        """Ten numbers for each image; the largest is the prediction."""
         w1, b1, w2, b2 = self.weights
         return np.tanh(images @ w1 + b1) @ w2 + b2
 
@@ -95,7 +95,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def evaluate(
     model: "MLXClassifier | NumPyClassifier", images: np.ndarray, labels: np.ndarray, world: dist.Group
 ) -> tuple[float, float]:
-    """Loss and accuracy over all ``images``: every rank looks at its share, and the ranks add what they found."""
+    """Loss and accuracy over all ``images``: every rank evaluates its share, and the ranks sum up their results."""
     mine = slice(world.rank(), None, world.size())
     probabilities = softmax(model.logits(images[mine]))
     right = probabilities[np.arange(len(probabilities)), labels[mine]]
@@ -111,10 +111,10 @@ def ranks(size: int) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a classifier of handwritten digits on any number of ranks.")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=120, help="images of a batch on all ranks together")
-    parser.add_argument("--numpy", action="store_true", help="NumPy, although MLX is installed")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the result into FILE")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="fail if the result is not that of FILE")
+    parser.add_argument("--batch", type=int, default=120, help="images in a batch, over all ranks")
+    parser.add_argument("--numpy", action="store_true", help="use NumPy even if MLX is installed")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the result to FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="fail if the result differs from the one in FILE")
     return parser.parse_args()
 
 
@@ -123,8 +123,8 @@ def main() -> None:
     world = dist.init()
     rank, size = world.rank(), world.size()
     if options.batch % size:
-        sys.exit(f"--batch {options.batch} cannot be shared by {size} ranks equally" if rank == 0 else 1)
-    # MLX's CPU kernels are compiled into a folder below TMPDIR; two ranks must not write the same file at once.
+        sys.exit(f"--batch {options.batch} is not divisible by {size} ranks" if rank == 0 else 1)
+    # MLX compiles its CPU kernels in a directory below TMPDIR; two ranks must not write the same file at the same time.
     private = tempfile.TemporaryDirectory(prefix="train-digits-")
     os.environ["TMPDIR"] = private.name
 
@@ -151,7 +151,7 @@ def main() -> None:
     if options.compare:
         other = json.loads(options.compare.read_text())
         if size == other["ranks"]:
-            sys.exit(f"{options.compare} is of {ranks(size)} too: compare with another number" if rank == 0 else 1)
+            sys.exit(f"{options.compare} is from {ranks(size)} too: compare different numbers" if rank == 0 else 1)
         difference = abs(loss - other["loss"])
         same = difference < LOSS_TOLERANCE and abs(accuracy - other["accuracy"]) < ACCURACY_TOLERANCE
         if rank == 0:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mlxdist import _core, arrays, dispatch, world
 from mlxdist.arrays import mlx
 
-CALL = "average_gradients"
+OPERATION = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
 # Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
 # from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
@@ -101,8 +101,8 @@ def adopted(x: Any, stream: Any) -> Leaf:
     if mlx.owns(x):
         return Leaf(x, x, None, type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
-    array = framework.as_array(CALL, x)
-    framework.synchronize(CALL, array, stream)
+    array = framework.as_array(OPERATION, x)
+    framework.synchronize(OPERATION, array, stream)
     element_type = type_of(array.dtype)
     stays = framework.owns(x) and _core.divides(element_type) and framework.is_changeable(array)
     return Leaf(x, array, framework, element_type, tuple(array.shape), stays)
@@ -140,7 +140,7 @@ def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, group: _co
     flat = framework.joined([leaf.array for leaf in bucket])
     maker = arrays.of(flat)
     buffer = maker.as_buffer(flat)
-    _core.prepare(CALL, group, None, flat, digest=digest).run(buffer, buffer)
+    _core.prepare(OPERATION, group, None, flat, digest=digest).run(buffer, buffer)
     if buffer.owner is not flat:
         maker.copyto(flat, buffer.owner)
     mean, at, means = maker.quotient(flat, group.size()), 0, []
@@ -219,13 +219,13 @@ def average_gradients(
 
     As ``mlx.nn.average_gradients``.
     """
-    resolved = dispatch.group_of(CALL, group)
+    resolved = dispatch.group_of(OPERATION, group)
     if not isinstance(all_reduce_size, numbers.Real):
-        raise TypeError(f"[{CALL}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
+        raise TypeError(f"[{OPERATION}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
     try:
         leaves, structure = _core.flatten(gradients)
     except TypeError as error:
-        raise TypeError(f"[{CALL}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
+        raise TypeError(f"[{OPERATION}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
         digest = digest_of(structure, outline)

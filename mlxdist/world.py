@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import math
-import operator
 import os
 import stat
 import sys
@@ -23,14 +22,6 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
-
-
-def as_int(call: str, name: str, value: object) -> int:
-    """An argument that must be an integer, of Python or NumPy, and not a bool."""
-    try:
-        return operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"[{call}] {name}={value!r} is not an int: pass an int") from None
 
 
 class GroupLike(Protocol):
@@ -66,7 +57,7 @@ class Group(_core.Group):
 
         Works as MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but also on a group of one.
         """
-        color, key = as_int("split", "color", color), as_int("split", "key", key)
+        color, key = _core.as_int("split", "color", color), _core.as_int("split", "key", key)
         if not 0 <= color < 2**31:
             raise ValueError(f"[split] color={color} is out of range: it must be from 0 to {2**31 - 1}")
         if not -(2**31) <= key < 2**31:

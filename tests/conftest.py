@@ -1,4 +1,4 @@
-"""What every test may ask for: --mpi and --size choose, `ranks` starts programs on ranks."""
+"""Options and fixtures for all tests: --mpi and --size select, `ranks` starts programs on ranks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SIZES = (1, 2, 3, 4)
 
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 PARALLEL = [*PYTEST, "tests/parallel", "--ignore=tests/parallel/frameworks"]
-# Of these the tests of every operation, type and kind of group. The rest takes place in the memory of a host, or before
-# anything is communicated.
+# The tests among these that exercise MPI: every operation, type and kind of group. The others take place in shared
+# memory, or before anything is communicated.
 WHERE_MPI_COUNTS = " or ".join(
     (
         *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_halves"),
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`mpi`: every one here; `launcher`: one of each; `representative`: one of each family; `size`: 1 to 4 ranks."""
+    """`mpi`: all installed; `launcher`: one per launcher; `representative`: one per family; `size`: 1 to 4 ranks."""
     config = metafunc.config
     here = mpis.chosen(config.getoption("--mpi"))
     launchers, families = (mpi for mpi in here if not mpi.named), (mpi for mpi in here if mpi.name in mpis.FAMILIES)
@@ -70,7 +70,7 @@ def two(mpi_of_two: mpis.MPI, pytestconfig: pytest.Config) -> mpis.MPI:
 
 @pytest.fixture
 def one(pytestconfig: pytest.Config) -> mpis.MPI:
-    """The first MPI that is here: for what knows nothing of an MPI."""
+    """The first MPI that is installed: for tests that do not depend on the MPI."""
     here = mpis.chosen(pytestconfig.getoption("--mpi"))
     if not here:
         pytest.skip("no MPI is installed")
@@ -83,9 +83,9 @@ class Finished:
 
     Attributes:
         status: its exit status.
-        output: what it printed on both streams together.
+        output: what it printed, stdout and stderr together.
         elapsed_s: how long it ran.
-        left: the command lines of its processes that were still there GRACE_S after it.
+        left: the command lines of its processes that were still running GRACE_S later.
     """
 
     status: int
@@ -97,15 +97,15 @@ class Finished:
         return text in self.output
 
 
-# What launchers give their ranks; a shell may have others that begin like theirs, as OMPI_ALLOW_RUN_AS_ROOT.
+# Variables that launchers set for their ranks; a shell may have similar ones, such as OMPI_ALLOW_RUN_AS_ROOT.
 RANKS_OWN = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 LAUNCHERS_OWN = ("OMPI_", "PMI", "PMIX", "HYD", "I_MPI", "FI_", "OPAL_", "MLXDIST", "MLX_", "SLURM_")
 
 
-# What an MPI itself forgets in shared memory when its job is aborted: Open MPI 4 and 5, MPICH, Intel MPI.
+# What an MPI itself leaves in shared memory when its job is aborted: Open MPI 4 and 5, MPICH, Intel MPI.
 FORGOTTEN_BY_MPI = re.compile(r"(vader_segment|sm_segment|mpich_shm|ucx_shm_posix|impi_shm|Intel_MPI)[._-].*")
 
-# In the environment of all that `run` starts: hydra puts ranks into sessions and process groups of their own.
+# Marks every process that `run` starts, since hydra puts ranks into their own sessions and process groups.
 RUN = "MLXDIST_TEST_RUN"
 GRACE_S = 2.0
 
@@ -113,7 +113,7 @@ GRACE_S = 2.0
 def run(
     command: list[str], *, timeout_s: float = 120, interrupt_after_s: float | None = None, **environ: str
 ) -> Finished:
-    """Run ``command`` and end all that it started; after ``timeout_s`` every Python prints its stacks."""
+    """Run ``command`` and end everything it started; after ``timeout_s`` every Python process prints its stacks."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS_OWN)}
     clean |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(mpis.ROOT), "OMP_NUM_THREADS": "1"}
     mark = f"{RUN}={uuid.uuid4()}"
@@ -126,7 +126,7 @@ def run(
         text=True,
         env=clean,
         start_new_session=True,
-        # whatever started the tests may ignore it, and so would all below
+        # the process that started the tests may ignore it, and its children would inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
@@ -150,13 +150,13 @@ def run(
     finally:
         signal_all(mark, signal.SIGKILL)
         if process.poll() is None:
-            process.kill()  # where there is no /proc
+            process.kill()  # if there is no /proc
         process.wait()
     return Finished(process.returncode, output, elapsed_s, left)
 
 
 def members(mark: str) -> dict[int, str]:
-    """The living processes with ``mark`` in their environment, and their command lines; none without /proc."""
+    """The running processes with ``mark`` in their environment, and their command lines; none without /proc."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -168,7 +168,7 @@ def members(mark: str) -> dict[int, str]:
 
 
 def signal_all(mark: str, number: int, only: str = "") -> None:
-    """Signal every process with ``mark``, or those whose command line begins with ``only``."""
+    """Signal every process with ``mark``, or only those whose command line begins with ``only``."""
     for pid, line in members(mark).items():
         try:
             if line.startswith(only):
@@ -179,9 +179,9 @@ def signal_all(mark: str, number: int, only: str = "") -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_stays_in_shared_memory() -> Iterator[None]:
-    """Ours is gone whatever happened to the ranks; remove what libmpi forgets there when a job is ended by force.
+    """mlxdist leaves nothing there, whatever happened to the ranks; what libmpi leaves there after an abort is removed.
 
-    Only around ranks, never in one.
+    Runs only outside of ranks.
     """
     if any(name in os.environ for name in RANKS_OWN):
         yield
@@ -194,7 +194,7 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
         with contextlib.suppress(OSError):
             used |= set(maps.read_text().split())
     new = set(folder.glob("*")) - before
-    # Its second word is the pid of its creator; one that lives belongs to another run of the tests.
+    # The second word of the name is its creator's pid; if that is alive, the file belongs to another run of the tests.
     ours = [path for path in new if path.name.startswith("mlxdist.")]
     assert [path for path in ours if not Path("/proc", str(int(path.name.split(".")[1], 16))).exists()] == []
     for path in new:
@@ -203,14 +203,14 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
 
 
 def needs(program: str) -> None:
-    """Skip where something is missing that ``program`` imports."""
+    """Skip the test if something that ``program`` imports is not installed."""
     for module in ("jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
         if re.search(rf"^(import|from) {module}\b", program, re.MULTILINE) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
 
 
 class Ranks:
-    """Starts Python programs, given as text or file, on the ranks of an MPI or (mpi None) alone."""
+    """Starts Python programs, given as text or as a file, on the ranks of an MPI or, if mpi is None, in one process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -224,7 +224,7 @@ class Ranks:
         timeout_s: float = 60,
         **environ: str,
     ) -> Finished:
-        """Run ``program`` on ``size`` ranks and return when all have ended; see ``run``."""
+        """Run ``program`` on ``size`` ranks and wait for all of them; see ``run``."""
         if isinstance(program, str):
             path = self.folder / "program.py"
             path.write_text(program)

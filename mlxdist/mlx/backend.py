@@ -35,10 +35,10 @@ def owns_group(group: object) -> bool:
 @functools.lru_cache(maxsize=64)  # each query makes a group, and MLX's cannot be weakly referenced
 def behind(group: Any) -> _core.Group | None:
     """The mlxdist group behind one of MLX's; None if that one does not run on mlxdist."""
-    return _core.world() if install().size() == group.size() == 1 else _core.behind_mlx(group.split)
+    return _core.world() if attach().size() == group.size() == 1 else _core.behind_mlx(group.split)
 
 
-def install() -> Any:
+def attach() -> Any:
     """Make MLX's "mpi" backend run on mlxdist's world, already started; returns MLX's group for it."""
     global _world
     if _world is not None:
@@ -92,7 +92,7 @@ def finish() -> None:
 
 def group_of(group: _core.Group, kind: str = "reduction", root: int = 0) -> Any:
     """MLX's group of the same ranks, made once; kinds as in mlx_libmpi.h."""
-    world = install()
+    world = attach()
     if (group is _core.world() and (kind, root) == ("reduction", 0)) or world.size() == 1:
         return world
     known = _groups.setdefault(group, {})

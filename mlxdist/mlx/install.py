@@ -56,7 +56,7 @@ def install() -> None:
         >>> world = mx.distributed.init()
     """
     world.init()
-    backend.install()
+    backend.attach()
     import mlx.core as mx
 
     if mx.distributed.sum_scatter is _sum_scatter:

@@ -29,7 +29,7 @@ class Usable(NamedTuple):
 
     found: search.Candidate
     opened: _core.Library
-    library: launchers.Library
+    library: launchers.LibraryInfo
 
 
 def this_process() -> search.Context:
@@ -103,7 +103,7 @@ def usable(context: search.Context, tried: list[tuple[str, str]], max_count: int
         except errors.LoadError as error:
             tried.append((place, str(error)))
             continue
-        library = launchers.Library(opened.path, opened.family, opened.version)
+        library = launchers.LibraryInfo(opened.path, opened.family, opened.version)
         reason = launchers.refusal(context.launcher, library, context.environ)
         if reason is None:
             yield Usable(found, opened, library)
@@ -122,7 +122,7 @@ def is_any_installed() -> bool:
 
 
 @contextlib.contextmanager
-def environment(library: launchers.Library) -> Iterator[None]:
+def environment(library: launchers.LibraryInfo) -> Iterator[None]:
     """The variables that the library needs during MPI_Init; child processes of this one do not inherit them."""
     needed = search.environment(library.path, library.family, os.environ)
     os.environ.update(needed)

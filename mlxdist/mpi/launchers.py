@@ -55,7 +55,7 @@ _VERSION_STRING = re.compile(r"(?:MPI VERSION\s*:\s*)?(.*?)(?:\s+version)?[\s:]+
 
 
 @dataclass(frozen=True)
-class Library:
+class LibraryInfo:
     """What is known of a libmpi: path, ABI family (openmpi, mpich or standard), result of MPI_Get_library_version."""
 
     path: str
@@ -216,7 +216,7 @@ _OWN_LAUNCHER = {
 }
 
 
-def own_launcher(library: Library) -> str | None:
+def own_launcher(library: LibraryInfo) -> str | None:
     """The mpirun that was installed with ``library``; None if there is none next to it."""
     names = _OWN_LAUNCHER.get(library.vendor, ("mpiexec", "mpirun"))
     # Debian's library is in /usr/lib/<triplet>/openmpi/lib, the prefix is /usr.
@@ -225,11 +225,11 @@ def own_launcher(library: Library) -> str | None:
     return next((str(path) for path in paths if path.is_file()), None)
 
 
-def _start_with_own(library: Library) -> str:
+def _start_with_own(library: LibraryInfo) -> str:
     return f"start the ranks with {own_launcher(library) or 'the mpiexec installed with that library'}"
 
 
-def _start_with_srun(library: Library) -> str:
+def _start_with_srun(library: LibraryInfo) -> str:
     return f"start the ranks with srun --mpi={'pmix' if library.is_open_mpi else 'pmi2'}"
 
 
@@ -239,19 +239,19 @@ def _use_launchers_own(launcher: Launcher, environ: Mapping[str, str]) -> str:
     return f"set {config.LIBMPI.name}={prefix}" if prefix else f"pip install {package} and use its libmpi"
 
 
-def _aborts_on_pmix(lib: Library) -> bool:
+def _aborts_on_pmix(lib: LibraryInfo) -> bool:
     return lib.vendor == "MPICH" and lib.version >= (4, 3)
 
 
-def _is_open_mpi_4(lib: Library) -> bool:
+def _is_open_mpi_4(lib: LibraryInfo) -> bool:
     return lib.is_open_mpi and lib.version < (5,)
 
 
-def _is_other_major(lib: Library, environ: Mapping[str, str]) -> bool:
+def _is_other_major(lib: LibraryInfo, environ: Mapping[str, str]) -> bool:
     return _numbers(environ.get("OMPI_VERSION", ""))[:1] not in ((), lib.version[:1])
 
 
-def _lies_below_opal_prefix(lib: Library, environ: Mapping[str, str]) -> bool:
+def _lies_below_opal_prefix(lib: LibraryInfo, environ: Mapping[str, str]) -> bool:
     prefix = os.path.realpath(environ.get("OPAL_PREFIX") or "/")
     # A bare name was found by dlopen, in a place that is not known.
     return not os.path.isabs(lib.path) or Path(os.path.realpath(lib.path)).is_relative_to(prefix)
@@ -260,7 +260,7 @@ def _lies_below_opal_prefix(lib: Library, environ: Mapping[str, str]) -> bool:
 @dataclass(frozen=True)
 class _Rule:
     kinds: tuple[str, ...]  # of launchers; "" is no launcher, () any or none
-    applies: Callable[[Library, bool, Mapping[str, str]], bool]  # library, several ranks?, environ
+    applies: Callable[[LibraryInfo, bool, Mapping[str, str]], bool]  # library, several ranks?, environ
     text: str
 
 
@@ -295,7 +295,7 @@ RULES = (
 )
 
 
-def refusal(launcher: Launcher | None, library: Library, environ: Mapping[str, str]) -> str | None:
+def refusal(launcher: Launcher | None, library: LibraryInfo, environ: Mapping[str, str]) -> str | None:
     """Why ``library`` must not be initialized under ``launcher``, and what to do; None if it may be."""
     kind, several = (launcher.kind, launcher.size > 1) if launcher else ("", False)
     matching = (rule for rule in RULES if kind in (rule.kinds or (kind,)) and rule.applies(library, several, environ))
@@ -311,7 +311,7 @@ def refusal(launcher: Launcher | None, library: Library, environ: Mapping[str, s
     return reason or None
 
 
-def wrong_world(launcher: Launcher, library: Library, size: int) -> str | None:
+def wrong_world(launcher: Launcher, library: LibraryInfo, size: int) -> str | None:
     """After MPI_Init: why a world of ``size`` is not the launcher's, and what to do; None if it is."""
     if size == launcher.size:
         return None

@@ -1,9 +1,9 @@
-"""A program whose ranks die one after the other in a call, and whose survivors say what they see of it.
+"""A program whose ranks die in a call, one after the other, and whose survivors report what they observe.
 
-dying.py OPERATION STAGE WAY FOLDER [uncaught]: with n ranks the last of the first k dies, for k = n ... 2; on a group
-of those k, so that the death before does not matter. Every survivor writes a line `k rank | first | second | seconds`:
-what the call and another after it came to, and how long after the death the first of them raised. uncaught: errors end
-the program.
+dying.py OPERATION STAGE WAY FOLDER [uncaught]: with n ranks, the last of the first k dies, for k = n ... 2, in a group
+of those k, so that earlier deaths do not matter. Every survivor writes a line `k rank | first | second | seconds`: the
+outcome of the call and of another one after it, and how long after the death the first of them raised. uncaught: errors
+end the program.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 
 import mlxdist as dist
 
-DELAY_S = 0.2  # until the victim dies: the others wait by then
-LATE_S = 0.5  # how long the last to come is awaited
+DELAY_S = 0.2  # before the victim dies, so that the others are waiting
+LATE_S = 0.5  # how long to wait for the last rank
 
 
 def small(group: dist.Group) -> np.ndarray:
@@ -44,7 +44,7 @@ def each(group: dist.Group) -> np.ndarray:
 
 Operation = Callable[[dist.Group], bool]
 
-# name: the call, and whether its result is right
+# name: the call, and whether its result is correct
 COLLECTIVES: dict[str, Operation] = {
     "all_sum": lambda group: bool((dist.all_sum(small(group), group=group) == total(group)).all()),
     "all_sum, large": lambda group: bool((dist.all_sum(large(group), group=group) == total(group)).all()),
@@ -69,7 +69,7 @@ def received(group: dist.Group, like: np.ndarray, peer: int) -> bool:
     return bool((dist.recv_like(like, peer, group=group) == peer + 1).all())
 
 
-# name: what the survivors do with the victim, and what it does with each of them
+# name: what the survivors call, with the victim as peer, and what it calls for each of them
 MESSAGES = {
     "send": (sent, received, small),
     "send, large": (sent, received, large),
@@ -84,7 +84,7 @@ def finalize(group: dist.Group) -> bool:
 
 
 def operation_on(name: str, group: dist.Group, victim: int) -> bool:
-    """The call as the survivors and the victim make it; whether its result is right."""
+    """The call as the survivors and the victim make it; returns whether its result is correct."""
     if name == "finalize":
         return finalize(group)
     if name in COLLECTIVES:
@@ -92,11 +92,11 @@ def operation_on(name: str, group: dist.Group, victim: int) -> bool:
     survivors_do, victim_does, array = MESSAGES[name]
     if group.rank() != victim:
         return survivors_do(group, array(group), victim)
-    # Rank 0 is the last, since it comes late.
+    # Rank 0 comes last, since it is late.
     return all(victim_does(group, array(group), peer) for peer in (*range(1, victim), 0))
 
 
-# What the handler raises in the main thread, out of whatever it waits in.
+# Raised by the handler in the main thread, wherever it is waiting.
 END: dict[str, BaseException] = {
     "exception": KeyError("broken"),
     "sys.exit(1)": SystemExit(1),
@@ -118,14 +118,14 @@ WAYS: dict[str, Callable[[], object]] = {
 
 
 def die(way: str, place: Path) -> None:
-    """Leave pid and time of death in ``place``, and die."""
+    """Write pid and time of death to ``place``, and die."""
     place.with_suffix(".new").write_text(f"{os.getpid()} {time.monotonic()}")
     place.with_suffix(".new").rename(place)
     WAYS[way]()
 
 
 def attempt(call: Callable[[], bool]) -> tuple[str, str]:
-    """The class of the error or what came of the call, and the first line of its text."""
+    """The class of the error and the first line of its text, or the result of the call."""
     try:
         if call():
             return "right", ""
@@ -160,7 +160,7 @@ def live_and_die(name: str, stage: str, way: str, group: dist.Group, place: Path
     while not place.exists():
         time.sleep(0.01)
     died = float(place.read_text().split()[1])
-    # Whoever ends now would be one more that others miss.
+    # A rank that ended now would be missed by the others too.
     place.with_suffix(f".{group.rank()}").touch()
     while len(list(place.parent.glob(f"{place.name}.[0-9]"))) < group.size() - 1 and time.monotonic() < raised + 3:
         time.sleep(0.01)
@@ -173,7 +173,7 @@ def main(name: str, stage: str, way: str, folder: str, *_: str) -> None:
         raise END[way]
 
     signal.signal(signal.SIGUSR2, raised)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # of hydra, to the survivors
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # hydra sends it to the survivors
     world = dist.init()
     sizes = range(world.size(), 2 if stage == "amid" else 1, -1)
     groups = {k: world.split(int(world.rank() >= k)) for k in sizes}
@@ -181,7 +181,7 @@ def main(name: str, stage: str, way: str, folder: str, *_: str) -> None:
         if world.rank() < k:
             live_and_die(name, stage, way, groups[k], Path(folder, str(k)))
     if way == "SIGSTOP" and world.rank() == 0:
-        time.sleep(1)  # MPICH's hydra (5.0.2) loses what others have just said when it sees the death
+        time.sleep(1)  # MPICH's hydra (5.0.2) loses what others have just printed when it notices the death
         for place in Path(folder).glob("[0-9]"):
             os.kill(int(place.read_text().split()[0]), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Rank 0 waits for rank 1, which sends it a SIGINT instead of what it waits for; rank 0 says what came of it, and when.
+"""Rank 0 waits for rank 1, which sends it a SIGINT instead; rank 0 prints the outcome, and when it came.
 
 interrupted.py WHAT FOLDER, on two ranks.
 """
@@ -22,7 +22,7 @@ import mlxdist as dist
 DELAY_S = 0.2
 SMALL, LARGE = np.ones(2, "f4"), np.ones(500_000, "f4")
 
-# name: what rank 0 waits in
+# name: the call in which rank 0 waits
 WAITS: dict[str, Callable[[dist.Group], object]] = {
     "all_sum": lambda group: dist.all_sum(SMALL, group=group),
     "all_sum, large": lambda group: dist.all_sum(LARGE, group=group),
@@ -42,7 +42,7 @@ def say(*words: object) -> None:
 
 
 def outcome(call: Callable[[], object], place: Path) -> str:
-    """What it raised, its text, and how long after the signal."""
+    """What the call raised, the text, and how long after the signal."""
     try:
         call()
         name = "returned | "
@@ -53,7 +53,7 @@ def outcome(call: Callable[[], object], place: Path) -> str:
 
 
 class Pair:
-    """The two ranks; ``interrupted`` is called by both."""
+    """The two ranks; both call ``interrupted``."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.count = Path(folder), 0
@@ -67,9 +67,9 @@ class Pair:
         group: dist.Group | None = None,
         goes_on: Callable[[], object] | None = None,
     ) -> None:
-        """Rank 0 is in ``call`` when rank 1 signals it; ``group``: on which both were before.
+        """Rank 0 is in ``call`` when rank 1 signals it; both have used ``group`` before.
 
-        goes_on: what rank 1 does then, else it waits until rank 0 is through.
+        goes_on: what rank 1 does next; by default it waits until rank 0 is done.
         """
         self.count += 1
         place = self.folder / str(self.count)
@@ -90,13 +90,13 @@ class Pair:
 
 
 def every_wait(pair: Pair) -> None:
-    """And what rank 1 hears of it afterwards."""
+    """And what rank 1 learns of it afterwards."""
     for name, wait in WAITS.items():
         group = pair.world.split(0)
         pair.interrupted(name, lambda wait=wait, group=group: wait(group), group)
         dist.barrier()
         if group.rank() == 1 and name != "recv" and os.environ.get("MLXDIST_SHARED_MEMORY") == "0":
-            continue  # as from another host, it does not see that rank 0 has given up
+            continue  # like a rank on another host, it does not see that rank 0 has given up
         try:
             dist.barrier(group=group)
             say(name, f"rank {group.rank()} goes on")
@@ -106,7 +106,7 @@ def every_wait(pair: Pair) -> None:
 
 
 def handlers(pair: Pair) -> None:
-    """Handlers of the program's own, set before and after init() alike."""
+    """The program's own handlers, set before and after init()."""
     seen = []
 
     def remember(number: int, frame: FrameType | None) -> None:
@@ -130,7 +130,7 @@ def handlers(pair: Pair) -> None:
 
 
 def worker(pair: Pair) -> None:
-    """The main thread waits for the thread that waits."""
+    """The main thread waits for a thread that waits."""
     group = pair.world.split(0)
     place = pair.folder / "1"
     thread = threading.Thread(target=lambda: say("worker", outcome(lambda: dist.barrier(group=group), place)))
@@ -158,7 +158,7 @@ def mlx(pair: Pair) -> None:
     def evaluate() -> None:
         try:
             mx.eval(dist.all_sum(mx.ones(4), group=group))
-        finally:  # where Python looks, the RuntimeError is what KeyboardInterrupt came out of
+        finally:  # when Python handles the signal, the RuntimeError is the context of the KeyboardInterrupt
             looks = time.monotonic() + 1
             while time.monotonic() < looks:
                 pass
@@ -167,7 +167,7 @@ def mlx(pair: Pair) -> None:
 
 
 def address() -> bytes:
-    """Of the process's handler of SIGINT."""
+    """The process's handler of SIGINT."""
     action = ctypes.create_string_buffer(512)
     assert ctypes.CDLL(None).sigaction(int(signal.SIGINT), None, action) == 0
     return action.raw[:8]

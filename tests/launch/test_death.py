@@ -1,7 +1,7 @@
-"""Ranks that die in every way, before, in and after every call: the others raise the right error, and soon.
+"""Ranks that die in every way, before, during and after every call: the others raise the right error, and soon.
 
-By default each launcher sees a part of the cells, so that together they see every operation at every stage and every
-way; --full: all of them.
+By default each launcher runs a part of the cells, so that together they cover every operation at every stage and every
+way of dying; --full: all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from launch import dying
 STAGES = ("before", "amid", "after")
 OPERATIONS = (*dying.COLLECTIVES, *dying.MESSAGES, "finalize")
 ORDERLY = tuple(dying.END)
-# What keeps the launcher from ending a job as soon as a rank has died.
+# What keeps the launcher from ending the job as soon as a rank dies.
 KEEPING = {
     "openmpi-5": ["--with-ft", "ulfm"],
     "mpich-5": ["-disable-auto-cleanup"],
@@ -34,7 +34,7 @@ LIMIT_S = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Who dies when and how."""
+    """Who dies, when and how."""
 
     mpi: mpis.MPI
     operation: str
@@ -46,25 +46,25 @@ class Cell:
 
     @property
     def goes_into_mpi(self) -> bool:
-        """Whether those that have arrived call MPI, which waits for a stopped rank for ever."""
+        """Whether the ranks that have arrived call MPI, which waits forever for a stopped rank."""
         return "large" in self.operation or self.operation in ("split", "finalize")
 
     def classes(self) -> set[str]:
         """What a survivor may raise."""
         if self.way == "SIGSTOP":
-            return {"TimeoutError", "PeerError"}  # the latter where another has given up before
+            return {"TimeoutError", "PeerError"}  # the latter if another rank has given up before
         if self.way in ORDERLY:
             return {"MismatchError", "PeerError"} if self.stage == "amid" else {"MismatchError"}
         return {"PeerError"}
 
     def outcomes(self) -> tuple[set[str], set[str]]:
-        """What the call and the one after it may come to."""
+        """The permitted outcomes of the call and of the one after it."""
         right, error = {"right"}, self.classes()
         if self.operation == "finalize":
             fine = self.stage == "after" or (self.stage == "before" and self.way in ORDERLY)
             return (right if fine else error), right
         is_kept = self.operation == "send" or (self.operation == "send, large" and self.mpi.name.startswith("intel"))
-        if is_kept:  # MPI keeps what is small until it is asked for, Intel's also this
+        if is_kept:  # MPI buffers small messages until they are received, and Intel MPI this one too
             return (right if self.stage == "after" else right | error), right | error
         if self.stage == "before":
             return error, error
@@ -75,9 +75,9 @@ class Cell:
 
 
 def cells(names: tuple[str, ...], every: int, config: pytest.Config) -> Iterator[Cell]:
-    """Each or every so manieth operation on the MPIs that are here.
+    """All cells, or every n-th, on the installed MPIs.
 
-    Without those that have been stopped when all have arrived: they are waited for in MPI itself.
+    Without ranks that are stopped after all have arrived: the others wait for those in MPI itself.
     """
     full = config.getoption("--full")
     for n, mpi in enumerate(mpi for mpi in mpis.chosen(config.getoption("--mpi")) if mpi.name in names):
@@ -103,7 +103,7 @@ LINE = re.compile(r"^(\d) (\d) \| (\w+) \| (\w+) \| (-?[\d.]+) \| (.*)$", re.MUL
 
 
 def check_lines(cell: Cell, output: str) -> list[tuple[str, ...]]:
-    """What each survivor said is right; returns it."""
+    """Check the report of each survivor, and return it."""
     first_may, second_may = cell.outcomes()
     lines = LINE.findall(output)
     for size, rank, first, second, seconds, why in lines:
@@ -113,7 +113,7 @@ def check_lines(cell: Cell, output: str) -> list[tuple[str, ...]]:
         timeout_s = SOON_S + (LIMIT_S if cell.way == "SIGSTOP" else 0) + (dying.LATE_S if cell.stage == "amid" else 0)
         assert float(seconds) < timeout_s, said
         if {first, second} & {"MismatchError"}:
-            assert "has ended or let go of this group" in why, said
+            assert "has ended or freed this group" in why, said
         elif {first, second} & {"PeerError"}:
             assert re.search("has died|has given up|MPI_ERR_PROC_FAILED", why), said
     return lines
@@ -121,7 +121,7 @@ def check_lines(cell: Cell, output: str) -> list[tuple[str, ...]]:
 
 @pytest.mark.timeout(TIMEOUT_S * 2)
 def test_the_survivors_are_told(kept: Cell, tmp_path: Path) -> None:
-    """Where the launcher lets them live; MPICH's and Intel's end them soon all the same."""
+    """On launchers that let the others live; those of MPICH and Intel end them soon all the same."""
     mpi = kept.mpi
     launcher, *command = mpi.command(4, sys.executable, dying.__file__, kept.operation, kept.stage, kept.way, tmp_path)
     environ = mpi.environment() | {"MLXDIST_ABORT": "0", "MLXDIST_QUIET": "1"}
@@ -130,7 +130,7 @@ def test_the_survivors_are_told(kept: Cell, tmp_path: Path) -> None:
     finished = run([launcher, *KEEPING[mpi.name], *command], timeout_s=TIMEOUT_S, **environ)
     lines = check_lines(kept, finished.output)
     assert finished.left == ()
-    # hydra and Intel's end the others soon after a death, Open MPI's mpirun after a status that is not 0
+    # hydra and Intel's launcher end the others soon after a death, Open MPI's mpirun after a nonzero status
     if kept.way in ORDERLY or kept.way == "SIGSTOP" or (mpi.is_openmpi and kept.way != "os._exit(3)"):
         sizes = (4,) if kept.operation == "finalize" else (4, 3) if kept.stage == "amid" else (4, 3, 2)
         assert sorted(line[:2] for line in lines) == sorted((str(k), str(r)) for k in sizes for r in range(k - 1))
@@ -142,7 +142,7 @@ def test_the_survivors_are_told(kept: Cell, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(TIMEOUT_S * 2)
 def test_the_job_ends(plain: Cell, tmp_path: Path) -> None:
-    """Nothing is caught and the launcher is as it is: no hang, nothing wrong, and a status that says so."""
+    """Nothing is caught and the launcher has no options: no hang, no wrong result, and a nonzero status."""
     mpi = plain.mpi
     size = 2 + len(plain.operation) % 3 if plain.stage != "amid" else 4
     environ = mpi.environment() | ({"MLXDIST_TIMEOUT_S": str(LIMIT_S)} if plain.way == "SIGSTOP" else {})

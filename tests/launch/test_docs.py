@@ -1,4 +1,4 @@
-"""The programs of README.md and of docs/, alone and on two ranks."""
+"""The programs in README.md and docs/, in one process and on two ranks."""
 
 from __future__ import annotations
 

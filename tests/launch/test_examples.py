@@ -1,4 +1,4 @@
-"""The seeds and the training of digits, alone and on two ranks."""
+"""The seed programs and train_digits.py, in one process and on two ranks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_one_and_two_ranks_learn_the_same(two: mpis.MPI, ranks: Ranks, tmp_path:
 def test_the_comparison_fails_when_it_must(
     two: mpis.MPI, ranks: Ranks, tmp_path: Path, arrays: tuple[str, ...], fault: str
 ) -> None:
-    """A demo that could not fail would show nothing."""
+    """A demo that cannot fail proves nothing."""
     if two != mpis.TWO[0]:
         pytest.skip("one will do: the fault is not the MPI's")
     text = TRAIN.read_text()
@@ -80,7 +80,7 @@ def test_the_comparison_fails_when_it_must(
 
 
 def test_a_run_is_not_compared_with_one_of_as_many_ranks(ranks: Ranks, tmp_path: Path) -> None:
-    """Two ranks that each ran alone would agree with one."""
+    """Two ranks that each ran alone would agree with one process."""
     needs(TRAIN.read_text())
     alone = tmp_path / "alone.json"
     check(ranks(None, 1, TRAIN, *SHORT, "--numpy", "--save", str(alone)))

@@ -1,4 +1,4 @@
-"""tests/parallel/frameworks on two MPIs at 2 ranks: importing PyTorch and JAX takes seconds."""
+"""tests/parallel/frameworks on two MPIs with 2 ranks only: importing PyTorch and JAX takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C ends every wait soon, and what a program's own handler of SIGINT does is what happens."""
+"""Ctrl-C ends every wait soon, and a program's own handler of SIGINT decides what happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import Ranks
 from launch import interrupted
 
 SOON_S = 0.2
-LOADED_S = 1.0  # where others use the processors too
+LOADED_S = 1.0  # on a busy machine
 
 Said = dict[str, list[list[str]]]
 Job = Callable[..., Said]
@@ -21,7 +21,7 @@ Job = Callable[..., Said]
 @pytest.fixture
 def job(representative: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
     def job(what: str, **environ: str) -> Said:
-        """What the ranks said, by its first word; nothing of them is left."""
+        """What the ranks printed, by first word; nothing is left of them."""
         (tmp_path / "times").mkdir()
         program = Path(interrupted.__file__)
         finished = ranks(representative, 2, program, what, str(tmp_path / "times"), timeout_s=30, **environ)
@@ -37,7 +37,7 @@ def job(representative: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
 
 
 def came_out(said: Said, name: str, outcome: str, text: str = "") -> float:
-    """How long after the signal rank 0 came out of its wait, with what."""
+    """How long after the signal rank 0 left its wait, and how."""
     found = [words for words in said.get(name, []) if len(words) == 3 and words[0] == outcome]
     assert len(found) == 1, said
     assert text in found[0][1]
@@ -50,14 +50,14 @@ def test_every_wait(job: Job, node: str) -> None:
     said = job("every_wait", MLXDIST_SHARED_MEMORY=node)
     seconds = sorted(came_out(said, name, "KeyboardInterrupt") for name in interrupted.WAITS)
     assert seconds[len(seconds) // 2] < SOON_S
-    # A message that has not come leaves the group as it was; all else does not.
+    # A message that has not arrived leaves the group intact; everything else breaks it.
     for name in set(interrupted.WAITS) - {"recv"}:
         words = [words[1] for words in said[name] if words[0] == "rank 0 Error"]
         assert len(words) == 1, said
         assert "this group cannot be used any more, since before: interrupted in " in words[0]
     assert ["rank 0 goes on"] in said["recv"]
     assert ["rank 1 goes on"] in said["recv"]
-    # The other rank does not wait for one that has given up; a barrier at which both have arrived is one.
+    # The other rank does not wait for one that has given up; a barrier that both have reached succeeds.
     for name in set(interrupted.WAITS) - {"recv", "barrier"} if node == "1" else ():
         error = "PeerError" if name == "send, large" else "MismatchError"
         assert any(words[0] == f"rank 1 {error}" for words in said[name]), said
@@ -65,7 +65,7 @@ def test_every_wait(job: Job, node: str) -> None:
 
 def test_handlers_of_the_program(job: Job) -> None:
     said = job("handlers")
-    # The wait went on until rank 1 came, and gave the right sum.
+    # The wait went on until rank 1 arrived, and the sum was correct.
     assert came_out(said, "not raising", "returned") >= interrupted.DELAY_S
     assert said["seen"] == [["1"]]
     assert came_out(said, "raising", "LookupError", "of the handler") < LOADED_S
@@ -84,7 +84,7 @@ def test_finalize(job: Job) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
 def test_mlx(job: Job) -> None:
-    """RuntimeError out of mx.eval, and KeyboardInterrupt when Python looks."""
+    """RuntimeError from mx.eval, and KeyboardInterrupt when Python handles the signal."""
     came_out(job("mlx"), "mlx", "KeyboardInterrupt", "[all_sum] interrupted in all_sum float32 (4,)")
 
 
@@ -95,7 +95,7 @@ def test_the_handler_is_restored(job: Job) -> None:
 
 
 def test_started_in_a_thread(job: Job) -> None:
-    """No handler can be set there; the main thread is interrupted all the same."""
+    """No handler can be set in a thread; the main thread is interrupted all the same."""
     said = job("thread")
     assert said["untouched"] == [["True"]] * 2
     came_out(said, "main", "KeyboardInterrupt")

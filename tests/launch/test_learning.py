@@ -1,4 +1,4 @@
-"""The examples that compute together: two ranks come to the same, and to what one comes to alone."""
+"""The training examples: two ranks reach the same result, which is that of one process."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pytest
 from conftest import Finished, Ranks, needs, run
 
 EXAMPLES = mpis.ROOT / "examples"
-OTHERS = ("seed", "train_digits", "lora_tiny_model")  # how their names begin; see test_examples.py and test_lora.py
+OTHERS = ("seed", "train_digits", "lora_tiny_model")  # prefixes of names; see test_examples.py and test_lora.py
 PROGRAMS = [path for path in sorted(EXAMPLES.glob("*.py")) if not path.stem.startswith(OTHERS)]
-BOTH = ("numpy_sgd", "mlx_compiled", "mlx_fully_shard")  # a framework's own arrays, and every operation of MLX's
+BOTH = ("numpy_sgd", "mlx_compiled", "mlx_fully_shard")  # NumPy arrays, and every operation of MLX
 RUNS = [
     pytest.param(path, mpi, id=f"{path.stem}-{mpi.name}")
     for path in PROGRAMS
     for mpi in mpis.TWO[: 2 if path.stem in BOTH else 1]
 ]
-# Anywhere in a line: with PYTHONUNBUFFERED=1 the end of a line is written by itself, and hydra may put another between.
+# Anywhere in a line: with PYTHONUNBUFFERED=1 the newline is written separately, and hydra may insert other output.
 OUTCOME = re.compile(r"rank (\d+) of (\d+): (?:loss|difference) ([\d.e+-]+)(?:, (\d+) parameters held)?")
-TOLERANCE = 1e-6  # numbers are added in another order: up to 2e-7 was seen
+TOLERANCE = 1e-6  # numbers are summed in another order: differences of up to 2e-7 were seen
 
 
 def outcome(finished: Finished, size: int) -> tuple[float, int]:
-    """What all ranks print: the loss, or how far they are from it, and how many parameters each has."""
+    """What all ranks print: the loss or the difference, and how many parameters each holds."""
     assert finished.status == 0, finished.output
     found = OUTCOME.findall(finished.output)
     assert sorted(found) == [(str(rank), str(size), *found[0][2:]) for rank in range(size)], finished.output

@@ -1,4 +1,4 @@
-"""mlx-lm's own command, unchanged, on a model made on the spot: two ranks learn what one does."""
+"""mlx-lm's own command, unchanged, on a generated model: two ranks learn the same as one."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ MAKER = mpis.ROOT / "examples" / "lora_tiny_model.py"
 TRAIN = re.search(r'lora="(mlx_lm lora .*)"', MAKER.read_text())
 COLOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ROW = re.compile(r"^ +(\d+) +(val )?(\d\.\d+)", re.MULTILINE)
-TOLERANCE = 1e-6  # of weights up to 0.2: 2e-8 was seen
+TOLERANCE = 1e-6  # for weights up to 0.2; 2e-8 was seen
 
 
 def losses(finished: Finished) -> list[tuple[str, ...]]:
-    """Iteration, "val " or "", and loss: what rank 0 reports."""
+    """What rank 0 reports: iteration, "val " or "", and loss."""
     assert finished.status == 0, finished.output
     return ROW.findall(COLOR.sub("", finished.output.replace("\r", "\n")))
 
 
 def command(folder: Path, adapters: str) -> list[str]:
-    """What the example says, on a model in ``folder``."""
+    """The command from the example, on a model in ``folder``."""
     assert TRAIN is not None
     return [*TRAIN[1].replace(" tiny", f" {folder}").split(), "--adapter-path", str(folder / adapters)]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, ...]]]:
-    """The folder of a model that one process has trained, without mlxdist, and the losses it reported."""
+    """A directory with a model that one process has trained without mlxdist, and the losses it reported."""
     needs(MAKER.read_text())
     folder = tmp_path_factory.mktemp("lora")
     made = run([sys.executable, str(MAKER), str(folder)])
     assert made.status == 0, made.output
     learnt = losses(run([sys.executable, "-m", *command(folder, "alone")], timeout_s=240, TMPDIR=str(folder)))
-    for rank in range(2):  # where mlxdist has them look for what MLX has compiled
+    for rank in range(2):  # the directories in which mlxdist has MLX keep its compiled kernels
         shutil.copytree(folder / "mlx", folder / f"mlx-{os.getuid()}-{rank}" / "mlx")
     return folder, learnt
 

@@ -1,4 +1,4 @@
-"""tests/parallel/test_mismatch.py as if each rank were alone on its host; --full: 100 times each, at every size."""
+"""tests/parallel/test_mismatch.py without shared memory, as between hosts; --full: 100 times each, at every size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When MLX is imported, and what it still communicates at the program's end."""
+"""When MLX is imported, and its pending communication at the end of the program."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_install_without_mlx(ranks: Ranks) -> None:
     assert finished.status == 1
 
 
-# Most of the sums wait in MLX's stream when the program ends; no rank may end MPI before the others have theirs.
+# Most sums are still queued in MLX's stream when the program ends; no rank may finalize MPI before the others are done.
 UNFINISHED = """
 import sys, time
 import mlx.core as mx
@@ -59,7 +59,7 @@ def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, representative:
     assert "finalized" not in finished
 
 
-# A fork has none of MLX's threads, so its exit must not wait for them.
+# A forked process has none of MLX's threads, so its exit must not wait for them.
 FORKED = """
 import os, sys
 import mlx.core as mx

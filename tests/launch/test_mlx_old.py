@@ -1,4 +1,4 @@
-"""Older minor releases of MLX pass the tests of MLX, and those that cannot work are refused."""
+"""Older minor releases of MLX pass the MLX tests, and those that cannot work are rejected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from conftest import PYTEST, Ranks, run
 
 TESTS = sorted((mpis.ROOT / "tests" / "parallel").glob("test_mlx*.py"))
-# All on each only with --full, which `make test-mlx` gives
+# All combinations only with --full, as in `make test-mlx`
 USUAL = list(zip(mpis.OLDER_MLX, mpis.FAMILIES, strict=True))
 
 
@@ -28,7 +28,7 @@ def test_parallel_tests(pytestconfig: pytest.Config, representative: mpis.MPI, v
     assert "ends the process on an error of its libmpi" in finished, "a release that should skip this was tested"
 
 
-# A module that says of itself to be MLX, and that opens nothing.
+# A module that claims to be MLX and opens nothing.
 PRETENDED = """
 import sys
 from types import ModuleType, SimpleNamespace

@@ -1,4 +1,4 @@
-"""MLX runs on mlxdist in whatever order things are imported and started, or install() says what was too late."""
+"""MLX runs on mlxdist in any order of imports and calls, or install() says what came too late."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ assert dist.all_sum(1) == dist.init().size()
 
 @pytest.mark.parametrize("call", ["is_available", "init"])
 def test_too_late(launcher: mpis.MPI, ranks: Ranks, call: str) -> None:
-    """MLX has opened Open MPI by itself, or found nothing."""
+    """MLX has opened Open MPI itself, or found nothing."""
     library = str(launcher.library_path) if launcher.is_openmpi else "/nonexistent/libmpi.so"
     check(ranks(launcher, 2, BEGIN + TOO_LATE + END, call, timeout_s=20, MLX_MPI_LIBNAME=library), 2)
 
@@ -169,7 +169,7 @@ def test_errors_inside_mlx(launcher: mpis.MPI, ranks: Ranks) -> None:
 
 @needs_old_mlx
 def test_errors_inside_old_mlx(launcher: mpis.MPI, ranks: Ranks) -> None:
-    """MLX before 0.32.2 ends the process at an exception of a stream; what it was about has been said before."""
+    """MLX before 0.32.2 ends the process on an exception in a stream, after printing its message."""
     finished = ranks(launcher, 2, BEGIN + FAILS_LATE + END, timeout_s=20, **OLD)
     assert f"mlxdist: {TEXT}" in finished
     assert finished.status != 0

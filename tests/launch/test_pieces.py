@@ -1,4 +1,4 @@
-"""What goes through MPI itself, as between hosts: in tiny pieces, and in those that one call carries at most."""
+"""Communication through MPI, as between hosts: in tiny pieces, and in the largest that one call can carry."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
 
 
 def test_every_operation_and_type(mpi: mpis.MPI) -> None:
-    """With pieces of a few thousand elements: their longest messages fit."""
+    """With pieces of a few thousand elements, so that the longest messages of these tests fit."""
     environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": "2", **THROUGH_MPI}
     finished = run(mpi.command(2, *PARALLEL, "-k", WHERE_MPI_COUNTS), timeout_s=120, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output

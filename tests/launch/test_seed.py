@@ -1,4 +1,4 @@
-"""The seed programs find the launcher's MPI by themselves, and run alone without any."""
+"""The seed programs find the launcher's MPI by themselves, and run alone if there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOWHERE = {"PATH": "/nonexistent", "LD_LIBRARY_PATH": "", "CONDA_PREFIX": ""}
 
 
 def check(finished: Finished, seed: str, size: int) -> None:
-    """Each rank printed its number and its ten sums; what two ranks print may be mixed, but each array is whole."""
+    """Each rank printed its number and its ten sums; output of ranks may be interleaved, but not within an array."""
     assert finished.status == 0, finished.output
     one = "[" + " ".join([f"{size}."] * 10) + "]"
     if seed != "seed_numpy.py":
@@ -52,7 +52,7 @@ print("right", group.size())
 
 
 def test_the_library_is_the_launchers_own(mpi: mpis.MPI, ranks: Ranks, tmp_path: Path) -> None:
-    """Whatever stands on PATH; here, where there is one, another MPI's mpirun and mpiexec."""
+    """Whatever is on PATH: here, if installed, another MPI's mpirun and mpiexec."""
     others = (other for other in mpis.chosen("") if other.requirement != mpi.requirement)
     for other in (*others, mpi)[:1]:
         for name in ("mpirun", "mpiexec"):

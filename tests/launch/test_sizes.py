@@ -1,4 +1,4 @@
-"""tests/parallel on every MPI and at every number of ranks, and alone; its frameworks/ on fewer, see there."""
+"""tests/parallel on every MPI at every number of ranks, and in one process; for frameworks/ see test_frameworks.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mpis
 import pytest
 from conftest import PARALLEL, PYTEST, WHERE_MPI_COUNTS, run
 
-# MPICH 4.0.2 never yields: where it has more ranks than cores, tests that make many groups take half a minute.
+# MPICH 4.0.2 never yields: with more ranks than cores, tests that create many groups take half a minute.
 SLOW = {"debian-mpich": " and not (test_split or test_mlx_groups)"}
 TIMEOUT_S = 240
 
@@ -29,7 +29,7 @@ def test_on_ranks(mpi: mpis.MPI, size: int, kernels: str, pytestconfig: pytest.C
 
 
 def test_eight_ranks(two: mpis.MPI) -> None:
-    """What depends on how many share the memory."""
+    """The tests that depend on how many ranks share the memory."""
     if two != mpis.TWO[0]:
         pytest.skip("one will do: nothing of it goes through MPI")
     files = (f"tests/parallel/test_{name}.py" for name in ("thresholds", "shared", "messages"))

@@ -1,4 +1,4 @@
-"""Who waits longer than the limit is told for whom; who waits for 10 s says so."""
+"""A rank that waits longer than the timeout learns for whom; one that waits for 10 s says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import mpis
 import pytest
 from conftest import Ranks, run
 
-# Rank 0 calls, the others do not come. name: the call, and what the error says of it with and without shared memory
+# Rank 0 calls, the others do not. name: the call, and what the error says of it with and without shared memory
 CALLS = {
     "all_sum": ("dist.all_sum(np.ones((4, 2), 'f4'), group=group)", "all_sum float32 (4, 2), call 2 of rank 0"),
     "large": ("dist.all_max(np.ones(99_000), group=group)", "all_max float64 (99000,), call 2 of rank 0"),
@@ -97,10 +97,10 @@ def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many
         elif name == "recv":
             assert text.endswith("rank 1 has not sent")
         elif node == "0":
-            assert text.endswith(f"on this group of {many}: ranks elsewhere have not come")
+            assert text.endswith(f"on this group of {many}: ranks elsewhere have not reached this call")
         else:
             has = "has" if many == 2 else "have"
-            assert re.search(f"on this group: ranks? {', '.join(others)} {has} not come$", text), text
+            assert re.search(f"on this group: ranks? {', '.join(others)} {has} not reached this call$", text), text
     for rank in range(many):
         assert f"rank {rank} end {many}" in finished.output
     assert "goes on" not in finished
@@ -216,8 +216,6 @@ def test_who_is_awaited_is_said_once(tmp_path: Path, request: pytest.FixtureRequ
         said, silence = pool.map(output, ("0", "1"))
     lines = re.findall("^mlxdist: waiting.*$", said, re.MULTILINE)
     assert len(lines) == 1, said
-    pattern = (
-        r"waiting for 10 s in all_sum float64 \(3,\), call 1 of rank 0 on this group: rank 2 \(pid \d+\) has not come"
-    )
-    assert re.search(pattern, lines[0])
+    call = r"all_sum float64 \(3,\), call 1 of rank 0 on this group"
+    assert re.search(rf"waiting for 10 s in {call}: rank 2 \(pid \d+\) has not reached this call", lines[0])
     assert "waiting" not in silence

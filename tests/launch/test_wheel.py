@@ -1,4 +1,4 @@
-"""What is given away: an sdist, a wheel, and what a new user without a compiler does with it."""
+"""The release artifacts: an sdist, a wheel, and what a new user without a compiler does with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ["", pytest.param("1", marks=pytest.mark.skipif(sys.version_info < (3, 1
 
 
 def done(*command: str | Path, **environ: str) -> Finished:
-    """Run what must succeed; with the environment's own packages only, and the byte code of a user's pip."""
+    """Run a command that must succeed, as a user would: with the environment's own packages only, writing byte code."""
     finished = run([*map(str, command)], **({"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""} | environ))
     assert finished.status == 0, finished.output
     return finished
@@ -26,7 +26,7 @@ def done(*command: str | Path, **environ: str) -> Finished:
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda abi3: "abi3" if abi3 else "full")
 def archives(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Sdist, and the wheel that is built from it."""
+    """The sdist, and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, mpis.ROOT]
     finished = done(*build, MLXDIST_BUILD_ABI3=request.param)
@@ -38,7 +38,7 @@ def archives(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def user(archives: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The variables of an environment that was empty before the wheel and an MPI; no compiler is on its PATH."""
+    """The variables of an environment that contains only the wheel and an MPI; no compiler is on its PATH."""
     folder = tmp_path_factory.mktemp("user")
     done(sys.executable, "-m", "venv", folder)
     bin_ = folder / "bin"
@@ -47,7 +47,7 @@ def user(archives: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def files_of(*folders: str) -> set[str]:
-    """The sources that lie here, by their paths."""
+    """The paths of the sources in this checkout."""
     found = (path for folder in folders for path in (mpis.ROOT / folder).rglob("*") if path.suffix in SOURCES)
     return {str(path.relative_to(mpis.ROOT)) for path in found} - {"mlxdist/_core.c"}
 

@@ -1,10 +1,10 @@
-"""Tests in this folder are true at any number of ranks, and run on all of them at once:
+"""Tests in this folder hold at any number of ranks, and all ranks run them together:
 
     python tests/mpis.py run openmpi-5 4 python -m pytest tests/parallel
 
 The first failure on any rank is printed with its rank and ends the job, since the other ranks would wait for it.
-MLXDIST_TEST_SIZE and MLXDIST_TEST_LIBMPI, where set, say what the world and its library must be, MLXDIST_TEST_KERNELS
-where MLX finds what it has compiled for an earlier run.
+If set, MLXDIST_TEST_SIZE and MLXDIST_TEST_LIBMPI say what the size of the world and its library must be, and
+MLXDIST_TEST_KERNELS is a directory with kernels that MLX compiled in an earlier run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import mlxdist as dist
 from mlxdist import _core
 
 group = dist.init()
-# MLX compiles into a folder below TMPDIR; ranks that do so at once can read half a file (MLX 0.32.4).
+# MLX compiles in a directory below TMPDIR; ranks that do so at the same time can read half-written files (MLX 0.32.4).
 private = tempfile.TemporaryDirectory(prefix="mlxdist-test-")
 kernels = os.path.join(os.environ.get("MLXDIST_TEST_KERNELS", private.name), f"rank-{group.rank()}")
 os.makedirs(kernels, exist_ok=True)

@@ -1,7 +1,7 @@
-"""One operation on a group, as all ranks have drawn it, and whether its result is right.
+"""One operation on a group, as drawn by all ranks, and whether its result is correct.
 
-Integers are exact. Sums of floats have the bits of an addition in the order of the ranks where they fit into the slots
-of shared memory; elsewhere they are right within rounding, and the same on every rank.
+Integers are exact. Sums of floats that fit into the slots of shared memory have the same bits as a sum in rank order;
+others are correct within rounding, and the same on every rank.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PICKS: dict[str, Any] = {"all_max": np.maximum, "all_min": np.minimum}
 
 @dataclass(frozen=True)
 class Part:
-    """A group, and who is in it: ranks of the world, in its order."""
+    """A group and its members: ranks of the world, in the order of the group."""
 
     group: dist.Group
     members: tuple[int, ...]
 
 
 def numbers(name: str) -> np.ndarray:
-    """What all arrays are cut from; no zeros, whose signs would make a difference."""
+    """All arrays are slices of these; there are no zeros, since their signs would matter."""
     random = np.random.default_rng(NAMES.index(name))
     count = LONGEST // dtype_of(name).itemsize + OFFSETS
     if name == "bool":
@@ -55,7 +55,7 @@ def numbers(name: str) -> np.ndarray:
 
 @dataclass
 class Rank:
-    """This rank in the world, and what it draws from."""
+    """This rank of the world, and the numbers that it draws from."""
 
     world: dist.Group
     seed: int
@@ -69,7 +69,7 @@ class Rank:
 
 
 def check_sum(rank: Rank, part: Part, got: np.ndarray, inputs: Sequence[np.ndarray], nbytes: int) -> None:
-    """nbytes: of a rank's whole input."""
+    """``nbytes`` is the size of a rank's whole input."""
     name = got.dtype.name
     total = inputs[0].astype(np.float32 if name in HALVES else got.dtype)
     for x in inputs[1:]:
@@ -159,7 +159,7 @@ def barrier(rank: Rank, part: Part, draw: Draw) -> int:
 
 
 def messages(rank: Rank, part: Part, draw: Draw) -> int:
-    """Around the ring."""
+    """Send to the next rank, receive from the previous one."""
     group = part.group
     if group.size() == 1:
         return 0

@@ -1,6 +1,6 @@
-"""A stand-in for CuPy, since tests have no GPU: its device memory is the host's, and NumPy may not see it by itself.
+"""A stand-in for CuPy, since the tests have no GPU: its device memory is host memory that NumPy cannot see directly.
 
-Work on a stream is done when the stream is synchronized: until then a copy holds zeros.
+Work on a stream is done when the stream is synchronized; until then a copy holds zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Stream:
-    """Runs what was put on it when it is synchronized."""
+    """Runs its queued work when it is synchronized."""
 
     def __init__(self) -> None:
         self.pending: list[Callable[[], None]] = []
@@ -25,7 +25,7 @@ class Stream:
 
 
 class Array:
-    """What mlxdist uses of cupy.ndarray."""
+    """The part of cupy.ndarray that mlxdist uses."""
 
     device = contextlib.nullcontext()
 
@@ -100,7 +100,7 @@ def asarray(x: Any) -> Array:
 
 
 def module() -> types.ModuleType:
-    """To be put into sys.modules as cupy."""
+    """To be entered in sys.modules as cupy."""
     cupy: Any = types.ModuleType("cupy")
     cupy.ndarray = Array
     cupy.asarray = asarray

@@ -1,4 +1,4 @@
-"""Every kind of object that the same elements may come in."""
+"""Every kind of object that can hold the same elements."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def number(x: np.ndarray) -> Any:
     return NUMBERS[x.dtype.name](x) if x.ndim == 0 and x.dtype.name in NUMBERS else None
 
 
-# Each gives an object of the elements of an array, None where it cannot hold them.
+# Each returns an object with the elements of an array, or None if it cannot hold them.
 PROVIDERS: dict[str, Callable[[np.ndarray], Any]] = {
     "contiguous": lambda x: x.copy(),
     "strided": strided,
@@ -83,7 +83,7 @@ PROVIDERS: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 def elements(provided: Any) -> np.ndarray:
-    """What is in an object, where it lies."""
+    """The contents of an object, without a copy."""
     return np.asarray(memoryview(provided) if isinstance(provided, (bytes, bytearray, array.array)) else provided)
 
 

@@ -1,6 +1,6 @@
-"""What the operations must give, by other means than theirs: Python's integers, float64 and one rounding.
+"""The expected results of the operations, computed differently: with Python's integers, float64 and one rounding.
 
-The values of every rank can be computed on every rank, so each knows the whole answer by itself.
+Every rank can compute the values of all ranks, so each knows the complete answer without communication.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0)
 
 
 def long(count: int) -> int:
-    """``count``, or so much less that only a few pieces are made of it where MAX_COUNT is small."""
+    """``count``, or less if MAX_COUNT is small, so that the array is not split into many pieces."""
     return min(count, 6 * MAX_COUNT + 3)
 
 
 def thinned(cases: Iterable[Case], name: str, size: int, at_two: int, beyond: int) -> Iterator[Case]:
-    """Every case alone, every ``at_two``-th on two ranks, every ``beyond``-th on more, other ones for each dtype.
+    """Every case in one process, every ``at_two``-th on two ranks, every ``beyond``-th on more, others for each dtype.
 
-    More ranks than processors take long for each call. Strides that share no factor with the numbers of shapes,
-    providers and so on still meet every pair of them.
+    With more ranks than processors each call takes long. Strides without a common factor with the numbers of shapes,
+    providers and so on still cover every pair of them.
     """
     every = {1: 1, 2: at_two}.get(size, beyond)
     return itertools.islice(cases, NAMES.index(name) % every, None, every)
@@ -55,7 +55,7 @@ def seeded(*seed: int) -> np.random.Generator:
 
 @functools.cache
 def values(name: str, shape: tuple[int, ...], rank: int) -> np.ndarray:
-    """The array of ``rank``: integers of every size; floats with all specials whose sums are exact in every type."""
+    """The array of ``rank``: integers of every size; floats, special values too, whose sums are exact in every type."""
     random = seeded(NAMES.index(name), math.prod(shape), rank)
     dtype = dtype_of(name)
     made = np.empty(shape, dtype)
@@ -72,7 +72,7 @@ def values(name: str, shape: tuple[int, ...], rank: int) -> np.ndarray:
 
 
 def real_values(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Quarters, few enough that ranks often tie, and every fifth a special one."""
+    """Quarters, few enough that ranks often tie; every fifth number is a special value."""
     ordinary = random.integers(-9, 10, shape) / 4
     return np.where(random.random(shape) < 0.2, random.choice(SPECIAL, shape), ordinary)
 
@@ -99,7 +99,7 @@ def reduced(call: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum in the dtype, divided and rounded once more; of integers and bool the float32 quotient."""
+    """The sum in the dtype, divided and rounded once more; for integers and bool the float32 quotient."""
     total, n = reduced("all_sum", arrays), len(arrays)
     if n == 1:
         return total
@@ -109,7 +109,7 @@ def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def quotient(x: np.ndarray, n: int) -> np.ndarray:
-    """Both parts of complex numbers; by way of float64, which has more than twice the digits of what is narrower."""
+    """Both parts of complex numbers, by way of float64, which has more than twice the digits of the narrower types."""
     if x.dtype.name in COMPLEX:
         made = np.empty_like(x)
         made.real, made.imag = np.float64(x.real) / n, np.float64(x.imag) / n
@@ -136,7 +136,7 @@ def largest(column: Sequence[float]) -> float:
 
 
 def largest_complex(column: Sequence[complex]) -> complex:
-    """By real, then imaginary part; of equals, which differ in the signs of zeros, the largest of each part."""
+    """By real, then imaginary part; if equal, so that only signs of zeros differ, the larger of each part."""
     if any(math.isnan(x.real) or math.isnan(x.imag) for x in column):
         return complex(math.nan, math.nan)
     best = max((x.real, x.imag) for x in column)
@@ -145,7 +145,7 @@ def largest_complex(column: Sequence[complex]) -> complex:
 
 
 def rounded(x: np.ndarray, name: str) -> np.ndarray:
-    """float64 rounded to nearest even, as float64 still: once, and by nothing that float16 or bfloat16 has written."""
+    """float64 rounded to nearest even, still as float64: once, and without any library for float16 or bfloat16."""
     precision, least, most = {"float16": (11, -24, 16), "bfloat16": (8, -133, 128)}[name]
     with np.errstate(all="ignore"):
         scale = np.ldexp(1.0, np.maximum(np.frexp(x)[1] - precision, least))
@@ -154,15 +154,15 @@ def rounded(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def parts(x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The numbers of ``x`` in a type that compares well."""
+    """The numbers of ``x`` in a type that can be compared."""
     if x.dtype.name in COMPLEX:
         return x.real, x.imag
-    with np.errstate(invalid="ignore"):  # NumPy says so of a signalling NaN
+    with np.errstate(invalid="ignore"):  # NumPy warns about a signalling NaN
         return (x.astype(np.float64) if x.dtype.name in HALVES else x,)
 
 
 def assert_numbers(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Equal numbers, with the signs of zeros; NaN where NaN is expected."""
+    """Numbers are equal, including the signs of zeros; NaN where NaN is expected."""
     for got, wanted in zip(parts(actual), parts(expected), strict=True):
         np.testing.assert_array_equal(got, wanted)
         if got.dtype.kind == "f":
@@ -180,7 +180,7 @@ def assert_same(actual: object, expected: np.ndarray) -> None:
 
 
 def assert_new(result: np.ndarray, *others: np.ndarray) -> None:
-    """Memory of its own that begins on a cache line."""
+    """An array whose memory begins on a cache line."""
     assert result.ctypes.data % 64 == 0
     assert result.flags.c_contiguous
     assert result.flags.writeable

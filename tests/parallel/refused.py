@@ -1,6 +1,6 @@
-"""Wrong calls: an error that begins with the operation and says what to do, before anything is sent.
+"""Wrong calls: each raises an error that begins with the operation and says what to do, before anything is sent.
 
-One rank alone makes each, so one that communicated would leave it waiting, or spoil the sum that follows.
+Only one rank makes each call, so if it communicated, it would hang or corrupt the sum that follows.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ MESSAGES: dict[str, Callable[..., Any]] = {
     "send": functools.partial(dist.send, dst=OTHER),
     "recv_like": functools.partial(dist.recv_like, src=OTHER),
 }
-# In a group of one, messages are refused for that reason first.
+# In a group of one, messages are rejected for that reason first.
 POSSIBLE = COLLECTIVES | (MESSAGES if SIZE > 1 else {})
 
 Case = tuple[str, str, type[Exception], Callable[[], object]]
 
 
 def case(call: str, text: str, error: type[Exception], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Case:
-    """``run`` with these arguments, and the error that it has to raise."""
+    """``run`` with these arguments, and the error that it must raise."""
     return call, text, error, functools.partial(run, *args, **kwargs)
 
 
 def assert_refused(cases: Iterable[Case]) -> None:
-    """Each raises its error on one rank, while the others are at the sum after it."""
+    """Each raises its error on one rank while the others are already in the sum after it."""
     for number, (call, text, error, run) in enumerate(cases):
         if number % SIZE == RANK:
             with pytest.raises(error, match=rf"^\[{call}\] .*{text}") as caught:

@@ -1,4 +1,4 @@
-"""Messages around the ring of ranks."""
+"""Messages around a ring of ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Got = TypeVar("Got")
 
 
 def around(group: dist.Group, send: Callable[[int], object], receive: Callable[[int], Got]) -> Got:
-    """Send to the next rank and receive from the one before; rank 0 begins, so that nobody waits in a circle."""
+    """Send to the next rank and receive from the previous one; rank 0 begins, so that there is no deadlock."""
     following, before = (group.rank() + 1) % group.size(), (group.rank() - 1) % group.size()
     if group.rank() == 0:
         send(following)

@@ -68,7 +68,7 @@ def test_peers() -> None:
 
 
 def test_roots_in_a_group_of_one() -> None:
-    """A broadcast there has a root too."""
+    """A broadcast has a root there too."""
     alone = WORLD.split(RANK)
     assert_refused(
         [

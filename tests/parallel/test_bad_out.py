@@ -1,4 +1,4 @@
-"""out= that cannot take the result."""
+"""Values of out= that cannot hold the result."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_overlaps() -> None:
 
 
 def test_in_place_where_the_shape_changes() -> None:
-    """x's own beginning as out would be overwritten while it is read."""
+    """If out were the beginning of x, it would be overwritten while it is read."""
     needs_peers(WORLD)
     x, held = np.zeros(2 * SIZE), np.zeros(6 * SIZE)
     text = "out overlaps x in part: pass"

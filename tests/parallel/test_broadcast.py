@@ -42,7 +42,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
 
 
 def test_large_and_exact(world: dist.Group) -> None:
-    """Nothing is looked at: every bit arrives."""
+    """The values are not interpreted: every bit arrives."""
     for root in range(world.size()):
         each = [seeded(rank, 6).integers(0, 256, 2 * long(150_001), np.uint8) for rank in range(world.size())]
         result = dist.broadcast(each[world.rank()].view(np.float16), root)

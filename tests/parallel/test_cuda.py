@@ -1,4 +1,4 @@
-"""Arrays in GPU memory, acted by fake_cupy: their pointers go to a libmpi that can have them, else they are copied."""
+"""Arrays in GPU memory, simulated by fake_cupy: a libmpi that supports it gets their pointers, else they are copied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPES = ((), (0,), (2 * SIZE, 3))
 
 
 class Foreign:
-    """An array of a library that is not known, as Numba's."""
+    """An array of an unknown library, such as Numba."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self.memory = memory
@@ -75,7 +75,7 @@ def test_every_operation(world: dist.Group, aware: bool, name: str) -> None:
 
 
 def check(run: Callable[..., Any], x: Any, expected: np.ndarray, each: list[np.ndarray]) -> None:
-    """A new result, out= and out=x; x stays as it was except in the last."""
+    """A new result, out= and out=x; x is unchanged except in the last."""
     out = fake_cupy.Array(np.empty_like(expected, order="C"))
     assert run(x, out=out) is out
     fake_cupy.current.synchronize()
@@ -94,7 +94,7 @@ def check(run: Callable[..., Any], x: Any, expected: np.ndarray, each: list[np.n
 
 @pytest.mark.parametrize("all_reduce_size", [0, 30, 32 * 1024**2])
 def test_average_gradients(world: dist.Group, aware: bool, all_reduce_size: int) -> None:
-    """Joined and divided on the device: in place but for integers, also in Fortran order."""
+    """Joined and divided on the device, in place except for integers, even in Fortran order."""
     tree = {
         (name, shape, kind): made(values(name, shape, world.rank()))
         for name in ("float32", "float16", "float64", "int32", "bool")
@@ -121,7 +121,7 @@ def test_messages(world: dist.Group, aware: bool) -> None:
 
 
 def test_what_the_core_gets(aware: bool) -> None:
-    """The array's own memory, or the host's; what makes the array is done by then."""
+    """The array's own memory, or host memory; the work that produces the array is done by then."""
     x = fake_cupy.Array(np.arange(6.0))
     buffer = cupy.as_buffer(x)
     assert (buffer.count, buffer.shape, buffer.on_device) == (6, (6,), aware)
@@ -155,7 +155,7 @@ def test_copying_is_said_once(aware: bool, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_the_library_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the variable is not set, and for CUDA alone."""
+    """If the variable is not set, and only for CUDA."""
     asked: list[bool] = []
     monkeypatch.delenv(config.CUDA_AWARE.name, raising=False)
     monkeypatch.setattr(_core, "cuda_aware", lambda: asked.append(True) or True)
@@ -166,7 +166,7 @@ def test_the_library_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_libraries_say() -> None:
-    """None of those that are tested was built with CUDA; a group of one has no library."""
+    """None of the tested libraries was built with CUDA; a group of one has no library."""
     assert not _core.cuda_aware()
 
 

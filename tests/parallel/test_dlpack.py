@@ -1,4 +1,4 @@
-"""Whatever exports DLPack in host memory: read without a copy, the result is NumPy's."""
+"""Anything that exports DLPack from host memory is read without a copy; the result is a NumPy array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU, CUDA = 1, 2
 
 
 class Exporter:
-    """An array that nobody knows and that is no buffer."""
+    """An array of an unknown class, without the buffer protocol."""
 
     def __init__(self, x: np.ndarray, device: int = CPU) -> None:
         self.x = x
@@ -31,7 +31,7 @@ class Exporter:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "bfloat16"])
 def test_reductions(world: dist.Group, name: str) -> None:
-    """NumPy's DLPack knows no bfloat16."""
+    """NumPy does not support bfloat16 in DLPack."""
     each = [values(name, (3, 2), rank) for rank in range(world.size())]
     for call, run in CALLS.items():
         assert_same(run(Exporter(each[world.rank()].copy())), reduced(call, each))

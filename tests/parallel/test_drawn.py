@@ -1,7 +1,7 @@
-"""Operations as Hypothesis draws them: layouts, dtypes, shapes around the size of a slot, and groups.
+"""Operations drawn by Hypothesis: layouts, dtypes, shapes around the size of a slot, and groups.
 
-All ranks draw the same examples. The first that fails is printed with its rank and ends the job: Hypothesis would try
-it again, and the other ranks would not take part.
+All ranks draw the same examples. The first failure is printed with its rank and ends the job: Hypothesis would repeat
+the example, and the other ranks would not take part.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def test_the_table_of_types_is_whole() -> None:
 
 
 class Failed(BaseException):
-    """What Hypothesis lets through at once."""
+    """An exception that Hypothesis does not catch."""
 
 
 def drawn(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
-    """Run a test with examples of these."""
+    """Run a test with examples drawn from these."""
 
     def decorate(test: Callable[..., None]) -> Any:
         @functools.wraps(test)
@@ -68,7 +68,7 @@ def drawn(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]
 
 @st.composite
 def shapes(draw: st.DrawFn, name: str) -> tuple[int, ...]:
-    """Small ones of every rank; some with just about as many bytes as fit into a slot; empty ones."""
+    """Small shapes of every number of dimensions; some with about as many bytes as fit into a slot; empty ones."""
     if draw(st.integers(0, 3)):
         return tuple(draw(st.lists(st.integers(0, 5), max_size=4)))
     fits = SLOT // dtype_of(name).itemsize
@@ -88,7 +88,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-# The groups in which the examples are tried, made once; each with its members in its order.
+# The groups in which the examples run, created once, each with its members in order.
 _groups: list[tuple[dist.Group, list[int]]] = []
 
 
@@ -106,7 +106,7 @@ def groups(world: dist.Group) -> list[tuple[dist.Group, list[int]]]:
 
 
 class Example:
-    """A case in a group: what everybody gives, and where the result goes."""
+    """A case in a group: the input of every rank, and where the result goes."""
 
     def __init__(self, world: dist.Group, case: dict[str, Any], shape: tuple[int, ...] | None = None) -> None:
         self.group, members = groups(world)[case["number"] % GROUPS]
@@ -128,7 +128,7 @@ class Example:
 
 
 def rows(case: dict[str, Any], world: dist.Group) -> tuple[int, ...]:
-    """A shape whose first axis divides by the size of the case's group."""
+    """A shape whose first axis is divisible by the size of the group."""
     size = groups(world)[case["number"] % GROUPS][0].size()
     shape = case["shape"] or (1,)
     return (shape[0] // size * size if shape[0] >= 8 else shape[0] * size, *shape[1:])
@@ -166,7 +166,7 @@ def test_broadcast(world: dist.Group, case: dict[str, Any]) -> None:
 
 @drawn(case=cases())
 def test_messages(world: dist.Group, case: dict[str, Any]) -> None:
-    """Around the ring, with recv and recv_like."""
+    """Around a ring, with recv and recv_like."""
     example = Example(world, case)
     if example.size == 1:
         return

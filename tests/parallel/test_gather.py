@@ -1,4 +1,4 @@
-"""all_gather: every type, shape and way of getting the result."""
+"""all_gather: every type, shape and way to get the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
             if size > 1:
                 assert_same(result, expected)
                 assert_new(result, elements(x))
-            else:  # as it came, a number too
+            else:  # unchanged, even a number
                 assert_same(np.asarray(result), values(name, shape, 0))
                 assert result is x or not isinstance(x, np.ndarray)
         else:
@@ -50,7 +50,7 @@ def test_large(world: dist.Group) -> None:
 
 
 def test_keeps_every_bit(world: dist.Group) -> None:
-    """Nothing is looked at: signalling NaN and a bool of 2 arrive as they are."""
+    """The values are not interpreted: a signalling NaN and a bool of 2 arrive as they are."""
     x = np.array([0x7D01, 0xFC01], np.uint16)
     assert dist.all_gather(x.view(np.float16)).tobytes() == x.tobytes() * world.size()
     assert dist.all_gather(np.array([2], np.uint8).view(np.bool_)).tobytes() == bytes([2]) * world.size()

@@ -1,4 +1,4 @@
-"""average_gradients of NumPy's arrays and of what becomes one: against the mean of all ranks in float64."""
+"""average_gradients of NumPy arrays and of what becomes one, compared with the mean over all ranks in float64."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_dtype_and_shape_in_one_tree(world: dist.Group, all_reduce_size: i
 @each_size
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "complex64", "int32"])
 def test_floats_alone(world: dist.Group, name: str, all_reduce_size: int) -> None:
-    """All in C order and writable: the compiled way, except for int32."""
+    """All in C order and writable: the compiled path, except for int32."""
     tree = [values(name, shape, world.rank()).copy() for shape in SHAPES]
     for shape, result in zip(SHAPES, dist.average_gradients(tree, None, all_reduce_size), strict=True):
         assert_same(result, expected_of(name, shape))
@@ -50,7 +50,7 @@ def test_floats_alone(world: dist.Group, name: str, all_reduce_size: int) -> Non
 @each_size
 @pytest.mark.parametrize("name", ["float64", "float16", "bool", "uint8", "int64", "complex128"])
 def test_every_provider(world: dist.Group, name: str, all_reduce_size: int) -> None:
-    """What can be written to holds the mean; what cannot stays as it was."""
+    """Writable arrays hold the mean; others are unchanged."""
     provided = {}
     for provider, made in PROVIDERS.items():
         for shape in SHAPES:
@@ -95,7 +95,7 @@ def test_keys_may_come_in_any_order(world: dist.Group) -> None:
 
 
 def test_one_array_in_several_places(world: dist.Group) -> None:
-    """Also where the second reduction finds the mean there already, and where two overlap."""
+    """Even if the second reduction already finds the mean there, and if two arrays overlap."""
     for all_reduce_size in SIZES.values():
         x = np.arange(6.0) + world.rank()
         averaged = dist.average_gradients({"a": x, "b": [x, x[1:4]]}, all_reduce_size=all_reduce_size)
@@ -139,7 +139,7 @@ def test_groups(world: dist.Group) -> None:
 
 
 X, Y = np.ones(3), np.ones(5)
-# what rank 0 gives, what the others give
+# what rank 0 passes, what the others pass
 DIFFERENT: dict[str, tuple[Any, Any]] = {
     "key": ({"a": X}, {"b": X}),
     "order": ([X, Y], [Y, X]),
@@ -157,7 +157,7 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("all_reduce_size", [0, 32 * 1024**2], ids=["each", "default"])
 @pytest.mark.parametrize("difference", DIFFERENT)
 def test_trees_that_differ(world: dist.Group, difference: str, all_reduce_size: int) -> None:
-    """Not even where the buckets are alike are sums made of what does not belong together."""
+    """Even if the buckets match, arrays that do not belong together are not summed."""
     needs_peers(world)
     group = world.split(0)
     tree = DIFFERENT[difference][min(world.rank(), 1)]
@@ -175,7 +175,7 @@ def test_other_calls_differ(world: dist.Group) -> None:
 
 
 def test_how_an_array_comes_makes_no_difference(world: dist.Group) -> None:
-    """The compiled way on one rank, the general one on the others."""
+    """The compiled path on one rank, the general one on the others."""
     x = values("float32", (4, 3), world.rank()).copy(order="C" if world.rank() == 0 else "F")
     assert_same(np.array(dist.average_gradients([x])[0], order="C"), expected_of("float32", (4, 3)))
 

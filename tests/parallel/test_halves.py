@@ -1,4 +1,4 @@
-"""float16 and bfloat16: every bit pattern, and that sums are rounded as they should be."""
+"""float16 and bfloat16: every bit pattern, and the rounding of sums."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from parallel.reference import CALLS, HALVES, MAX_COUNT, assert_numbers, dtype_o
 import mlxdist as dist
 
 EVERY_PATTERN = 2**16
-# What every number meets: zeros, one, the smallest and some subnormals, a tie maker, the largest, infinity, NaN.
+# The partners of every number: zeros, one, the smallest and some other subnormals, one that makes ties, the largest,
+# infinity, NaN.
 OTHERS = {
     "float16": (0x0000, 0x8000, 0x3C00, 0x0001, 0x83FF, 0x1001, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xBC01),
     "bfloat16": (0x0000, 0x8000, 0x3F80, 0x0001, 0x807F, 0x3B81, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7FC0, 0xBF81),
@@ -18,7 +19,7 @@ MINUS_ZERO = 0x8000
 
 
 def contribution(name: str, rank: int) -> np.ndarray:
-    """Rank 0 has every number, rank 1 the others, further ranks -0, which changes no sum."""
+    """Rank 0 has every number, rank 1 the partners, further ranks -0, which changes no sum."""
     others = np.array(OTHERS[name], np.uint16)
     if rank == 0:
         bits = np.tile(np.arange(EVERY_PATTERN, dtype=np.uint16), len(others))
@@ -56,7 +57,7 @@ def test_every_number_with_others(world: dist.Group, name: str, call: str) -> No
 
 @pytest.mark.parametrize("name", HALVES)
 def test_random_sums_are_close(world: dist.Group, name: str) -> None:
-    """Beyond two ranks a library may round between the steps: half a unit in the last place a step, and no more."""
+    """With more than two ranks a library may round after each step, by at most half a unit in the last place."""
     size, count = world.size(), long(5001)
     each = [seeded(77, rank).standard_normal(count).astype(dtype_of(name)) for rank in range(size)]
     stacked = np.stack([x.astype(np.float64) for x in each])
@@ -64,5 +65,5 @@ def test_random_sums_are_close(world: dist.Group, name: str) -> None:
     unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[name]
     allowed = (size - 1) * unit * np.abs(stacked).sum(axis=0)
     np.testing.assert_array_less(np.abs(got - stacked.sum(axis=0)), allowed + 1e-9)
-    # and on the whole they are no more wrong one way than the other, as cutting off would be
+    # and on average errors go either way, unlike those of truncation
     assert np.abs(np.mean((got - stacked.sum(axis=0)) * np.sign(got))) < unit * 0.3

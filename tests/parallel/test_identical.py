@@ -1,4 +1,4 @@
-"""Every rank gets the same bits, also where the order of additions shows."""
+"""Every rank gets the same bits, even if the order of additions matters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_results_are_bit_identical(world: dist.Group, count: int) -> None:
     random = seeded(count, world.rank())
     results = []
     for name in (*REALS, *COMPLEX):
-        # of many magnitudes, so that sums in another order differ
+        # of many magnitudes, so that the order of a sum matters
         x = random.standard_normal((2, count)) * 10.0 ** random.integers(-3, 4, (2, count))
         values = (x[0] + 1j * x[1] if name in COMPLEX else x[0]).astype(dtype_of(name))
         results += [CALLS[call](values).view(np.uint8) for call in (CALLS if count < 100 else ("all_sum",))]

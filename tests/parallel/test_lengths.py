@@ -1,4 +1,4 @@
-"""A message of another length than expected: an error on the receiver's side, and nothing is written anywhere."""
+"""A message of unexpected length: an error on the receiver, and nothing is written anywhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_another_length(world: dist.Group, sent: int, expected: int) -> None:
 
     around(world, functools.partial(dist.send, message), refused)
     assert held.count(CANARY) == len(held)
-    # a right one works straight after
+    # a correct one works right after it
     right = np.full(expected, world.rank(), np.uint8)
     around(world, functools.partial(dist.send, right), lambda src: dist.recv_like(out, src, out=out))
     assert held.count(CANARY, 0, MARGIN) == MARGIN
@@ -54,7 +54,7 @@ def test_another_length(world: dist.Group, sent: int, expected: int) -> None:
 
 
 def test_another_dtype_of_another_length(world: dist.Group) -> None:
-    """The lengths are in bytes; the group is as good as before for collectives too."""
+    """Lengths are compared in bytes; the group also stays usable for collectives."""
     needs_peers(world)
     x = np.ones(4, np.float32)
 
@@ -69,7 +69,7 @@ def test_another_dtype_of_another_length(world: dist.Group) -> None:
 
 
 def test_only_the_wrong_one_is_thrown_away(world: dist.Group) -> None:
-    """Of several on the way, those before and after it arrive."""
+    """Of several messages under way, those before and after it arrive."""
     needs_peers(world)
     if world.rank() == 0:
         for length in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""send, recv and recv_like: every type, shape and way of getting the result."""
+"""send, recv and recv_like: every type, shape and way to get the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
             continue
         expected = np.array(elements(PROVIDERS[provider](values(name, shape, (rank - 1) % size))), order="C")
         before = elements(x).tobytes()
-        # what is received into in place has to be another than what is sent
+        # a message must not be received into the array that is being sent
         like = PROVIDERS[provider](values(name, shape, rank)) if way == "in place" else x
         received = around(world, functools.partial(sent_as_it_is, x), functools.partial(received_by, way, like))
         assert_same(received, expected)
@@ -84,7 +84,7 @@ def test_recv_takes_shapes_and_dtypes_of_every_form(
 
 
 def test_every_pair(world: dist.Group) -> None:
-    """Each rank to each other, numbers of NumPy as peers too."""
+    """Each rank to every other; peers may be NumPy integers."""
     needs_peers(world)
     for sender, receiver in itertools.permutations(range(world.size()), 2):
         if world.rank() == sender:

@@ -1,4 +1,4 @@
-"""Ranks that ask for different things: MismatchError on every rank, every time, and other groups live on."""
+"""Ranks that make different calls: MismatchError on every rank, every time, and other groups are unaffected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ones(count: int | tuple[int, ...] = 12, dtype: str = "f4") -> np.ndarray:
     return np.ones(count, dtype)
 
 
-LARGE = 96_000  # does not fit into what ranks leave for each other in shared memory
+LARGE = 96_000  # does not fit into a slot of shared memory
 
 
 def all_sum(count: int | tuple[int, ...] = 12, dtype: str = "f4") -> Call:
@@ -55,7 +55,7 @@ def split(group: dist.Group) -> dist.Group:
     return group.split(0)
 
 
-# name: what rank 0 calls, what the others call, and both in the words of the error
+# name: what rank 0 calls, what the others call, and how the error describes both
 CASES: dict[str, tuple[Call, Call, str, str]] = {
     "reduction": (all_sum(), all_max(), "all_sum float32 (12,)", "all_max float32 (12,)"),
     "reduction, large": (
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Call, Call, str, str]] = {
 
 
 def assert_spent(group: dist.Group, first: str) -> None:
-    """Whatever is called on it, without waiting for anybody, raises what was raised first."""
+    """Any call on it raises the first error again, without waiting for anyone."""
     for call in (all_sum(), all_sum(LARGE), all_gather(), sum_scatter(), broadcast(0), barrier, split):
         with pytest.raises(dist.MismatchError) as caught:
             call(group)
@@ -155,7 +155,7 @@ def test_another_order(world: dist.Group) -> None:
 
 
 def test_one_rank_lets_go_of_the_group(world: dist.Group) -> None:
-    """The others cannot wait for it."""
+    """The others do not wait for it."""
     needs_peers(world)
     if os.environ.get("MLXDIST_SHARED_MEMORY") == "0":
         pytest.skip("ranks of different hosts do not see it")
@@ -164,7 +164,7 @@ def test_one_rank_lets_go_of_the_group(world: dist.Group) -> None:
     if world.rank() == world.size() - 1:
         del group
     else:
-        with pytest.raises(dist.MismatchError, match="has ended or let go of this group"):
+        with pytest.raises(dist.MismatchError, match="has ended or freed this group"):
             dist.all_sum(ones(), group=group)
     assert dist.all_sum(1) == world.size()
 
@@ -182,12 +182,12 @@ def test_groups_of_some_ranks(world: dist.Group) -> None:
 
 
 def test_shapes_of_as_many_elements_agree(world: dist.Group) -> None:
-    """As in MPI and MLX: what a reduction is told of an array is its number of elements."""
+    """As in MPI and MLX: a reduction is defined by the number of elements, not the shape."""
     shape = (3, 4) if world.rank() else (4, 3)
     assert (dist.all_sum(np.ones(shape, "f4")) == world.size()).all()
 
 
-# what is sent, what is expected, and both in the words of the error
+# what is sent, what is expected, and how the error describes both
 MESSAGES = {
     "dtype": (ones(3, "i4"), ones(3, "f4"), "12 bytes of int32", "12 of float32"),
     "length": (ones(3), ones(4), "12 bytes of float32", "16 of float32"),
@@ -199,7 +199,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_messages(world: dist.Group, name: str) -> None:
-    """The receiver is told, and the next message comes as if nothing had been."""
+    """The receiver gets an error, and the next message arrives normally."""
     needs_peers(world)
     sent, expected, words, expected_words = MESSAGES[name]
     last = world.size() - 1
@@ -216,7 +216,7 @@ def test_messages(world: dist.Group, name: str) -> None:
 
 
 def test_messages_in_another_order(world: dist.Group) -> None:
-    """Two of equal length and different dtype: neither is taken for the other."""
+    """Two messages of equal length and different dtype: neither is mistaken for the other."""
     needs_peers(world)
     last = world.size() - 1
     if world.rank() == 0:

@@ -1,4 +1,4 @@
-"""MLX's own operations over our groups give the reference's numbers: every dtype, reduction and shape."""
+"""MLX's own operations on mlxdist's groups match the reference: every dtype, reduction and shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import mlxdist as dist
 mx: Any = pytest.importorskip("mlx.core", reason="MLX is not installed")
 dist.install()
 
-DTYPES = tuple(name for name in NAMES if name != "complex128")  # MLX has no other
+DTYPES = tuple(name for name in NAMES if name != "complex128")  # MLX has no others
 View = Callable[[Any, Any], Any]
 VIEWS: dict[str, tuple[tuple[int, ...], View]] = {
     "0-d": ((), lambda x, lib: x),
@@ -34,7 +34,7 @@ def mlx_dtype(name: str) -> Any:
 
 
 def to_mlx(x: np.ndarray) -> Any:
-    """bfloat16 by its bits: MLX does not know ml_dtypes."""
+    """bfloat16 by its bits: MLX does not support ml_dtypes."""
     if x.dtype == dtype_of("bfloat16"):
         return mx.array(x.view(np.uint16)).view(mx.bfloat16)
     return mx.array(x, dtype=mlx_dtype(x.dtype.name))
@@ -47,7 +47,7 @@ def to_numpy(x: Any) -> np.ndarray:
 
 
 def stream_of(name: str) -> Any:
-    """float64 is for the CPU alone."""
+    """float64 works only on the CPU."""
     return mx.cpu if name == "float64" else None
 
 
@@ -108,7 +108,7 @@ def test_no_input_is_changed(world: dist.Group) -> None:
 
 
 def test_bfloat16_beyond_float16(world: dist.Group) -> None:
-    """The bits of these numbers mean NaN and infinity in float16."""
+    """In float16 the bits of these numbers mean NaN and infinity."""
     row = np.array([3e38, -3e38, 2e37, -2e37, 2.0**121, -(2.0**121), 2.0**120, 0.0])
     theirs = [np.roll(row, rank).astype(dtype_of("bfloat16")) for rank in range(world.size())]
     float16 = theirs[0].view(np.float16)
@@ -153,7 +153,7 @@ def test_a_long_array(world: dist.Group) -> None:
 
 
 def test_results_of_dtypes_at_once(world: dist.Group) -> None:
-    """One evaluation with operations of every dtype and reduction on the way, each of them lazy."""
+    """A single evaluation with pending operations of every dtype and reduction."""
     theirs = {name: everybodys(world, name, (2, 5)) for name in DTYPES if name != "float64"}
     totals = {(name, call): CALLS[call](to_mlx(theirs[name][world.rank()])) for name in theirs for call in CALLS}
     mx.eval(totals)

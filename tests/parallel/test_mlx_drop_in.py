@@ -18,7 +18,7 @@ dist.install()
 
 @pytest.fixture(params=["world", "ours", "MLX's"])
 def part(request: pytest.FixtureRequest, world: dist.Group) -> tuple[Any, list[int]]:
-    """A group, and the ranks of the world that are in it."""
+    """A group, and its members as ranks of the world."""
     color = world.rank() % 2
     members = list(range(color, world.size(), 2))
     if request.param == "world":
@@ -31,7 +31,7 @@ def part(request: pytest.FixtureRequest, world: dist.Group) -> tuple[Any, list[i
 
 
 def rows(world: dist.Group, members: list[int]) -> np.ndarray:
-    """What every rank gives: (ranks of the world, 2 * members, 3)."""
+    """The inputs of all ranks: (ranks of the world, 2 * members, 3)."""
     return np.random.default_rng(5).integers(-9, 9, (world.size(), 2 * len(members), 3)).astype(np.float32)
 
 
@@ -53,7 +53,7 @@ def test_sum_scatter(world: dist.Group, part: tuple[Any, list[int]]) -> None:
 
 
 def test_a_group_is_first_seen_while_tracing(world: dist.Group) -> None:
-    """As a sharded layer does it: MLX's own group, and no operation on it outside of a compiled function."""
+    """As in a sharded layer: MLX's own group, with operations only in a compiled function."""
     if world.size() == 1:
         pytest.skip("MLX does not split a group of one")
     group = mx.distributed.init().split(0)
@@ -143,7 +143,7 @@ def test_mlx_takes_both(world: dist.Group, part: tuple[Any, list[int]]) -> None:
 
 
 def test_any_backend_is_ours(world: dist.Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLX_RANK", "0")  # of these MLX's ring would make a group of its own
+    monkeypatch.setenv("MLX_RANK", "0")  # MLX's ring would create a group of its own from these
     monkeypatch.setenv("MLX_HOSTFILE", "/nonexistent")
     assert mx.distributed.init().size() == world.size()
     assert mx.distributed.init(backend="mpi").size() == world.size()

@@ -1,4 +1,4 @@
-"""average_gradients of MLX's arrays: lazy, the results of mlx.nn's, in any transformation."""
+"""average_gradients of MLX arrays: lazy, with the results of mlx.nn's, in any transformation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bits(x: Any) -> tuple[Any, tuple[int, ...], bytes]:
 
 @each_size
 def test_the_results_of_mlx(world: dist.Group, all_reduce_size: int) -> None:
-    """Every bit, dtype and shape; also where MLX, for mixed dtypes, makes a reduction for each array."""
+    """Every bit, dtype and shape, even for mixed dtypes, where MLX makes one reduction for each array."""
     trees: list[Any] = [drawn(world.rank(), dtype) for dtype in DTYPES]
     trees.append(dict(zip(DTYPES, trees, strict=True)))
     for tree in trees:
@@ -47,7 +47,7 @@ def test_the_results_of_mlx(world: dist.Group, all_reduce_size: int) -> None:
 
 
 def test_lazy(world: dist.Group) -> None:
-    """What is dropped does not communicate; NumPy's arrays of the same tree have been averaged all the same."""
+    """A dropped result does not communicate, but NumPy arrays of the same tree have been averaged all the same."""
     averaged = dist.average_gradients({"a": mx.ones(3), "b": np.full(3, float(world.rank())), "c": None})
     assert averaged["b"].tolist() == [(world.size() - 1) / 2] * 3
     assert averaged["c"] is None
@@ -88,7 +88,7 @@ def test_streams_and_groups(world: dist.Group) -> None:
 
 @pytest.mark.skipif(MLX < (0, 32, 2), reason="this MLX ends the process on an error in evaluation")
 def test_trees_that_differ(world: dist.Group) -> None:
-    """Of as many elements, under other names."""
+    """With the same number of elements under other names."""
     needs_peers(world)
     group = world.split(0)
     averaged = dist.average_gradients({"a" if world.rank() else "b": mx.ones(3)}, group)
@@ -97,7 +97,7 @@ def test_trees_that_differ(world: dist.Group) -> None:
 
 
 def test_too_long(world: dist.Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before NumPy's arrays of the same tree communicate."""
+    """Rejected before NumPy arrays of the same tree communicate."""
     needs_peers(world)
     monkeypatch.setattr("mlxdist.arrays.mlx.LARGEST", 5)
     x = np.full(3, float(world.rank()))

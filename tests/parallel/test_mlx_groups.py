@@ -1,4 +1,4 @@
-"""Group.mlx is MLX's group of the same ranks; NumPy and MLX communicate in turns; what is refused."""
+"""Group.mlx is MLX's group of the same ranks; NumPy and MLX communicate in turns; what is rejected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gathered_ranks(world: dist.Group, group: Any) -> list[int]:
 
 
 def test_the_world(world: dist.Group) -> None:
-    dist.install()  # once more is harmless
+    dist.install()  # calling it again is harmless
     for group in (world.mlx, mx.distributed.init(), mx.distributed.init(backend="mpi")):
         assert (group.rank(), group.size()) == (world.rank(), world.size())
         assert gathered_ranks(world, group) == list(range(world.size()))
@@ -97,8 +97,8 @@ def test_groups_may_be_let_go_of_at_any_time(world: dist.Group) -> None:
         chain = dist.broadcast(dist.all_max(chain, group=part), 0, group=part)
     gathered = dist.all_gather(chain + world.rank(), group=part)
     del part
-    world.split(0)  # frees the communicators of groups let go of
-    # MLX lets go of the group as soon as the last operation has been handed to its stream, where others still wait
+    world.split(0)  # frees the communicators of dropped groups
+    # MLX drops the group as soon as the last operation is queued in its stream, where others are still pending
     assert gathered.tolist() == [world.size() - 1 + rank for rank in range(world.size())]
     gc.collect()
     assert gone() is None

@@ -1,4 +1,4 @@
-"""Lazy, compiled, differentiated, vmapped, on other streams and threads: MLX's transformations over our groups."""
+"""Lazy, compiled, differentiated, vmapped, on other streams and threads: MLX's transformations on mlxdist's groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Transform = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def row(rank: int, length: int = 4) -> np.ndarray:
-    """Small whole numbers of rank ``rank``; their sums are exact."""
+    """Small integers for rank ``rank``; their sums are exact."""
     return np.arange(1.0, length + 1) * (rank + 1)
 
 
@@ -54,7 +54,7 @@ def test_what_is_dropped_does_not_communicate(world: dist.Group) -> None:
 
 
 def test_evaluation_orders_communication(world: dist.Group) -> None:
-    """Built in another order on every other rank, evaluated in the same."""
+    """Built in a different order on every other rank, but evaluated in the same order."""
     signs = (1, -1) if world.rank() % 2 else (-1, 1)
     sums = {sign: dist.all_sum(sign * mine(world)) for sign in signs}
     for sign in (1, -1):
@@ -71,7 +71,7 @@ def test_async_eval_returns_before_the_others_arrive(world: dist.Group) -> None:
         for rank in range(1, world.size()):
             dist.send(np.ones(1), rank)
     else:
-        dist.recv((1,), np.float64, 0)  # only then does this rank arrive
+        dist.recv((1,), np.float64, 0)  # this rank arrives only then
     same(summed, total(world))
 
 
@@ -112,7 +112,7 @@ def test_compiled_calls_alike_but_for_group_and_meaning_stay_apart(world: dist.G
 
 
 def pulled_back(transform: Transform, function: Callable[..., Any], x: Any, cotangent: np.ndarray) -> tuple[Any, Any]:
-    """What ``function`` gives for x, and what its gradient makes of the cotangent."""
+    """The value of ``function`` at x, and its vector-Jacobian product with the cotangent."""
 
     def both(x: Any, cotangent: Any) -> tuple[Any, Any]:
         (value,), (gradient,) = mx.vjp(function, [x], [cotangent])
@@ -124,7 +124,7 @@ def pulled_back(transform: Transform, function: Callable[..., Any], x: Any, cota
 
 @COMPILED
 def test_gradient_through_all_sum(world: dist.Group, transform: Transform) -> None:
-    """The cotangent comes back unchanged: MLX leaves its sum to the program."""
+    """The cotangent comes back unchanged: MLX leaves summing it to the program."""
     value, gradient = pulled_back(transform, dist.all_sum, mine(world), row(world.rank()))
     same(value, total(world))
     same(gradient, row(world.rank()))
@@ -141,7 +141,7 @@ def test_gradient_through_all_gather(world: dist.Group, transform: Transform) ->
 
 @COMPILED
 def test_gradient_through_sum_scatter(world: dist.Group, transform: Transform) -> None:
-    """All ranks' cotangents, one behind the other."""
+    """The cotangents of all ranks, concatenated."""
     length = 2 * world.size()
     value, gradient = pulled_back(transform, dist.sum_scatter, mine(world, length), row(world.rank(), 2))
     same(value, scattered(total(world, length), world))
@@ -150,7 +150,7 @@ def test_gradient_through_sum_scatter(world: dist.Group, transform: Transform) -
 
 @COMPILED
 def test_gradient_through_broadcast(world: dist.Group, transform: Transform) -> None:
-    """The sum of all ranks' cotangents on src, zeros elsewhere; and every rank takes part in that sum."""
+    """The sum of all ranks' cotangents on src, zeros elsewhere; every rank takes part in that sum."""
     for src in {0, world.size() - 1}:
         spread = functools.partial(dist.broadcast, src=src)
         value, gradient = pulled_back(transform, spread, mine(world), row(world.rank()))

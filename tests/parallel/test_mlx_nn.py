@@ -1,4 +1,4 @@
-"""mlx.nn over our groups, unchanged: averaged gradients, data-parallel training, sharded layers."""
+"""mlx.nn, unchanged, on mlxdist's groups: averaged gradients, data-parallel training, sharded layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ optim: Any = pytest.importorskip("mlx.optimizers")
 tree_flatten: Any = pytest.importorskip("mlx.utils").tree_flatten
 dist.install()
 
-SAMPLES = 24  # divide by 1, 2, 3 and 4, as the widths of the layers
+SAMPLES = 24  # divisible by 1, 2, 3 and 4, like the widths of the layers
 STEPS = 4
 
 

@@ -1,4 +1,4 @@
-"""all_sum, all_max and all_min: every type, shape, kind of array and way of getting the result."""
+"""all_sum, all_max and all_min: every type, shape, kind of array and way to get the result."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(world: dist.Group, call: str, x: Any, way: str, expected: np.ndarray) ->
 
 
 def test_numbers_have_one_dtype_each(world: dist.Group) -> None:
-    """Whatever their value: ranks that give different numbers must agree."""
+    """By type, not by value: ranks that pass different numbers must agree."""
     size = world.size()
     for number, total, dtype in (
         (True, True, np.bool_),
@@ -75,7 +75,7 @@ def test_numbers_have_one_dtype_each(world: dist.Group) -> None:
 
 
 def test_out_of_every_kind(world: dist.Group) -> None:
-    """Buffers are written to where they lie; a number may go into a 0-d array."""
+    """Buffers are written in place; the result of a number can go into a 0-d array."""
     expected = np.arange(3, dtype=np.uint8) * world.size()
     x = np.arange(3, dtype=np.uint8)
     for out in (bytearray(3), memoryview(bytearray(3)), np.zeros(3, np.uint8).view(np.ndarray)):

@@ -1,4 +1,4 @@
-"""The memory of results: nobody else's, and had from the system once."""
+"""The memory of results: not shared with anything else, and taken from the system only once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 import mlxdist as dist
 from mlxdist import _core
 
-LENGTHS = (1, 1000, 40_000, 300_000, 3_000_000)  # of float32: around all that is treated differently
+LENGTHS = (1, 1000, 40_000, 300_000, 3_000_000)  # of float32: around every threshold
 CALLS = 20
 
 
 def test_results_keep_their_values(world: dist.Group) -> None:
-    """Also where others of the same length come and go."""
+    """Even while others of the same length come and go."""
     kept = []
     for k in range(5):
         for length in LENGTHS:
@@ -28,7 +28,7 @@ def test_results_keep_their_values(world: dist.Group) -> None:
 
 
 def test_a_view_keeps_its_memory(world: dist.Group) -> None:
-    """And the result is free to go."""
+    """And the result can be freed."""
     view = dist.all_gather(np.full(300_000, 7, np.float32))[5:10]
     for _ in range(3):
         dist.all_gather(np.zeros(300_000, np.float32))
@@ -36,7 +36,7 @@ def test_a_view_keeps_its_memory(world: dist.Group) -> None:
 
 
 def test_results_begin_on_a_cache_line(world: dist.Group) -> None:
-    """JAX copies others."""
+    """JAX copies arrays that are not aligned."""
     if world.size() > 1:
         assert all(dist.all_sum(np.zeros(length, np.int8)).ctypes.data % 64 == 0 for length in LENGTHS)
 
@@ -52,7 +52,7 @@ def test_results_begin_on_a_cache_line(world: dist.Group) -> None:
     ],
 )
 def test_no_page_comes_anew(operation: Callable[..., np.ndarray], into: str, length: int, world: dist.Group) -> None:
-    """After the first calls every byte is where it was: a page fault costs more than what is done with its page."""
+    """After the first calls no fresh pages are needed: a page fault costs more than the work on the page."""
     if world.size() == 1:
         pytest.skip("a group of one gives x itself")
     if _core.local_size()[0] < world.size():

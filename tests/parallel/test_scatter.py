@@ -17,7 +17,7 @@ PROVIDED = ("contiguous", "strided", "Fortran order", "negative strides", "read-
 def test_every_case(world: dist.Group, name: str) -> None:
     size, rank = world.size(), world.rank()
     for number, ((rows, *rest), provider) in enumerate(zip(ROWS, PROVIDED, strict=True)):
-        # another provider for each type, so that all pairs are met
+        # a different provider for each type, so that all pairs are covered
         provider = PROVIDED[(number + NAMES.index(name)) % len(PROVIDED)]
         each = [PROVIDERS[provider](values(name, (size * rows, *rest), each)) for each in range(size)]
         before, part = elements(each[rank]).tobytes(), slice(rank * rows, (rank + 1) * rows)

@@ -1,4 +1,4 @@
-"""`empty`: arrays in memory that the host's ranks share are as good as any, and reduced where they lie."""
+"""`empty`: arrays in shared memory work like any others, and are reduced without a copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parallel.reference import CALLS, NAMES, assert_numbers, dtype_of, reduced, 
 import mlxdist as dist
 from mlxdist import config
 
-LONG = 20_011  # more than what travels with the arrival, for every dtype of two bytes or more
+LONG = 20_011  # more than an arrival can carry, for every dtype of two bytes or more
 
 pytestmark = pytest.mark.skipif(
     dist.init().size() > 1 and config.SHARED_MEMORY.get() == "0", reason="MLXDIST_SHARED_MEMORY=0: nothing is shared"
@@ -52,7 +52,7 @@ def test_slices(world: dist.Group, offset: int) -> None:
 
 
 def test_beside_other_memory_and_at_other_places(world: dist.Group) -> None:
-    """Only where all ranks' arrays lie alike can they be read in place; the rest is right all the same."""
+    """Arrays are reduced in place only if their offsets match on all ranks; if not, the result is still correct."""
     inputs = [values("float32", (LONG,), rank) for rank in range(world.size())]
     mine, expected = inputs[world.rank()], reduced("all_sum", inputs)
     room = dist.empty(LONG + world.size(), np.float32)
@@ -100,7 +100,7 @@ def test_of_a_part_of_the_ranks(world: dist.Group) -> None:
     x[...] = 1
     dist.all_sum(x, out=x, group=part)
     assert x[-1] == part.size()
-    dist.all_sum(x, out=x)  # of another group: by way of copies
+    dist.all_sum(x, out=x)  # of another group: copied
     assert x[-1] == sum(world.size() // 2 + (rank % 2 == 0 and world.size() % 2) for rank in range(world.size()))
 
 

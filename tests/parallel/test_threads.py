@@ -20,7 +20,7 @@ THREADS, TURNS, TIMEOUT_S = 4, 6, 60
 
 
 def at_once(*runs: Callable[[], None]) -> None:
-    """Run all, each in a thread, and raise what one raised: also where others wait for ever for it."""
+    """Run all, each in a thread, and raise what one of them raised, even if others wait for it forever."""
     failures: list[BaseException] = []
 
     def guarded(run: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ def test_each_with_its_group(world: dist.Group) -> None:
 
 
 def test_all_with_one_group(world: dist.Group) -> None:
-    """Which thread meets which on another rank is open; so all do the same, and nothing gets mixed up."""
+    """Any thread may meet any thread of another rank, so all make the same calls, and nothing gets mixed up."""
     numbers = np.arange(long(1000), dtype=np.float64)
     x, expected = numbers * (world.rank() + 1), numbers * sum(range(1, world.size() + 1))
 
@@ -68,7 +68,7 @@ def test_all_with_one_group(world: dist.Group) -> None:
 
 
 def test_one_receives_while_another_adds_and_sends(world: dist.Group) -> None:
-    """In the same group, and each rank's message goes out only after its thread waits for one."""
+    """In the same group, and each rank sends its message only after its other thread has begun to wait for one."""
     needs_peers(world)
     following, before = (world.rank() + 1) % world.size(), (world.rank() - 1) % world.size()
     received = []
@@ -98,7 +98,7 @@ def test_one_sends_while_another_is_in_a_collective(world: dist.Group) -> None:
 
 
 def test_groups_are_split_and_let_go_by_threads(world: dist.Group) -> None:
-    """Each splits its own; communicators are freed by whichever thread comes next."""
+    """Each splits its own group; communicators are freed by the next thread that splits."""
     groups = [world.split(0) for _ in range(THREADS)]
 
     def run(group: dist.Group) -> None:

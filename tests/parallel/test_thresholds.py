@@ -1,4 +1,4 @@
-"""Lengths around every change of the way that a message takes: slots, a chunk of the window, several; any alignment."""
+"""Lengths around every threshold between slots, one chunk of the staging buffer and several; with any alignment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NBYTES = sorted(
 
 
 def at(offset: int, x: np.ndarray) -> np.ndarray:
-    """A copy that begins ``offset`` bytes after a cache line."""
+    """A copy that begins ``offset`` bytes after the start of a cache line."""
     raw = np.empty(x.nbytes + 128, np.uint8)
     begin = -raw.ctypes.data % 64 + offset
     copy = raw[begin : begin + x.nbytes].view(x.dtype)
@@ -30,9 +30,9 @@ def at(offset: int, x: np.ndarray) -> np.ndarray:
 def test_sums(world: dist.Group, nbytes: int) -> None:
     inputs = [values("float64", (nbytes // 8,), rank) for rank in range(world.size())]
     with np.errstate(invalid="ignore"):
-        expected = functools.reduce(np.add, inputs)  # in the order of the ranks
+        expected = functools.reduce(np.add, inputs)  # in rank order
     x = at(16, inputs[world.rank()])
-    out = at(8 * (world.rank() % 8), np.zeros_like(x))  # ranks need not be aligned alike
+    out = at(8 * (world.rank() % 8), np.zeros_like(x))  # alignment may differ between ranks
     dist.all_sum(x, out=out)
     assert_numbers(out, expected)
     dist.all_sum(x, out=x)
@@ -43,7 +43,7 @@ def test_sums(world: dist.Group, nbytes: int) -> None:
 @pytest.mark.parametrize("offset", [0, 16, 24, 63])
 def test_alignment(world: dist.Group, name: str, offset: int) -> None:
     for count in (70_001, 600_003):
-        numbers = np.resize(np.arange(20), count).astype(name)  # whose sums are exact in every dtype
+        numbers = np.resize(np.arange(20), count).astype(name)  # their sums are exact in every dtype
         x = numbers * np.asarray(world.rank() + 1, name)
         raw = np.zeros(x.nbytes + 128, np.uint8)
         begin = -raw.ctypes.data % 64 + offset
@@ -70,7 +70,7 @@ def test_the_other_operations(world: dist.Group, nbytes: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_short_length(world: dist.Group, name: str) -> None:
-    """0 to 4,200 elements; numbers whose sums are exact in every dtype."""
+    """0 to 4,200 elements, with sums that are exact in every dtype."""
     numbers = np.arange(MOST) % (2 if name == "bool" else 4)
     x = (numbers * (world.rank() + 1)).astype(dtype_of(name))
     each = [numbers * (rank + 1) for rank in range(world.size())]

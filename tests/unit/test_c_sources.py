@@ -1,4 +1,4 @@
-"""The C sources compile without a warning, and each header alone, with every compiler that is here."""
+"""The C sources compile without a warning, and so does each header alone, with every installed compiler."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_cxx(compiler: tuple[str, str], path: Path) -> None:
 @each(HEADERS)
 @each_c_compiler
 def test_headers_alone_in_c(compiler: tuple[str, str], path: Path, tmp_path: Path) -> None:
-    """Twice, so that the guard is tried too."""
+    """Twice, to test the include guard too."""
     source = tmp_path / "alone.c"
     source.write_text(f'#include "{path.relative_to(INCLUDE)}"\n' * 2 + "int main(void) { return 0; }\n")
     assert_compiles(compiler, source)

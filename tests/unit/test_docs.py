@@ -1,4 +1,4 @@
-"""Every public name says what it is, and has MLX's signature where MLX has one."""
+"""Every public name has a docstring, and MLX's signature if MLX has that name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCUMENTED: dict[str, Any] = {name: getattr(dist, name) for name in [*dist.__all
 }
 OPERATIONS = [name for name in dist.__all__ if hasattr(ops, name)]
 
-# (positional parameters, keyword-only ones); those of MLX's that have defaults are written name=default
+# (positional parameters, keyword-only ones); parameters with defaults in MLX are written name=default
 SIGNATURES: dict[str, tuple[list[str], list[str]]] = {
     "init": (["strict=False", "backend='any'"], []),
     "is_available": (["backend='any'"], []),
@@ -36,7 +36,7 @@ SIGNATURES: dict[str, tuple[list[str], list[str]]] = {
     "Group.size": (["self"], []),
     "Group.split": (["self", "color", "key=-1"], []),
 }
-# What we have beyond MLX, always after what MLX has and by keyword.
+# What mlxdist adds, always after MLX's own and keyword-only.
 OUT = ("all_sum", "all_max", "all_min", "all_gather", "sum_scatter", "recv_like")
 
 

@@ -1,4 +1,4 @@
-"""Trees, buckets and what ranks compare of them: no communication."""
+"""Trees, buckets, and what ranks compare of them, without communication."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS_AND_SIZES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40))
 
 
 def reversed_dicts(tree: Any) -> Any:
-    """The same tree, whose keys came in the other order."""
+    """The same tree with its keys in the opposite order."""
     if isinstance(tree, dict):
         return {key: reversed_dicts(tree[key]) for key in reversed(tree)}
     if isinstance(tree, (list, tuple)):
@@ -45,7 +45,7 @@ def test_a_tree_is_what_its_leaves_make(tree: Any) -> None:
     leaves, _ = _core.flatten(tree)
     assert None not in leaves
     rebuilt = gradients.rebuild(tree, iter(leaves))
-    assert repr(rebuilt) == repr(tree)  # also the order of keys, and tuples and lists as they were
+    assert repr(rebuilt) == repr(tree)  # including the order of keys, and tuples and lists
 
 
 @hypothesis.given(TREES)
@@ -131,7 +131,7 @@ def test_digests() -> None:
 
 
 def test_alone() -> None:
-    """Unchanged, whatever its dtypes; what could not be communicated is found all the same."""
+    """The tree is unchanged, whatever its dtypes, but arrays that could not be communicated are found all the same."""
     tree = {"a": [np.ones(3), None, np.arange(3)], "b": (np.float32(1), 2.5, bytearray(3))}
     assert dist.average_gradients(tree) is tree
     for wrong, error, text in (

@@ -1,4 +1,4 @@
-"""The kernels by themselves: inputs of one process reduced into one output, against Python's numbers and float64."""
+"""The kernels alone: inputs of one process reduced into one output, compared with Python's numbers and float64."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUIET = {"float16": 0x0200, "bfloat16": 0x0040}
 
 
 def usable() -> tuple[str, ...]:
-    """Those that this processor has; others are compiled and never run here."""
+    """The variants that this processor supports; others are compiled but not run here."""
     names = []
     for name in _core.kernels():
         try:
@@ -51,7 +51,7 @@ VARIANTS = usable()
 
 @pytest.fixture(params=VARIANTS, autouse=True)
 def variant(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test with every variant."""
+    """Run every test with every variant."""
     yield _core.use_kernels(request.param)
     _core.use_kernels("")
 
@@ -74,7 +74,7 @@ def test_the_table_has_every_type_and_call() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("call", CALLS)
 def test_against_python(name: str, call: str) -> None:
-    """1 to 5 inputs, counts around the block."""
+    """1 to 5 inputs, counts around the block size."""
     for n_inputs, count in itertools.product(range(1, 6), COUNTS):
         inputs = [values(name, (count,), rank) for rank in range(n_inputs)]
         expected = reduced(call, inputs)
@@ -100,7 +100,7 @@ def test_output_may_be_any_input(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", COUNTS)
 def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
-    """Also where no pointer is aligned."""
+    """Even if no pointer is aligned."""
     dtype = dtype_of(name)
 
     def unaligned(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +121,7 @@ def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", HALVES)
 @pytest.mark.parametrize("op", [SUM, MAX, MIN])
 def test_one_input_keeps_every_half(name: str, op: int) -> None:
-    """Each of the 65,536 as it is; a NaN becomes quiet and keeps its sign and the rest of its bits."""
+    """Each of the 65,536 is unchanged, except that a NaN becomes quiet, keeping its sign and its other bits."""
     x = PATTERNS.view(dtype_of(name))
     nan = np.isnan(parts(x)[0])
     assert nan.sum() == {"float16": 2 * 1023, "bfloat16": 2 * 127}[name]
@@ -132,7 +132,7 @@ def test_one_input_keeps_every_half(name: str, op: int) -> None:
 def test_every_half_with_others_is_rounded_once(name: str) -> None:
     random = seeded(1, len(name))
     every = PATTERNS.view(dtype_of(name))
-    # zeros, subnormals, one, makers of ties, the largest, infinities, NaN, and any others
+    # zeros, subnormals, one, numbers that make ties, the largest, infinities, NaN, and random ones
     fixed = {
         "float16": (0, 0x8000, 1, 0x83FF, 0x0400, 0x3C00, 0x1001, 0xBC01, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00),
         "bfloat16": (0, 0x8000, 1, 0x807F, 0x0080, 0x3F80, 0x3B81, 0xBF81, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7FC0),
@@ -150,7 +150,7 @@ def test_every_half_with_others_is_rounded_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", HALVES)
 def test_sums_of_many_halves_are_rounded_at_the_end_only(name: str) -> None:
-    """Of numbers whose float32 sum is exact, so that only one rounding is right."""
+    """For numbers whose float32 sum is exact, so that only one rounding is correct."""
     random = seeded(2, len(name))
     significand = {"float16": 2**11, "bfloat16": 2**8}[name]
     inputs = [random.integers(-significand, significand, 5000) * 2.0 ** random.integers(-6, -3, 5000) for _ in range(5)]
@@ -165,9 +165,9 @@ def test_sums_of_many_halves_are_rounded_at_the_end_only(name: str) -> None:
     [
         ("float16", 0x6800, 0x3C00, 0x6800),  # 2048 + 1: a tie, down to the even one
         ("float16", 0x6801, 0x3C00, 0x6802),  # 2050 + 1: a tie, up
-        ("float16", 0x7BFF, 0x4BFF, 0x7BFF),  # the largest and not quite half a unit of it
+        ("float16", 0x7BFF, 0x4BFF, 0x7BFF),  # the largest plus not quite half a unit in its last place
         ("float16", 0x7BFF, 0x4C00, 0x7C00),  # the largest and half a unit
-        ("float16", 0x0001, 0x0001, 0x0002),  # the smallest twice
+        ("float16", 0x0001, 0x0001, 0x0002),  # the smallest, twice
         ("float16", 0x03FF, 0x0001, 0x0400),  # the last subnormal and the first after it
         ("bfloat16", 0x4380, 0x3F80, 0x4380),  # 256 + 1
         ("bfloat16", 0x4381, 0x3F80, 0x4382),  # 258 + 1
@@ -252,7 +252,7 @@ def test_real_sums_are_those_of_the_type() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("call", CALLS)
 def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None:
-    """Of random bits; a NaN stays a NaN, but which one it is is the processor's choice."""
+    """For random bits; a NaN stays a NaN, but which one is up to the processor."""
     op, dtype = _core.REDUCTION_NAMES.index(call), dtype_of(name)
     for count in (0, 1, 7, 8, 31, 33, BLOCK, 3 * BLOCK + 5):
         highest = 2 if name == "bool" else 256
@@ -265,7 +265,7 @@ def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None
 
 @pytest.mark.parametrize("name", [*REALS, *COMPLEX])
 def test_division(name: str) -> None:
-    """Of all numbers that values has, at every place in a block, into what would not be a whole number."""
+    """For all numbers in values, at every position in a block, with quotients that are not integers."""
     for count, n in itertools.product(COUNTS, (1, 2, 3, 7, 1000)):
         x = values(name, (count,), n).copy()
         expected = quotient(x, n)

@@ -13,7 +13,7 @@ from mlxdist.cli.launch import hosts, mpirun, ssh
 from mlxdist.cli.launch.hosts import Host
 from mlxdist.cli.launch.mpirun import JobSpec, Mpirun
 from mlxdist.cli.launch.output import Output
-from mlxdist.mpi.launchers import Library
+from mlxdist.mpi.launchers import LibraryInfo
 
 A2, B = Host("a", 2), Host("b")
 
@@ -92,10 +92,10 @@ def test_ranks_are_spread_over_hosts(named: list[Host], many: int, slots: list[i
     assert hosts.spread(named, many) == [(host.name, count) for host, count in zip(named, slots, strict=True)]
 
 
-OPEN_MPI_5 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
-OPEN_MPI_4 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: x")
-MPICH = Library("/m/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2")
-INTEL = Library("/i/lib/libmpi.so.12", "mpich", "Intel(R) MPI Library 2021.18 for Linux* OS")
+OPEN_MPI_5 = LibraryInfo("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
+OPEN_MPI_4 = LibraryInfo("/o/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: x")
+MPICH = LibraryInfo("/m/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2")
+INTEL = LibraryInfo("/i/lib/libmpi.so.12", "mpich", "Intel(R) MPI Library 2021.18 for Linux* OS")
 FULL = JobSpec(
     5,
     ["python", "x.py"],
@@ -125,7 +125,7 @@ FULL = JobSpec(
         (INTEL, True, "-np 5 -ppn 1 -hosts a,a,b,b -wdir /d -genv K v w"),
     ],
 )
-def test_commands(library: Library, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands(library: LibraryInfo, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
     command, remarks = mpirun.command(Mpirun("mpirun", library, "PATH"), FULL)
     assert " ".join(command) == f"mpirun {line} --more python x.py"

@@ -73,9 +73,22 @@ ORDER = (
 )
 WITHIN = {
     "kernels/": ("half", "kernels", "kernel_impl"),
-    "shm/": ("copy_policy", "segment", "node", "handshake", "staging", "mailbox", "symmetric", "pipeline"),
+    "shm/": (
+        "copy_policy",
+        "segment",
+        "consensus",
+        "node",
+        "arrival",
+        "slots",
+        "handshake",
+        "mailbox",
+        "symmetric",
+        "staging",
+        "pipeline",
+        "shm",
+    ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
-    "group/": ("members", "p2p", "core"),
+    "group/": ("members", "p2p", "collective", "core"),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {
@@ -187,6 +200,12 @@ def test_uses_only_what_stands_before(path: Path) -> None:
     own = level(name_of(path))
     for used in READERS[path.suffix](path.read_text()):
         assert level(used) <= own, f"{label(path)} uses {used or 'mlxdist'}, which stands above it"
+
+
+@each_source
+def test_shared_memory_has_one_face(path: Path) -> None:
+    used = {name for name in READERS[path.suffix](path.read_text()) if name.startswith("shm/")}
+    assert name_of(path).startswith("shm/") or used <= {"shm/shm"}
 
 
 def test_what_is_read_is_what_is_used() -> None:

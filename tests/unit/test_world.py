@@ -33,6 +33,7 @@ def test_info_is_a_copy() -> None:
 
 
 PROGRAM = """
+import mlxdist
 from mlxdist import Group
 from mlxdist.world import GroupLike
 
@@ -47,6 +48,7 @@ def check(ours: Group, theirs: GroupOfMLX) -> None:
     call(None)
     call(ours)
     call(theirs)
+    mlxdist.all_sum(1.0, group=theirs)
     call(ours.size())
 """
 

@@ -1,6 +1,6 @@
 /* Arithmetic on arrays: reduce several inputs into one output, divide. Knows nothing of MPI or of ranks. */
-#ifndef MLXDIST_KERNELS_H
-#define MLXDIST_KERNELS_H
+#ifndef MLXDIST_KERNELS_KERNELS_H
+#define MLXDIST_KERNELS_KERNELS_H
 
 #include "mlxdist/types.h"
 

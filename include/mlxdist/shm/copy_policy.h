@@ -3,8 +3,8 @@
  * What is quickest depends on whether all of a message fits the cache and, beyond that, on whether the ranks'
  * processors have that cache in common. The system does not say so reliably, and it changes when ranks are moved.
  * So it is tried: ranks go through a long message in step, and each sees by its own clock which way all are quicker. */
-#ifndef MLXDIST_METHOD_H
-#define MLXDIST_METHOD_H
+#ifndef MLXDIST_SHM_COPY_POLICY_H
+#define MLXDIST_SHM_COPY_POLICY_H
 
 #include "mlxdist/copy.h"
 

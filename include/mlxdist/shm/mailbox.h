@@ -3,10 +3,10 @@
  * For each sender and each receiver there is a box: a ring of bytes that the sender fills and the receiver empties, so
  * that a short message is gone as soon as it is written, and a long one needs both at once. No buffer is ever in
  * anybody else's hands. */
-#ifndef MLXDIST_POST_H
-#define MLXDIST_POST_H
+#ifndef MLXDIST_SHM_MAILBOX_H
+#define MLXDIST_SHM_MAILBOX_H
 
-#include "mlxdist/shm/node.h"
+#include "mlxdist/shm/arrival.h"
 
 struct mailbox;
 

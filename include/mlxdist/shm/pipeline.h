@@ -2,8 +2,8 @@
  *
  * While a rank brings chunk k + 1, all reduce chunk k, each its share, and chunk k - 1 goes out to the results. The
  * order of summation is that of the ranks: the same bits on every rank and in every run. */
-#ifndef MLXDIST_EXCHANGE_H
-#define MLXDIST_EXCHANGE_H
+#ifndef MLXDIST_SHM_PIPELINE_H
+#define MLXDIST_SHM_PIPELINE_H
 
 #include "mlxdist/shm/staging.h"
 #include "mlxdist/shm/symmetric.h"

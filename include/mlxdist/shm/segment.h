@@ -1,7 +1,7 @@
 /* Memory that processes of a host share: made by one, opened by the others by its name, which is then taken away, so
  * that nothing is left of it whatever becomes of them. */
-#ifndef MLXDIST_SEGMENT_H
-#define MLXDIST_SEGMENT_H
+#ifndef MLXDIST_SHM_SEGMENT_H
+#define MLXDIST_SHM_SEGMENT_H
 
 #include "mlxdist/types.h"
 

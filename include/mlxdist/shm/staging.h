@@ -2,11 +2,11 @@
  *
  * Whoever waits for another's progress can be interrupted, timed out, and told that a peer has died, also in the middle
  * of a message: no buffer is in anybody else's hands. */
-#ifndef MLXDIST_WINDOW_H
-#define MLXDIST_WINDOW_H
+#ifndef MLXDIST_SHM_STAGING_H
+#define MLXDIST_SHM_STAGING_H
 
+#include "mlxdist/shm/arrival.h"
 #include "mlxdist/shm/copy_policy.h"
-#include "mlxdist/shm/node.h"
 
 /* At most so many bytes for all ranks of a group together; a rank's chunks that are under way, and their length where
  * that is not too much. */

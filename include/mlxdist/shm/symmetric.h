@@ -1,9 +1,9 @@
 /* Arrays in memory that the ranks of a host share: reductions read everybody's input and write everybody's output where
  * they lie. Every rank has a part of each; those of one symmetric block, made by one call, have the same length. */
-#ifndef MLXDIST_POOL_H
-#define MLXDIST_POOL_H
+#ifndef MLXDIST_SHM_SYMMETRIC_H
+#define MLXDIST_SHM_SYMMETRIC_H
 
-#include "mlxdist/shm/node.h"
+#include "mlxdist/shm/arrival.h"
 
 struct symmetric;
 

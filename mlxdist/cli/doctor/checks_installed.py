@@ -23,7 +23,7 @@ def mpi4py(env: Environment) -> Iterator[Finding]:
         return
     name = config.MPI4PY_LIBMPI.name
     answer = environment.output_of([sys.executable, "-c", _ASK_MPI4PY], {name: env.library.path, **env.environ})
-    theirs = launchers.Library("mpi4py", "", answer.partition("\n")[0])
+    theirs = launchers.LibraryInfo("mpi4py", "", answer.partition("\n")[0])
     if (theirs.vendor, theirs.version) != (env.library.vendor, env.library.version):
         opens = f"opens {theirs.vendor} {'.'.join(map(str, theirs.version))}" if answer else "cannot open it"
         fact = f"mlxdist opens {env.library}, mpi4py {opens}: a program cannot use both"

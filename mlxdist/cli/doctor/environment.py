@@ -66,7 +66,7 @@ class Environment:
     context: search.Context
     ancestors: tuple[launchers.Process, ...]
     tried: tuple[tuple[str, str], ...]
-    library: launchers.Library | None
+    library: launchers.LibraryInfo | None
     found_via: str
     mpirun: str
     on_path: tuple[LauncherOnPath, ...]
@@ -88,7 +88,7 @@ class Chosen(NamedTuple):
     """A libmpi, how it was found, the launcher that belongs to it, and what was tried before."""
 
     tried: tuple[tuple[str, str], ...] = ()
-    library: launchers.Library | None = None
+    library: launchers.LibraryInfo | None = None
     found_via: str = ""
     mpirun: str = ""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlxdist import errors
 from mlxdist.mpi import choose, launchers, search
-from mlxdist.mpi.launchers import Library
+from mlxdist.mpi.launchers import LibraryInfo
 
 Options = tuple[str, ...]
 
@@ -35,7 +35,7 @@ class Family:
     """
 
     name: str
-    matches: Callable[[Library], bool]
+    matches: Callable[[LibraryInfo], bool]
     size: Options
     hosts: Options
     cwd: Options
@@ -94,7 +94,7 @@ class Mpirun:
     """A launcher, the library that its ranks will load, and how that was found."""
 
     path: str
-    library: Library
+    library: LibraryInfo
     found_via: str
 
     @property

@@ -1,4 +1,4 @@
-"""Arrays of frameworks: made from NumPy's, and seen as NumPy's again, every bit as it is."""
+"""Arrays of frameworks: made from NumPy arrays and converted back, bit by bit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from parallel.reference import COMPLEX, dtype_of
 
 @dataclass(frozen=True)
 class Kind:
-    """What the tests must know of a framework's arrays.
+    """What the tests need to know about a framework's arrays.
 
     Attributes:
-        views: name -> x of NumPy -> its elements as an array of the framework, None where it cannot hold them so.
+        views: name -> NumPy array -> its elements as an array of the framework, or None if it cannot hold them.
         elements: an array of the framework -> its elements.
         cls: the class of results.
-        dtype: name -> what recv takes for it.
+        dtype: name -> what to pass to recv.
         is_mutable: whether an array can be out=.
     """
 

@@ -1,4 +1,4 @@
-"""Every operation on arrays of every framework: its numbers, its kind, its dtype, and what stays as it was."""
+"""Every operation on arrays of every framework: numbers, kind and dtype of the result, and what stays unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_collectives(world: dist.Group, kind: Kind, name: str) -> None:
 
 
 def into_out(kind: Kind, run: Callable[..., Any], x: Any, expected: np.ndarray) -> None:
-    """A tensor given by out= is written to and returned; x itself where that can be."""
+    """A tensor passed as out= is written to and returned, even x itself where that is allowed."""
     out = kind.views["contiguous"](np.zeros_like(expected))
     pointer = out.data_ptr()
     assert run(x, out=out) is out

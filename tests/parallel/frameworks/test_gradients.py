@@ -1,4 +1,4 @@
-"""average_gradients of PyTorch's and JAX's arrays, alone and with NumPy's."""
+"""average_gradients of PyTorch and JAX arrays, alone and together with NumPy arrays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.mark.parametrize("all_reduce_size", SIZES.values(), ids=SIZES)
 def test_every_dtype_shape_and_view(world: dist.Group, kind: Kind, all_reduce_size: int) -> None:
-    """With NumPy's arrays among them. Tensors of floats are averaged where they are, also in other than C order."""
+    """Together with NumPy arrays. Floating-point tensors are averaged in place, even if not in C order."""
     tree: dict[tuple[str, tuple[int, ...], str], Any] = {}
     for name in NAMES:
         for shape in SHAPES[: len(SHAPES) if name in ("float32", "bfloat16") else -1]:
@@ -56,7 +56,7 @@ def test_every_dtype_shape_and_view(world: dist.Group, kind: Kind, all_reduce_si
 
 
 def test_gradients_of_torch(world: dist.Group) -> None:
-    """As they come from backward(), whose tensors may be expanded; one parameter has none."""
+    """Gradients as backward() leaves them, possibly expanded tensors; one parameter has none."""
     torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
     parameters = [torch.zeros(4, 3, requires_grad=True), torch.zeros(3, requires_grad=True), torch.zeros(1)]
     x = torch.full((2, 4), float(world.rank()))
@@ -72,7 +72,7 @@ def test_gradients_of_torch(world: dist.Group) -> None:
 
 
 def test_torch_is_told_of_writing() -> None:
-    """Else backward() would go on with values that are not those it saved."""
+    """Otherwise backward() would continue with values other than those it saved."""
     torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
     if SIZE == 1:
         pytest.skip("a group of one writes nothing")

@@ -1,4 +1,4 @@
-"""What is particular to JAX's arrays."""
+"""What is special about JAX arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ jnp: Any = pytest.importorskip("jax.numpy", reason="JAX is not installed")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool", "complex64"])
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
 def test_nothing_is_copied(dtype: str, shape: tuple[int, ...]) -> None:
-    """x is read where JAX has it, and the result is taken over where it was received."""
+    """x is read from JAX's memory, and JAX takes over the memory of the result."""
     x = jnp.ones(shape, dtype)
     read = ours.as_buffer(x).owner
     assert read.ctypes.data == x.unsafe_buffer_pointer()
@@ -99,7 +99,7 @@ def test_what_cannot_be_received() -> None:
 
 
 def test_dtypes_of_arrays_are_numpys() -> None:
-    """x.dtype is np.dtype: NumPy's array comes; jnp.float32 is JAX's own."""
+    """x.dtype is a np.dtype and gives a NumPy array; jnp.float32 is JAX's own type."""
     assert isinstance(ours.template("recv", jnp.float32), jax.Array)
     assert ours.template("recv", jnp.ones(3).dtype) is None
     assert _core.type_of(jnp.ones(3, jnp.bfloat16).dtype) == _core.DTYPES.index("bfloat16")

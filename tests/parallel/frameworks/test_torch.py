@@ -1,4 +1,4 @@
-"""What is particular to PyTorch's tensors."""
+"""What is special about PyTorch tensors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_outputs() -> None:
 
 
 def assert_beside(held: Any) -> None:
-    """Parts of one tensor that do not overlap are no error."""
+    """Parts of one tensor that do not overlap are allowed."""
     out = held[3:6]
     assert dist.all_sum(held[:3], out=out) is out
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_received() -> None:
 
 
 def test_autograd_is_told_of_writing() -> None:
-    """A value that backward() needs was overwritten: torch's own error instead of a wrong gradient."""
+    """A value that backward() needs was overwritten: torch raises its own error, not a wrong gradient."""
     saved = torch.ones(3)
     loss = (torch.ones(3, requires_grad=True) * saved).sum()
     dist.all_sum(saved, out=saved)
@@ -126,7 +126,7 @@ def test_results_begin_on_a_cache_line() -> None:
 
 
 class OnGPU(torch.Tensor):
-    """A tensor that says so, though its memory is the host's."""
+    """A tensor that claims to be on a GPU, though it is in host memory."""
 
     device = property(lambda self: torch.device("cuda:0"))
 
@@ -136,7 +136,7 @@ class OnGPU(torch.Tensor):
 
 @pytest.mark.parametrize("aware", ["0", "1"], ids=["staged", "aware"])
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, aware: str) -> None:
-    """The tensor's own memory after its stream was waited for, or a copy in the host's and back."""
+    """The tensor's own memory after synchronizing its stream, or a copy through host memory."""
     waited = []
     stream = types.SimpleNamespace(synchronize=lambda: waited.append(True))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
