@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation: `make docs`, from the pages here, sections of README.md, and docstrings."""
+"""The configuration of Sphinx for `make docs`: pages from here, sections of README.md, and docstrings."""
 
 import os
 import subprocess
@@ -26,12 +26,12 @@ html_title = f"mlxdist {version}"
 html_copy_source = False
 
 
-def says(command: str) -> str:
-    """What a subcommand prints for --help, as text of a page."""
+def help_of(command: str) -> str:
+    """What a subcommand prints for --help, as text for a page."""
     environ = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
     run = [sys.executable, "-m", "mlxdist", command, "--help"]
     printed = subprocess.run(run, capture_output=True, text=True, check=True, env=environ).stdout
     return f"**mlxdist {command}**\n\n```text\n{printed}```\n"
 
 
-myst_substitutions = {"commands": "\n".join(map(says, cli.COMMANDS))}
+myst_substitutions = {"commands": "\n".join(map(help_of, cli.COMMANDS))}

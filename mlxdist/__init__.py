@@ -1,4 +1,4 @@
-"""Add arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy, PyTorch, JAX and CuPy.
+"""Sum arrays across processes, on any MPI: ``mlx.core.distributed`` for MLX, NumPy, PyTorch, JAX and CuPy.
 
 >>> import mlxdist as dist
 >>> group = dist.init()
@@ -6,8 +6,9 @@
 """
 
 try:
-    import mlxdist._core  # noqa: F401  # first, since where it is missing the others speak of a circular import
-    from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError, TimeoutError
+    import mlxdist._core  # noqa: F401  # first: where it is missing, other imports would report a circular import
+    from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
+    from mlxdist.errors import TimeoutError as TimeoutError
     from mlxdist.gradients import average_gradients
     from mlxdist.mlx.install import install
     from mlxdist.ops import (
@@ -24,14 +25,16 @@ try:
         sum_scatter,
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
-except (ImportError, AttributeError) as error:  # no compiled part, or one that was built from other sources
+except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
     raise ImportError(
-        f"mlxdist in {__path__[0]} is not whole ({error}): pip install --force-reinstall mlxdist, or make build there",
-        name="mlxdist",  # so that `python -m mlxdist` says it in one line
+        f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
+        "pip install --force-reinstall mlxdist, or make build there",
+        name="mlxdist",  # so that `python -m mlxdist` prints one line
     ) from error
 
 __version__ = "0.1.0"
 
+# Without TimeoutError: `from mlxdist import *` must not replace the built-in one.
 __all__ = [
     "Error",
     "Group",
@@ -40,7 +43,6 @@ __all__ = [
     "MPIError",
     "MismatchError",
     "PeerError",
-    "TimeoutError",
     "all_gather",
     "all_max",
     "all_min",

@@ -29,7 +29,7 @@ cdef extern from "mlxdist/types.h" nogil:
     """
     #define NUMPY_NAME(name, numpy, ...) numpy,
     static const char *const numpy_names[] = {MLXDIST_TYPES(NUMPY_NAME)};
-    #define CALL_NAME(name, call) call,
+    #define CALL_NAME(name, call, ...) call,
     static const char *const call_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
     """
     enum element_type:
@@ -38,8 +38,9 @@ cdef extern from "mlxdist/types.h" nogil:
         pass
     enum:
         ELEMENT_TYPES, REDUCTIONS
-        STATUS_OK, STATUS_MPI_FAILED, STATUS_LIBRARY_UNFIT, STATUS_MISMATCH, STATUS_PEER_DIED, STATUS_TIMED_OUT, STATUS_INTERRUPTED
-        STATUS_GROUP_CLOSED, STATUS_GROUP_BROKEN, STATUS_WRONG_THREAD, STATUS_OUT_OF_MEMORY, STATUS_NOT_SHARED
+        STATUS_OK, STATUS_MPI_FAILED, STATUS_LIBRARY_UNFIT, STATUS_MISMATCH, STATUS_PEER_DIED, STATUS_TIMED_OUT
+        STATUS_INTERRUPTED, STATUS_GROUP_CLOSED, STATUS_GROUP_BROKEN, STATUS_WRONG_THREAD, STATUS_OUT_OF_MEMORY
+        STATUS_NOT_SHARED
     struct outcome:
         int status, mpi_code
         const char *class_
@@ -77,13 +78,23 @@ cdef extern from "mlxdist/call.h" nogil:
     static const char *const operation_names[] = {MLXDIST_OPERATIONS(OPERATION_NAME)};
     """
     enum:
-        OPERATION_ALLREDUCE, OPERATION_REDUCE_SCATTER, OPERATION_ALLGATHER, OPERATION_BROADCAST, OPERATION_SPLIT, OPERATION_SEND, OPERATION_RECV, OPERATIONS
+        OPERATION_ALLREDUCE, OPERATION_SEND, OPERATION_RECV, OPERATIONS
+        CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
+        CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_AVERAGE_GRADIENTS, CALLS
+        RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED
+        PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC
         SHOWN_DIMENSIONS
+    struct call_row:
+        const char *called
+        int operation, op, result, peer
+    const call_row *call_rows
     struct call:
         int operation, op, type, peer
         int64_t count
         int on_device, ndim
         int64_t shape[8]
+        int name, digest
+    call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names
 
 cdef extern from "mlxdist/wait.h" nogil:
@@ -135,7 +146,7 @@ cdef extern from "mlxdist/group/core.h" nogil:
     int group_split(c_group *group, int color, int key, c_group **part, outcome *outcome)
     int group_run(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
     int group_run_raw(c_group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
-                       double *spent_s, outcome *)
+                      double *spent_s, outcome *)
     struct symmetric:
         pass
     int group_empty(c_group *, int64_t nbytes, symmetric **, void **memory, outcome *)

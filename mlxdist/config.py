@@ -1,4 +1,4 @@
-"""Every environment variable that mlxdist reads or sets: its name, default and meaning."""
+"""Every environment variable that mlxdist reads or sets: name, default and meaning."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -8,57 +8,69 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class Variable:
-    """An environment variable; ``get`` reads it at the moment of the call."""
+    """An environment variable; ``get`` reads it at the moment of the call.
+
+    Attributes:
+        name: what it is called.
+        default: the value of one that is not set, or empty.
+        meaning: one line for the table of variables.
+        former_names: what it was called before; they still work, but ``name`` wins.
+    """
 
     name: str
     default: str
     meaning: str
+    former_names: tuple[str, ...] = ()
 
     def get(self, environ: Mapping[str, str] | None = None) -> str:
         """The value in ``environ`` (``os.environ`` by default), else the default."""
-        return (os.environ if environ is None else environ).get(self.name) or self.default
+        environ = os.environ if environ is None else environ
+        return next(filter(None, map(environ.get, (self.name, *self.former_names))), self.default)
 
 
 LIBMPI = Variable("MLXDIST_LIBMPI", "", "path of the libmpi to open, instead of searching for one")
 ABORT = Variable("MLXDIST_ABORT", "1", "0: an uncaught exception on one rank does not end the job")
-MAX_COUNT = Variable(
-    "MLXDIST_MAX_COUNT", str(2**31 - 1), "elements that one MPI call may carry; longer arrays go in pieces"
-)
+MAX_COUNT = Variable("MLXDIST_MAX_COUNT", str(2**31 - 1), "elements per MPI call; longer arrays are sent in pieces")
 CUDA_AWARE = Variable(
-    "MLXDIST_CUDA_AWARE", "", "1: libmpi reads GPU memory itself, 0: it does not; by default the library is asked"
+    "MLXDIST_CUDA_AWARE", "", "1: libmpi reads GPU memory itself, 0: it does not; by default libmpi is asked"
 )
 TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: for ever")
-QUIET = Variable("MLXDIST_QUIET", "0", "1: no line on stderr that says who has been awaited for 10 s, 20 s, 40 s ...")
+QUIET = Variable("MLXDIST_QUIET", "0", "1: no lines on stderr about calls that have waited for 10 s, 20 s, 40 s ...")
 CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
-NODE = Variable("MLXDIST_NODE", "1", "0: everything as if each rank were alone on its host")
-KERNELS = Variable("MLXDIST_KERNELS", "", "plain, avx2, avx512 or neon: only these for sums, not the best there are")
+SHARED_MEMORY = Variable(
+    "MLXDIST_SHARED_MEMORY", "1", "0: ranks of a host do not communicate through shared memory", ("MLXDIST_NODE",)
+)
+KERNELS = Variable("MLXDIST_KERNELS", "", "plain, avx2, avx512 or neon: instruction set for sums; by default the best")
 RANK_PID = Variable(
-    "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its children know they are no ranks"
+    "MLXDIST_RANK_PID", "", "set by init() to the rank's pid, so that its child processes know they are not ranks"
 )
 MPI4PY_LIBMPI = Variable(
-    "MPI4PY_LIBMPI", "", "set by init(): mpi4py (4.1 or later) opens the same library when it comes later"
+    "MPI4PY_LIBMPI", "", "set by init(): the library that mpi4py (4.1 or later) opens when it is imported later"
 )
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"
 )
-STARTER = Variable("MLXDIST_STARTER", "", "set by mlxdist launch: where its ranks report to, as JSON")
+LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks report to, as JSON")
+LAUNCH_PIPE = Variable(
+    "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of the pipe that announces an abort"
+)
 
-USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, NODE, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
+USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, SHARED_MEMORY, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
 
-# What every rank must see alike, also where a launcher passes on nothing by itself
+# Must be the same on every rank, also under launchers that forward no variables
 FOR_ALL_RANKS = ("PYTHONPATH", "MLXDIST_*", "MLX_*")
 
 
 def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
-    """The names in ``environ`` of what all ranks must see."""
+    """The names in ``environ`` that must reach all ranks."""
     return sorted(name for name in environ if _is_any(name, FOR_ALL_RANKS))
 
 
 def deciding(environ: Mapping[str, str]) -> dict[str, str]:
-    """Those of ``environ`` that decide what a rank runs and opens, without what its launcher tells it of itself."""
+    """Those of ``environ`` that decide what a rank runs and opens, without those its launcher sets for each rank."""
     wanted = (*FOR_ALL_RANKS, "PATH", "LD_LIBRARY_PATH", "OPAL_PREFIX", "OMPI_MCA_*")
-    own = (RANK_PID.name, STARTER.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
+    own = (RANK_PID.name, LAUNCH.name, LAUNCH_PIPE.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
     return {name: environ[name] for name in sorted(environ) if _is_any(name, wanted) and not _is_any(name, own)}
 
 

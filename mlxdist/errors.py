@@ -1,29 +1,27 @@
 """The exceptions of mlxdist.
 
-Every message has the form ``[operation] what happened: what to do``. Wrong arguments raise the
-built-in ``ValueError`` or ``TypeError`` before anything is sent; what goes wrong afterwards is an
-``Error``.
+Every message has the form ``[operation] what happened: what to do``. Invalid arguments raise the built-in
+``ValueError`` or ``TypeError`` before anything is sent; what fails afterwards raises an ``Error``.
 """
 
 import builtins
 
 
 class Error(RuntimeError):
-    """Base class of everything mlxdist raises by itself; a RuntimeError, as MLX's own errors are."""
+    """Base class of the exceptions below; a RuntimeError, as MLX's own errors are."""
 
 
 class LoadError(Error):
-    """No libmpi could be used: none found, a foreign one, or one whose world is not the launcher's."""
+    """No libmpi could be used: none was found, none belongs to the launcher, or its world has another size."""
 
 
 class MPIError(Error):
     """A function of libmpi failed.
 
     Attributes:
-        call: the MPI function, ``"MPI_Allreduce"``.
-        code: the code that it returned; its meaning is the library's own.
-        error_class: the class of that code in the standard's words, ``"MPI_ERR_TRUNCATE"``
-            (MPI 4.1, section 9.4).
+        call: the MPI function, such as ``"MPI_Allreduce"``.
+        code: the error code that it returned, whose meaning depends on the library.
+        error_class: the error class of that code, such as ``"MPI_ERR_TRUNCATE"`` (MPI 4.1, section 9.4).
     """
 
     def __init__(self, message: str, call: str, code: int, error_class: str) -> None:
@@ -34,19 +32,19 @@ class MPIError(Error):
 
 
 class MismatchError(Error):
-    """Ranks ask for different things: other operations, reductions, dtypes, lengths, roots, or another order of calls.
+    """The ranks of a group made different calls: operation, reduction, dtype, length, root or order of calls differ.
 
-    After a collective every rank raises it, and the group cannot be used any more; after ``recv`` only the
-    receiver, and the group can.
+    In a collective every rank raises it, and the group is broken. In ``recv`` only the receiver raises it, and the
+    group remains usable.
     """
 
 
 class PeerError(Error):
-    """A rank that is needed has died, or has given up an earlier call; the group cannot be used any more."""
+    """A rank that the call needs has died, or has given up an earlier call; the group is broken."""
 
 
 class TimeoutError(Error, builtins.TimeoutError):
-    """The time limit of the group passed; the text names who has not come.
+    """The group's timeout passed; the message names the ranks that have not reached the call.
 
-    After a collective or a send the group cannot be used any more; after ``recv`` it can.
+    After a collective the group is broken. After ``recv`` it remains usable, and after ``send`` if nothing was sent.
     """

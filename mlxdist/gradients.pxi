@@ -26,19 +26,19 @@ cdef int walk(tree, list leaves, list words, int level) except -1:
 
 
 def flatten(tree) -> tuple:
-    """The leaves of dicts, by sorted keys, lists and tuples, without None; and, the same on every rank, their places."""
+    """The leaves of dicts, by sorted keys, lists and tuples, without None; and their structure, alike on every rank."""
     cdef list leaves = [], words = []
     walk(tree, leaves, words, 0)
     return leaves, "\0".join(words).encode(errors="surrogatepass")
 
 
 def divides(int type) -> bool:
-    """Whether a quotient of DTYPES[type] is of that dtype: neither of integers nor of bool."""
+    """Whether dividing DTYPES[type] keeps that dtype: not so for integers and bool."""
     return <bint>divide_by(<element_type>type, NULL, 0, 1)
 
 
 def outline(list leaves) -> bytes | None:
-    """(place in DTYPES, dimensions, lengths...) of each as int64; None where the mean of one cannot be written into it.
+    """(index in DTYPES, dimensions, lengths...) of each as int64; None if the mean cannot be written into one of them.
 
     Or where it needs a closer look: only NumPy's arrays in C order are looked at here.
     """
@@ -101,11 +101,8 @@ def average(Group group, list sources, list targets, int type, int digest) -> No
         block = None if n == 1 else _Block(nbytes)
         sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
         recvbuf = pieces[0].target if n == 1 else sendbuf
-        made.operation, made.op, made.type, made.peer = OPERATION_ALLREDUCE, 0, type, digest
-        made.count, made.on_device, made.ndim = nbytes // element_size(<element_type>type), False, 1
-        made.shape[0] = made.count
-        for i in range(1, SHOWN_DIMENSIONS):
-            made.shape[i] = 0
+        made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
+        made.name, made.digest = CALL_AVERAGE_GRADIENTS, digest
         with nogil:
             at = sendbuf
             for i in range(n if n > 1 else 0):

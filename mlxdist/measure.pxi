@@ -9,8 +9,7 @@ def run_raw(Group group, int operation, Buffer x, Buffer out, int64_t repeats, b
     cdef call made
     cdef double spent_s = 0
     cdef int failed
-    made.operation, made.op, made.type, made.peer = operation, 0, x.type, 0
-    made.count, made.on_device, made.ndim = x.count, False, 0
+    made = flat_call(<int>operation, 0, x.type, 0, x.count)
     with nogil:
         failed = group_run_raw(group.handle, &made, x.address, out.address, repeats, rewrite, &spent_s, &why)
     if failed:

@@ -1,15 +1,14 @@
 # Memory for results; a part of _core.pyx.
 
-# A page that the system gives anew costs more than what is written to it: what results of some length leave is used
-# again by later ones.
+# A fresh page costs more than what is written to it, so long results reuse the memory of freed ones.
 cdef enum:
     PAGE = 4096
     HUGE_PAGE = 1 << 21
-    KEPT_FROM = 1 << 14  # bytes; what is shorter the C library does not give back
+    KEPT_FROM = 1 << 14  # bytes; the C library keeps shorter blocks itself
     MOST_KEPT = 1 << 28  # bytes in all
     KEPT_BLOCKS = 16
     MOST_DIMENSIONS = 64
-    MOST_LENGTH = 1 << 30  # elements that are looked at no closer
+    MOST_LENGTH = 1 << 30  # elements; longer arrays take the general way
 
 cdef void *kept[KEPT_BLOCKS]
 cdef size_t kept_nbytes[KEPT_BLOCKS]
@@ -18,7 +17,7 @@ cdef int oldest = 0  # of those kept
 
 
 cdef size_t block_nbytes(size_t nbytes) noexcept:
-    """Lengths that differ little share their memory."""
+    """Rounded up, so that results of similar length reuse each other's memory."""
     cdef size_t grain = HUGE_PAGE if nbytes >= 4 * HUGE_PAGE else PAGE
     return (nbytes + grain - 1) // grain * grain
 
@@ -33,7 +32,7 @@ cdef void evict(int place) noexcept:
 
 @cython.final
 cdef class _Block:
-    """Memory that begins on a page; it is kept for the next when the last array that uses it goes."""
+    """Page-aligned memory, kept for reuse when the last array that uses it is freed."""
 
     cdef void *address
     cdef size_t nbytes
@@ -82,14 +81,14 @@ cdef cnp.ndarray aligned(int ndim, cnp.npy_intp *shape, cnp.dtype dtype):
         owner = cnp.PyArray_EMPTY(1, &nbytes, cnp.NPY_UINT8, 0)
         data = cnp.PyArray_BYTES(owner)
         data += -<uintptr_t>data % CACHE_LINE
-    Py_INCREF(dtype)  # the next takes it
+    Py_INCREF(dtype)  # PyArray_NewFromDescr steals a reference
     made = PyArray_NewFromDescr(cnp.ndarray, dtype, ndim, shape, NULL, data, cnp.NPY_ARRAY_CARRAY, NULL)
     cnp.set_array_base(made, owner)
     return made
 
 
 def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
-    """An uninitialised array that begins on a cache line: JAX takes such memory without a copy, other it copies."""
+    """An uninitialised array, aligned to a cache line: JAX adopts such memory, and copies any other."""
     cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
     cdef int i
     if len(shape) > MOST_DIMENSIONS or math.prod(shape) * dtype.itemsize > sys.maxsize:

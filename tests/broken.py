@@ -1,4 +1,4 @@
-"""Set-ups that are broken in truth, what mlxdist doctor has to say of each, and what mlxdist launch does there."""
+"""Set-ups that are really broken, what mlxdist doctor must report for each, and what mlxdist launch does there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path_with(*folders: Path) -> str:
 
 @dataclass
 class SetUp:
-    """What a program is started in.
+    """The environment in which a program is started.
 
     Attributes:
         environ: variables; MPICH is on PATH unless they say something else.
@@ -42,7 +42,7 @@ class SetUp:
         return run([*self.within, *command], timeout_s=LIMIT_S, **environ)
 
     def why_not(self) -> str:
-        """Why it cannot be made here; empty where it can."""
+        """Why it cannot be made here; empty if it can."""
         line = [*self.within, "true"]
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=10)
@@ -55,12 +55,12 @@ Make = Callable[[Path], SetUp]
 
 
 def variables(**environ: str) -> Make:
-    """Values may speak of the set-up's own folder as {here}."""
+    """{here} in a value stands for the set-up's own folder."""
     return lambda here: SetUp({name: value.replace("{here}", str(here)) for name, value in environ.items()})
 
 
 def unshared(namespace: str, script: str, **environ: str) -> Make:
-    """What ``script`` does to the machine is seen by nobody else; needs root."""
+    """No other process sees what ``script`` does to the machine; needs root."""
     return lambda here: SetUp(environ, ["unshare", namespace, "sh", "-ec", f'{script}\nexec "$@"', "sh"])
 
 
@@ -95,7 +95,7 @@ def launcher_that_starts_nothing(here: Path) -> SetUp:
 
 
 def metadata(here: Path, package: str, version: str) -> None:
-    """What pip would have left of an installed package."""
+    """The metadata of an installed package, as pip writes it."""
     folder = here / f"{package}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
@@ -118,13 +118,13 @@ def mlx_first(here: Path) -> SetUp:
 
 
 def copied(change: Callable[[Path], object]) -> Make:
-    """With a copy of mlxdist, changed, in front of this one."""
+    """A modified copy of mlxdist comes before this one on the path."""
 
     def make(here: Path) -> SetUp:
         ignored = shutil.ignore_patterns("__pycache__", "_core.c")
         shutil.copytree(mpis.ROOT / "mlxdist", here / "mlxdist", ignore=ignored)
         change(here)
-        # away from the root of the checkout, which `python -m` would put in front of it
+        # not in the root of the checkout, which `python -m` would put first on the path
         return SetUp(in_front(here), ["env", f"--chdir={here}"])
 
     return make
@@ -151,7 +151,7 @@ def command_of_another_python(here: Path) -> SetUp:
 
 @dataclass(frozen=True)
 class Broken:
-    """A set-up, and what has to be said of it.
+    """A set-up, and what must be reported.
 
     Attributes:
         name: what is broken.
@@ -208,7 +208,7 @@ SET_UPS = (
     Broken(
         "MLXDIST_LIBMPI names a linker script",
         variables(MLXDIST_LIBMPI=str(MPICH.prefix / "lib" / "libmpi.so")),
-        {"it is no library but a text": f"export MLXDIST_LIBMPI={LIBMPI}"},
+        {"it is a linker script, not a library": f"export MLXDIST_LIBMPI={LIBMPI}"},
         "file too short",
     ),
     Broken(
@@ -232,7 +232,7 @@ SET_UPS = (
     Broken(
         "OPAL_PREFIX of nothing",
         variables(OPAL_PREFIX="{here}/gone", PATH=SYSTEM_PATH, MLXDIST_LIBMPI=str(DEBIAN.library_path)),
-        {"OPAL_PREFIX={here}/gone is left over from another Open MPI: there is no such place": "unset OPAL_PREFIX"},
+        {"OPAL_PREFIX={here}/gone is left over from another Open MPI: there is no such folder": "unset OPAL_PREFIX"},
         "aborts with OPAL_PREFIX={here}/gone",
         needs=(DEBIAN,),
     ),
@@ -245,7 +245,7 @@ SET_UPS = (
     Broken(
         "a small /dev/shm",
         unshared("--mount", "mount -t tmpfs -o size=64k tmpfs /dev/shm"),
-        {"/dev/shm has 64 KiB left": ROOM},
+        {"/dev/shm has 64 KiB free": ROOM},
         "SIGBUS",
     ),
     Broken(
@@ -258,7 +258,7 @@ SET_UPS = (
         "root with one core",
         lambda here: SetUp(
             {"PATH": path_with(OPENMPI_4.launcher_path.parent)},
-            # becomes root, or says why not
+            # becomes root, or prints why it cannot
             ["setpriv", "--reuid=0", "taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))],
         ),
         {
@@ -270,7 +270,7 @@ SET_UPS = (
     Broken(
         "a network of containers",
         unshared("--net", "ip link set lo up; ip link add docker0 type bridge"),
-        {"virtual networks, by which MPI may try to reach other hosts: docker0": "export HYDRA_IFACE="},
+        {"MPI may try to reach other hosts through virtual networks: docker0": "export HYDRA_IFACE="},
     ),
     Broken(
         "an old MLX",
@@ -307,8 +307,8 @@ SET_UPS = (
             MPI4PY_LIBMPI=str(OPENMPI.library_path),
         ),
         {
-            "MLXDIST_QUIET='yes' is neither 0 nor 1": "unset MLXDIST_QUIET",
-            "nothing reads MLXDIST_LIBMP: MLXDIST_LIBMPI may be meant": "unset MLXDIST_LIBMP",
+            "MLXDIST_QUIET='yes' is neither 0 nor 1, so the default is used": "unset MLXDIST_QUIET",
+            "nothing reads MLXDIST_LIBMP: did you mean MLXDIST_LIBMPI?": "unset MLXDIST_LIBMP",
             "MLXDIST_RANK_PID is set": "unset MLXDIST_RANK_PID",
             f"MLX_MPI_LIBNAME={LIBMPI} is what MLX opens": "unset MLX_MPI_LIBNAME",
             "mpi4py opens Open MPI 5.0.11: a program cannot use both": "unset MPI4PY_LIBMPI",
@@ -325,20 +325,20 @@ SET_UPS = (
     Broken(
         "a launcher out of reach",
         variables(PMI_SIZE="2", PMI_RANK="0", PMI_FD="77"),
-        {"PMI_FD=77, is closed in this process": "let mpiexec start it"},
+        {"PMI_FD=77 is closed in this process": "start it with mpiexec itself"},
         "PMI_SIZE=2",
     ),
     Broken(
         "no compiled part",
         copied(lambda here: compiled(here).unlink()),
-        {"mlxdist in {here}/mlxdist is not whole (No module named 'mlxdist._core')": REINSTALL},
-        "is not whole",
+        {"installation in {here}/mlxdist is incomplete (No module named 'mlxdist._core')": REINSTALL},
+        "is incomplete",
     ),
     Broken(
         "built from other sources",
         copied(built_from_other_sources),
-        {"mlxdist in {here}/mlxdist is not whole (module 'mlxdist._core' has no attribute": REINSTALL},
-        "is not whole",
+        {"installation in {here}/mlxdist is incomplete (module 'mlxdist._core' has no attribute": REINSTALL},
+        "is incomplete",
     ),
     Broken(
         "a forgotten copy",

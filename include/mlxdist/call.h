@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 /* clang-format off */
-/* name, what the user called */
+/* What MPI or the core does for a call. SHARE: ranks of a host set up memory that they share. */
 #define MLXDIST_OPERATIONS(row) \
     row(ALLREDUCE, "all_reduce") \
     row(REDUCE_SCATTER, "sum_scatter") \
@@ -22,29 +22,60 @@ extern "C" {
     row(SHARE, "share memory") \
     row(SEND, "send") \
     row(RECV, "recv")
+
+/* The table of operations: what users call. ops.py has a docstring for each.
+ *      name               called               operation       reduction  result     peer */
+#define MLXDIST_CALLS(row) \
+    row(ALL_SUM,           "all_sum",           ALLREDUCE,      SUM,       SAME,      NONE) \
+    row(ALL_MAX,           "all_max",           ALLREDUCE,      MAX,       SAME,      NONE) \
+    row(ALL_MIN,           "all_min",           ALLREDUCE,      MIN,       SAME,      NONE) \
+    row(ALL_GATHER,        "all_gather",        ALLGATHER,      SUM,       GATHERED,  NONE) \
+    row(SUM_SCATTER,       "sum_scatter",       REDUCE_SCATTER, SUM,       SCATTERED, NONE) \
+    row(BROADCAST,         "broadcast",         BROADCAST,      SUM,       SAME,      ROOT) \
+    row(BARRIER,           "barrier",           BARRIER,        SUM,       SAME,      NONE) \
+    row(SEND,              "send",              SEND,           SUM,       SAME,      DST) \
+    row(RECV,              "recv",              RECV,           SUM,       SAME,      SRC) \
+    row(RECV_LIKE,         "recv_like",         RECV,           SUM,       SAME,      SRC) \
+    row(AVERAGE_GRADIENTS, "average_gradients", ALLREDUCE,      SUM,       SAME,      NONE)
 /* clang-format on */
 
 #define MLXDIST_OPERATION(name, ...) OPERATION_##name,
+#define MLXDIST_CALL(name, ...) CALL_##name,
 enum operation { MLXDIST_OPERATIONS(MLXDIST_OPERATION) OPERATIONS };
+enum call_name { MLXDIST_CALLS(MLXDIST_CALL) CALLS };
 #undef MLXDIST_OPERATION
+#undef MLXDIST_CALL
+
+/* The shape of the result: x's, or x's with axis 0 multiplied or divided by the number of ranks. */
+enum result_shape { RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED };
+/* The rank that is named: none, any as the root, or another rank as `dst` or `src`. */
+enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC };
+
+struct call_row {
+    const char *called;
+    int operation, op, result, peer;
+};
+extern const struct call_row call_rows[CALLS];
 
 enum { SHOWN_DIMENSIONS = 8 };
 
 struct call {
     int operation;
-    int op;        /* ALLREDUCE, REDUCE_SCATTER */
+    int op;        /* a reduction: ALLREDUCE, REDUCE_SCATTER */
     int type;      /* an element_type, or HALF_UNNAMED */
-    int peer;      /* BROADCAST: root; SEND, RECV: whom; ALLREDUCE: 0, or a digest of what the elements are */
+    int peer;      /* BROADCAST: root; SEND, RECV: the other rank */
     int64_t count; /* elements of the input */
     int on_device; /* the buffers are not the host's memory */
-    int rank;      /* of the caller, filled in by core */
-    int ndim;      /* for the words only: shape beyond SHOWN_DIMENSIONS is not kept */
+    int rank;      /* of the caller, filled in by group.c */
+    int ndim;      /* for messages only: shape beyond SHOWN_DIMENSIONS is not kept */
     int64_t shape[SHOWN_DIMENSIONS];
+    int name;   /* a call_name; 0: the first of this operation and op */
+    int digest; /* of what the elements are, which must be the same on every rank; 0: no more than the rest says */
 };
 
 /* A call whose shape nobody told: count elements in a row. */
 static inline struct call flat_call(enum operation operation, int op, int type, int peer, int64_t count) {
-    struct call call = {operation, op, type, peer, count, 0, 0, 1, {count}};
+    struct call call = {operation, op, type, peer, count, 0, 0, 1, {count}, 0, 0};
     return call;
 }
 

@@ -1,6 +1,6 @@
-"""Arrays of each framework: one small file each, the same few functions in each, and the table of them.
+"""The arrays of each framework: one small file each with the same few functions, and the table of them.
 
-A framework is looked for among what the program has imported; nothing is imported for it.
+mlxdist imports no framework; it recognises those that the program has imported.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from mlxdist.arrays import cupy, jax, numpy, torch
 
 
 class Framework(Protocol):
-    """What each file has. An ``array`` is what ``as_array``, ``template`` or ``writable`` returned."""
+    """What each file provides. An ``array`` is what ``as_array``, ``template`` or ``writable`` returned."""
 
     def owns(self, x: object) -> bool:
         """Whether ``x`` is an array of this framework."""
 
     def as_array(self, call: str, x: Any) -> Any:
-        """``x`` as an array that can be communicated, not copied; a TypeError or ValueError where it cannot."""
+        """``x`` as an array that can be communicated, not copied; a TypeError or ValueError if it cannot be."""
 
     def template(self, call: str, dtype: Any) -> Any:
-        """An array to receive the like of; None where ``dtype`` is not this framework's."""
+        """An array of ``dtype`` to receive into another like it; None if ``dtype`` is not this framework's."""
 
     def writable(self, call: str, out: Any) -> Any:
         """``out`` as an array that a result can be written to, or an error."""
@@ -31,37 +31,37 @@ class Framework(Protocol):
         """Whether they share memory without being the same elements."""
 
     def synchronize(self, call: str, array: Any, stream: Any) -> None:
-        """The work on ``stream`` is done, or a TypeError: no such stream."""
+        """Wait for the work on ``stream``; a TypeError if it is not a stream of this framework."""
 
     def as_buffer(self, array: Any) -> _core.Buffer:
-        """The elements in C order where MPI can have them: where they lie, else one copy. What makes them is done."""
+        """The elements in C order where MPI can read them: in place, else one copy. What computes them has finished."""
 
     def empty_like(self, array: Any, shape: tuple[int, ...]) -> _core.Buffer:
         """New memory for a result of ``array``'s kind, dtype and device."""
 
     def result(self, array: Any, buffer: _core.Buffer) -> Any:
-        """What ``empty_like`` made, filled by now, as an array of ``array``'s kind."""
+        """What ``empty_like`` returned, now filled, as an array of ``array``'s kind."""
 
     def copyto(self, target: Any, source: Any) -> None:
-        """Copy the elements; each is an array of this framework or the owner of a Buffer of its."""
+        """Copy the elements; each is an array of this framework or the owner of one of its Buffers."""
 
     def is_changeable(self, array: Any) -> bool:
         """Whether ``copyto`` can write to it."""
 
     def changed(self, arrays: Sequence[Any]) -> None:
-        """Their memory was written to without the framework."""
+        """Tell the framework that their memory was written to behind its back."""
 
     def is_on_device(self, array: Any) -> bool:
-        """Whether the framework should join and divide such arrays where they are, not the core in host memory."""
+        """Whether the framework should join and divide such arrays, instead of the core in host memory."""
 
     def joined(self, arrays: Sequence[Any]) -> Any:
-        """A copy of the elements of arrays of one dtype, one array behind the other, that can be written to."""
+        """A writable copy of arrays of one dtype, flattened and concatenated."""
 
     def quotient(self, array: Any, n: int) -> Any:
-        """What ``joined`` made, divided by ``n``; integers and bool give float32, as in MLX."""
+        """What ``joined`` returned, divided by ``n``; integers and bool give float32, as in MLX."""
 
 
-# What none of them owns becomes a NumPy array or is refused. MLX's arrays are lazy and have a way of their own.
+# What none of them owns becomes a NumPy array or is refused. MLX's arrays are lazy: mlx.py, see dispatch.py.
 FRAMEWORKS: tuple[Framework, ...] = (numpy, torch, jax, cupy)
 
 
@@ -75,10 +75,10 @@ def of(x: object) -> Framework:
 
 def to_receive(call: str, dtype: Any) -> tuple[Framework, Any]:
     """The framework of ``dtype``, and its template."""
-    for framework in reversed(FRAMEWORKS):  # NumPy takes types of others too
+    for framework in reversed(FRAMEWORKS):  # NumPy accepts types of others too
         template = framework.template(call, dtype)
         if template is not None:
             return framework, template
     raise TypeError(
-        f"[{call}] dtype={dtype!r} is no dtype of NumPy, MLX, PyTorch or JAX: give one of {', '.join(_core.DTYPES)}"
+        f"[{call}] dtype={dtype!r} is not a dtype of NumPy, MLX, PyTorch or JAX: pass one of {', '.join(_core.DTYPES)}"
     )

@@ -1,4 +1,4 @@
-"""CuPy arrays, and whatever has ``__cuda_array_interface__``, which becomes one without a copy."""
+"""CuPy arrays, and anything with ``__cuda_array_interface__``, which becomes one without a copy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlxdist.arrays import numpy as host
 
 
 def owns(x: object) -> bool:
-    """Torch's and JAX's have been asked before."""
+    """Torch and JAX are asked first."""
     return hasattr(x, "__cuda_array_interface__")
 
 
 def as_array(call: str, x: Any) -> Any:
-    """A CuPy array of the same memory; CuPy waits for the work that x announces."""
+    """A CuPy array of the same memory; CuPy waits for the stream that x names."""
     cupy = sys.modules.get("cupy")
     if cupy is None:
         raise TypeError(f"[{call}] {type(x).__name__} is in GPU memory: import cupy, which can read it")
@@ -37,23 +37,23 @@ def writable(call: str, out: Any) -> Any:
     """Any contiguous array."""
     array = as_array(call, out)
     if not array.flags.c_contiguous:
-        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass an array in C order")
     return array
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """As far as the ends of their memory tell."""
+    """As far as the bounds of their memory tell."""
     same = array.data.ptr == out.data.ptr and array.shape == out.shape and array.flags.c_contiguous
     return not same and bool(sys.modules["cupy"].may_share_memory(array, out))
 
 
 def synchronize(call: str, array: Any, stream: Any) -> None:
-    """``stream`` is a cupy.cuda.Stream that makes x, if that is not the current one."""
+    """``stream`` is the cupy.cuda.Stream that produces x, if not the current one."""
     elements.finish(call, stream)
 
 
 def _buffer(array: Any) -> _core.Buffer:
-    _wait(array)  # CuPy also reuses memory that work under way still reads
+    _wait(array)  # CuPy reuses memory that pending work still reads
     return _core.Buffer(
         array.data.ptr, array.size, _core.type_of(array.dtype), array, tuple(array.shape), on_device=True
     )
@@ -65,7 +65,7 @@ def _wait(array: Any) -> None:
 
 
 def as_buffer(array: Any) -> _core.Buffer:
-    """Where libmpi does not read GPU memory, a copy in the host's."""
+    """If libmpi does not read GPU memory, a copy in host memory."""
     if not gpu.is_read_by_mpi("cuda"):
         return host.as_buffer(array.get())
     with array.device:
@@ -73,7 +73,7 @@ def as_buffer(array: Any) -> _core.Buffer:
 
 
 def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
-    """Where libmpi does not read GPU memory, in the host's."""
+    """In host memory, if libmpi does not read GPU memory."""
     if not gpu.is_read_by_mpi("cuda"):
         return host.empty_like(array, shape)
     with array.device:
@@ -87,7 +87,7 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
 
 
 def copyto(target: Any, source: Any) -> None:
-    """CuPy's own copy, from and to the host too."""
+    """CuPy's own copy, also from and to the host."""
     if isinstance(target, np.ndarray):
         np.copyto(target, source.get())
     elif isinstance(source, np.ndarray):
@@ -103,7 +103,7 @@ def is_changeable(array: Any) -> bool:
 
 
 def changed(arrays: Sequence[Any]) -> None:
-    """Nothing has to know."""
+    """Nothing to do."""
 
 
 def is_on_device(array: Any) -> bool:
@@ -118,6 +118,6 @@ def joined(arrays: Sequence[Any]) -> Any:
 
 
 def quotient(array: Any, n: int) -> Any:
-    """CuPy's own; NumPy's kind of bfloat16 is V."""
+    """CuPy's own division; the kind of bfloat16 is V in NumPy."""
     with array.device:
         return (array if array.dtype.kind in "fcV" else array.astype(np.float32)) / n

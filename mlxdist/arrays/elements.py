@@ -1,4 +1,4 @@
-"""Element types and streams, as all frameworks name and refuse them."""
+"""Element types and streams: what is refused, in the same words for every framework."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def check(call: str, name: str) -> None:
 
 
 def refused(call: str, dtype: object) -> TypeError:
-    """The error of a dtype that has no numbers to add."""
+    """The error for a dtype whose elements cannot be added."""
     return TypeError(
-        f"[{call}] x has dtype {dtype}, which cannot be communicated: give one of {', '.join(_core.DTYPES)}"
+        f"[{call}] x has dtype {dtype}, which cannot be communicated: pass one of {', '.join(_core.DTYPES)}"
     )
 
 
 def no_stream(call: str, kind: str, stream: Any) -> None:
-    """Refuse a stream for arrays whose work is done, or is waited for when they are read."""
+    """Refuse a stream for arrays that have none."""
     if stream is not None:
         raise TypeError(f"[{call}] stream={stream!r}: {kind} have no streams, leave it out")
 
 
 def finish(call: str, stream: Any) -> None:
-    """Wait for the stream of a framework, if one is given."""
+    """Wait for a stream, if one is given."""
     if stream is None:
         return
     if not callable(getattr(stream, "synchronize", None)):
-        raise TypeError(f"[{call}] stream={stream!r} is no stream: give one of the framework of x")
+        raise TypeError(f"[{call}] stream={stream!r} is not a stream: pass one of x's framework")
     stream.synchronize()

@@ -1,6 +1,6 @@
-"""JAX arrays: read where they lie; a result is made in NumPy's memory, which JAX takes over without a copy.
+"""JAX arrays: read in place; a result is written to NumPy's memory, which JAX adopts without a copy.
 
-They cannot be written to, by JAX's promise to its compiler. So arrays on a GPU always go through host memory.
+JAX promises its compiler that arrays never change, so arrays on a GPU always go through host memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlxdist.arrays import numpy as host
 
 
 def owns(x: object) -> bool:
-    """Also the tracers that stand for arrays inside jit, grad and vmap."""
+    """Including the tracers that stand for arrays inside jit, grad and vmap."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(x, jax.Array)
 
@@ -28,10 +28,10 @@ def as_array(call: str, x: Any) -> Any:
     if isinstance(x, jax.core.Tracer):
         raise TypeError(f"[{call}] x is being traced by JAX and has no values yet: communicate outside of jit and grad")
     if x.is_deleted():
-        raise ValueError(f"[{call}] x was donated or deleted: give an array that still has its values")
+        raise ValueError(f"[{call}] x was donated or deleted: pass an array that still has its values")
     elements.check(call, x.dtype.name)
     if not x.is_fully_addressable or len(x.devices()) > 1:
-        raise TypeError(f"[{call}] x lies on several devices: give one part, x.addressable_data(0)")
+        raise TypeError(f"[{call}] x lies on several devices: pass one part, x.addressable_data(0)")
     if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
         raise TypeError(f"[{call}] x has dtype {x.dtype}, which JAX would narrow: turn jax_enable_x64 on")
     platform = next(iter(x.devices())).platform
@@ -41,7 +41,7 @@ def as_array(call: str, x: Any) -> Any:
 
 
 def template(call: str, dtype: Any) -> Any:
-    """JAX's own scalar types, as jax.numpy.float32; the dtypes of its arrays are NumPy's."""
+    """JAX's own scalar types, such as jax.numpy.float32; the dtypes of its arrays are NumPy's."""
     jnp = sys.modules.get("jax.numpy")
     if jnp is None or not isinstance(dtype, type(jnp.float32)):
         return None
@@ -54,7 +54,7 @@ def writable(call: str, out: Any) -> Any:
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """There is no out."""
+    """There is never an out."""
     return False
 
 
@@ -64,23 +64,23 @@ def synchronize(call: str, array: Any, stream: object) -> None:
 
 
 def as_buffer(array: Any) -> _core.Buffer:
-    """On the CPU what JAX itself holds."""
+    """On the CPU, JAX's own memory."""
     return host.as_buffer(np.asarray(array))
 
 
 def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
-    """Of NumPy, aligned as JAX wants it."""
+    """A NumPy array, aligned as JAX needs it."""
     return host.empty_like(array, shape)
 
 
 def result(array: Any, buffer: _core.Buffer) -> Any:
-    """On the device of ``array``, and committed to it only if that is."""
+    """On the device of ``array``, and committed to it only if ``array`` is."""
     device = array.sharding if array.committed else None
     return sys.modules["jax"].device_put(buffer.owner, device, may_alias=True)
 
 
 def copyto(target: Any, source: Any) -> None:
-    """Into memory that JAX has not seen yet."""
+    """Into memory that JAX has not adopted yet."""
     np.copyto(target, np.asarray(source))
 
 
@@ -90,19 +90,19 @@ def is_changeable(array: Any) -> bool:
 
 
 def changed(arrays: Sequence[Any]) -> None:
-    """Nothing has to know."""
+    """Nothing to do."""
 
 
 def is_on_device(array: Any) -> bool:
-    """They go through host memory anyway."""
+    """Never: they go through host memory."""
     return False
 
 
 def joined(arrays: Sequence[Any]) -> Any:
-    """Of NumPy, since JAX's could not be written to."""
+    """A NumPy array, since JAX's cannot be written to."""
     return host.joined([np.asarray(array) for array in arrays])
 
 
 def quotient(array: Any, n: int) -> Any:
-    """Of NumPy."""
+    """NumPy's."""
     return host.quotient(array, n)

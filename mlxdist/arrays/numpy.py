@@ -1,4 +1,4 @@
-"""NumPy arrays, and what becomes one: buffers and DLPack are looked at without a copy, numbers are 0-d arrays."""
+"""NumPy arrays, and what becomes one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from mlxdist import _core
 from mlxdist.arrays import elements
 
-# Whatever its value, so that all ranks have the same: NumPy by itself makes 2**63 a uint64. A bool is an int too.
+# By type, whatever the value, so that all ranks agree: NumPy itself makes 2**63 a uint64. A bool is an int too.
 DTYPE_OF = ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128))
 NUMBERS = tuple(number for number, _ in DTYPE_OF)
 DLPACK_CPU = 1
 
 
 def owns(x: object) -> bool:
-    """Every array that NumPy made, of any subclass; ``as_array`` takes more."""
+    """NumPy arrays, of any subclass; ``as_array`` takes more."""
     return isinstance(x, np.ndarray)
 
 
@@ -30,7 +30,7 @@ def as_array(call: str, x: Any) -> np.ndarray:
 
 def _seen(call: str, x: Any) -> np.ndarray:
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"[{call}] a masked array would lose its mask: give x.filled()")
+        raise TypeError(f"[{call}] a masked array would lose its mask: pass x.filled()")
     if isinstance(x, np.ndarray):
         return x
     if isinstance(x, np.generic):
@@ -39,7 +39,7 @@ def _seen(call: str, x: Any) -> np.ndarray:
         try:
             return np.asarray(x, dtype=next(dtype for number, dtype in DTYPE_OF if isinstance(x, number)))
         except OverflowError:
-            raise ValueError(f"[{call}] x={x} does not fit into int64: give a float, or np.uint64(x)") from None
+            raise ValueError(f"[{call}] x={x} does not fit into int64: pass a float, or np.uint64(x)") from None
     try:
         return np.asarray(memoryview(x))
     except TypeError:
@@ -47,7 +47,7 @@ def _seen(call: str, x: Any) -> np.ndarray:
     if hasattr(x, "__dlpack__"):
         return _exported(call, x)
     raise TypeError(
-        f"[{call}] {type(x).__name__} is no array: give a NumPy array, one of MLX, PyTorch, JAX or CuPy, a buffer "
+        f"[{call}] a {type(x).__name__} is not an array: pass an array of NumPy, MLX, PyTorch, JAX or CuPy, a buffer "
         "or a number"
     )
 
@@ -55,15 +55,15 @@ def _seen(call: str, x: Any) -> np.ndarray:
 def _exported(call: str, x: Any) -> np.ndarray:
     name = type(x).__name__
     if x.__dlpack_device__()[0] != DLPACK_CPU:
-        raise TypeError(f"[{call}] {name} is not in host memory: give cupy.from_dlpack(x) or torch.from_dlpack(x)")
+        raise TypeError(f"[{call}] {name} is not in host memory: pass cupy.from_dlpack(x) or torch.from_dlpack(x)")
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(f"[{call}] {name} cannot be looked at by NumPy ({error}): give a NumPy array") from None
+        raise TypeError(f"[{call}] {name} cannot be read by NumPy ({error}): pass a NumPy array") from None
 
 
 def template(call: str, dtype: Any) -> np.ndarray | None:
-    """NumPy's dtypes and types, and what it takes for one; not None, which to it is float64."""
+    """Whatever NumPy accepts as a dtype, except None, which it takes for float64."""
     try:
         wanted = None if dtype is None else np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
@@ -75,13 +75,13 @@ def template(call: str, dtype: Any) -> np.ndarray | None:
 
 
 def check(call: str, dtype: np.dtype[Any]) -> None:
-    """Refuse what has no numbers that could be added."""
+    """Refuse dtypes whose elements cannot be added."""
     if _core.type_of(dtype) >= 0:
         return
     if _core.type_of(dtype.newbyteorder("=")) >= 0:
         raise TypeError(
             f"[{call}] x has dtype {dtype.str}, not in this machine's byte order: "
-            "give x.astype(x.dtype.newbyteorder('='))"
+            "pass x.astype(x.dtype.newbyteorder('='))"
         )
     raise elements.refused(call, dtype)
 
@@ -95,40 +95,40 @@ def writable(call: str, out: Any) -> np.ndarray:
         array = _seen(call, out)
     except TypeError:
         raise TypeError(
-            f"[{call}] out is {type(out).__name__}, which cannot be written to: give an array like x"
+            f"[{call}] out is {type(out).__name__}, which cannot be written to: pass an array like x"
         ) from None
     if not array.flags.c_contiguous:
-        raise ValueError(f"[{call}] out is not contiguous: give an array in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass an array in C order")
     if not array.flags.writeable:
-        raise ValueError(f"[{call}] out is read-only: give an array that may be written to")
+        raise ValueError(f"[{call}] out is read-only: pass a writable array")
     return array
 
 
 def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
-    """As far as the ends of their memory tell."""
+    """As far as the bounds of their memory tell."""
     same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
     return not same and np.may_share_memory(array, out)
 
 
 def synchronize(call: str, array: np.ndarray, stream: object) -> None:
-    """NumPy has finished before it returns."""
+    """NumPy has no streams: its work is finished when it returns."""
     elements.no_stream(call, "NumPy arrays", stream)
 
 
 def as_buffer(array: np.ndarray) -> _core.Buffer:
-    """A copy also of what is not aligned: a view into a buffer, which arithmetic must not touch."""
+    """A copy also of unaligned arrays, such as views into a buffer: the kernels need aligned elements."""
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.require(array, requirements=["C", "A"])
     return _core.buffer_of(array)
 
 
 def empty_like(array: np.ndarray, shape: tuple[int, ...]) -> _core.Buffer:
-    """Begins on a cache line."""
+    """Aligned to a cache line."""
     return _core.buffer_of(_core.empty(shape, array.dtype))
 
 
 def result(array: np.ndarray, buffer: _core.Buffer) -> Any:
-    """The array that was filled."""
+    """The filled array itself."""
     return buffer.owner
 
 
@@ -138,12 +138,12 @@ def copyto(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def is_changeable(array: np.ndarray) -> bool:
-    """Not what is read-only."""
+    """Unless it is read-only."""
     return array.flags.writeable
 
 
 def changed(arrays: Sequence[np.ndarray]) -> None:
-    """Nothing has to know."""
+    """Nothing to do."""
 
 
 def is_on_device(array: np.ndarray) -> bool:
@@ -157,5 +157,5 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def quotient(array: np.ndarray, n: int) -> np.ndarray:
-    """Of integers; the core divides all others."""
+    """For integers; the core divides all others."""
     return array.astype(np.float32) / np.float32(n)

@@ -1,4 +1,4 @@
-"""PyTorch tensors: on the CPU where they lie; on a GPU where libmpi reads its memory, else copied through the host."""
+"""PyTorch tensors: in place on the CPU, and on a GPU if libmpi reads its memory; else staged through the host."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def owns(x: object) -> bool:
 
 
 def as_array(call: str, x: Any) -> Any:
-    """A tensor with memory of its own and without gradient."""
+    """A tensor with memory of its own and without a gradient."""
     return _checked(call, "x", x)
 
 
 def _checked(call: str, name: str, x: Any) -> Any:
     torch = sys.modules["torch"]
     if x.layout is not torch.strided:
-        raise TypeError(f"[{call}] {name} has layout {x.layout}: give {name}.to_dense()")
+        raise TypeError(f"[{call}] {name} has layout {x.layout}: pass {name}.to_dense()")
     if x.is_nested:
-        raise TypeError(f"[{call}] {name} is a nested tensor: give its parts, {name}.unbind()")
+        raise TypeError(f"[{call}] {name} is a nested tensor: pass its parts, {name}.unbind()")
     if x.requires_grad:
-        raise TypeError(f"[{call}] {name} requires grad, which would end here: give {name}.detach()")
+        raise TypeError(f"[{call}] {name} requires grad, which would end here: pass {name}.detach()")
     elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0
     except RuntimeError:  # inside vmap and torch.compile
         has_memory = False
     if not has_memory:
-        raise TypeError(f"[{call}] {name} is a {type(x).__name__} without memory: give a plain tensor with values")
+        raise TypeError(f"[{call}] {name} is a {type(x).__name__} without memory: pass a plain tensor with values")
     return x
 
 
@@ -44,7 +44,7 @@ def _name(dtype: Any) -> str:
 
 
 def template(call: str, dtype: Any) -> Any:
-    """On the device that torch makes tensors on by default."""
+    """On torch's default device."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(dtype, torch.dtype):
         return None
@@ -53,18 +53,18 @@ def template(call: str, dtype: Any) -> Any:
 
 
 def writable(call: str, out: Any) -> Any:
-    """Autograd is told of the change, so that backward() does not take the new values for those it saved."""
+    """Autograd is told of the change, so that backward() does not mistake the new values for those it saved."""
     _checked(call, "out", out)
     if out.is_conj() or out.is_neg():
-        raise ValueError(f"[{call}] out is a lazy conjugate or negative: give a tensor that holds its values")
+        raise ValueError(f"[{call}] out is a lazy conjugate or negative: pass a tensor that holds its values")
     if not out.is_contiguous():
-        raise ValueError(f"[{call}] out is not contiguous: give a tensor in C order")
+        raise ValueError(f"[{call}] out is not contiguous: pass a tensor in C order")
     changed([out])
     return out
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """As far as the ends of their memory tell."""
+    """As far as the bounds of their memory tell."""
     first, end = _ends(array)
     out_first, out_end = _ends(out)
     same = first == out_first and array.shape == out.shape and array.is_contiguous()
@@ -79,7 +79,7 @@ def _ends(x: Any) -> tuple[int, int]:
 
 
 def synchronize(call: str, array: Any, stream: Any) -> None:
-    """``stream`` is a torch.cuda.Stream that makes x, if that is not the current one."""
+    """``stream`` is the torch.cuda.Stream that produces x, if not the current one."""
     if array.device.type == "cpu":
         elements.no_stream(call, "tensors on the CPU", stream)
     elements.finish(call, stream)
@@ -91,7 +91,7 @@ def _is_direct(x: Any) -> bool:
 
 def _buffer(x: Any) -> _core.Buffer:
     on_device = x.device.type != "cpu"
-    if on_device:  # torch also reuses memory that work under way still reads
+    if on_device:  # torch reuses memory that pending work still reads
         sys.modules["torch"].cuda.current_stream(x.device).synchronize()
     return _core.Buffer(
         x.data_ptr(), x.numel(), _core.DTYPES.index(_name(x.dtype)), x, tuple(x.shape), on_device=on_device
@@ -99,13 +99,13 @@ def _buffer(x: Any) -> _core.Buffer:
 
 
 def as_buffer(array: Any) -> _core.Buffer:
-    """Lazy conjugates and negatives are resolved."""
+    """Lazy conjugates and negatives are resolved first."""
     dense = array.resolve_conj().resolve_neg().contiguous()
     return _buffer(dense if _is_direct(dense) else dense.cpu())
 
 
 def empty_like(array: Any, shape: tuple[int, ...]) -> _core.Buffer:
-    """Plain tensors, of subclasses too."""
+    """A plain tensor, for subclasses too."""
     device = array.device if _is_direct(array) else "cpu"
     return _buffer(sys.modules["torch"].empty(shape, dtype=array.dtype, device=device))
 
@@ -116,7 +116,7 @@ def result(array: Any, buffer: _core.Buffer) -> Any:
 
 
 def copyto(target: Any, source: Any) -> None:
-    """Torch's own copy, between devices too; its inference tensors can be written to in that mode alone."""
+    """Torch's own copy, between devices too; inference tensors can be written only in inference mode."""
     torch = sys.modules["torch"]
     with torch.inference_mode():
         target.copy_(source)
@@ -125,13 +125,13 @@ def copyto(target: Any, source: Any) -> None:
 
 
 def is_changeable(array: Any) -> bool:
-    """Not what was expanded: several of its elements are one place in memory."""
+    """Unless it was expanded, so that several elements share one place in memory."""
     apart = (stride or length < 2 for length, stride in zip(array.shape, array.stride(), strict=True))
     return array.numel() == 0 or all(apart)
 
 
 def changed(arrays: Sequence[Any]) -> None:
-    """Autograd has to know."""
+    """Autograd keeps a version of each tensor."""
     increment = sys.modules["torch"].autograd.graph.increment_version
     for array in arrays:
         if not array.is_inference():
@@ -139,7 +139,7 @@ def changed(arrays: Sequence[Any]) -> None:
 
 
 def is_on_device(array: Any) -> bool:
-    """On any but the CPU."""
+    """Any device but the CPU."""
     return bool(array.device.type != "cpu")
 
 
@@ -149,5 +149,5 @@ def joined(arrays: Sequence[Any]) -> Any:
 
 
 def quotient(array: Any, n: int) -> Any:
-    """Torch's own; of integers not in its default dtype, which may be another."""
+    """Torch's own division; integers become float32, whatever torch's default dtype is."""
     return (array if array.is_floating_point() or array.is_complex() else array.float()) / n

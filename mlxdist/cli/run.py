@@ -1,4 +1,4 @@
-"""``python -m mlxdist script.py`` and ``-m module``: an unchanged MLX program, run as python itself would run it."""
+"""``python -m mlxdist script.py`` and ``-m module`` run an unchanged MLX program, as python itself would run it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ import mlxdist
 from mlxdist import config, world
 from mlxdist.errors import Error
 
-# What python itself calls (3.10 to 3.13). runpy's public functions put other things into sys.argv and __file__.
+# This is what python itself calls (3.10 to 3.13). runpy's public functions set sys.argv and __file__ differently.
 _run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``script arguments`` or ``-m module arguments``; the exit status where the program itself gives none."""
+def run_program(arguments: Sequence[str]) -> int:
+    """Run ``script arguments`` or ``-m module arguments``; the exit status if the program itself sets none."""
     sys.argv[:] = arguments
     path = os.path.join(os.getcwd(), arguments[0])
     code = None
     if arguments[0] == "-m":
         del sys.argv[1:2]
     elif pkgutil.get_importer(path):  # a directory, a zip
-        _put_first(path)
+        _set_first_path(path)
     else:
-        _put_first(os.path.dirname(os.path.realpath(path)))
+        _set_first_path(os.path.dirname(os.path.realpath(path)))
         try:
             with io.open_code(path) as file:
                 code = file.read()
         except OSError as error:
-            words = f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
-            print(f"{sys.executable}: {words}", file=sys.stderr)
+            reason = f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
+            print(f"{sys.executable}: {reason}", file=sys.stderr)
             return 2
-    sys.excepthook = _show_without_ours  # before install(), which puts its own in front
+    sys.excepthook = _show_traceback  # before install(), which wraps it
     try:
         _install()
-    except Error as error:
+    except (Error, ValueError) as error:  # ValueError: of an environment variable
         print(f"mlxdist: {error}", file=sys.stderr)
         return 1
     main = sys.modules["__main__"] = ModuleType("__main__")
@@ -59,14 +59,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _put_first(path: str) -> None:
-    """On sys.path, in the place of the working directory, which python -m has put there."""
-    if not getattr(sys.flags, "safe_path", False):  # from 3.11 on
+def _set_first_path(path: str) -> None:
+    """Replace the working directory, which python -m has put first on sys.path."""
+    if not getattr(sys.flags, "safe_path", False):  # since 3.11
         sys.path[0] = path
 
 
 def _install() -> None:
-    """Where there is MLX."""
+    """Call ``mlxdist.install`` if MLX is installed."""
     try:
         found = importlib.util.find_spec("mlx.core")
     except ModuleNotFoundError:
@@ -78,17 +78,17 @@ def _install() -> None:
 
 
 def _own_folder(rank: int) -> str:
-    """Ranks that share one could meet in a file there: the linker writes it in its place (MLX 0.32.4).
+    """A folder for what MLX compiles on this rank: in a shared one, ranks could write the same file (MLX 0.32.4).
 
-    It stays, so that what is compiled in it is compiled once.
+    It is kept, so that everything is compiled only once.
     """
     folder = os.path.join(tempfile.gettempdir(), f"mlx-{os.getuid()}-{rank}")
     os.makedirs(folder, 0o700, exist_ok=True)
     return folder if os.lstat(folder).st_uid == os.getuid() else tempfile.mkdtemp(prefix="mlx-")
 
 
-def _show_without_ours(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
-    """Show a traceback from the program's first frame on."""
+def _show_traceback(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+    """Show a traceback without the frames above the program."""
     frames = traceback
     while frames:
         if frames.tb_frame.f_code.co_filename == __file__:

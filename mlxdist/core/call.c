@@ -4,11 +4,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ROW(name, called, operation, op, result, peer) \
+    {called, OPERATION_##operation, REDUCE_##op, RESULT_##result, PEER_##peer},
+const struct call_row call_rows[CALLS] = {MLXDIST_CALLS(ROW)};
+
 const char *call_name(const struct call *call) {
 #define NAME(name, called) called,
-    static const char *const reductions[] = {MLXDIST_REDUCTIONS(NAME)};
     static const char *const operations[] = {MLXDIST_OPERATIONS(NAME)};
-    return call->operation == OPERATION_ALLREDUCE ? reductions[call->op] : operations[call->operation];
+    if (call->name)
+        return call_rows[call->name].called;
+    for (int i = 0; i < CALLS; i++)
+        if (call_rows[i].operation == call->operation && call_rows[i].op == call->op)
+            return call_rows[i].called;
+    return operations[call->operation];
 }
 
 const char *type_name(int type) {
@@ -42,8 +50,8 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
         add(text, nbytes, " from rank %d", call->peer);
     else if (call->operation == OPERATION_SEND)
         add(text, nbytes, " to rank %d", call->peer);
-    else if (call->operation == OPERATION_ALLREDUCE && call->peer)
-        add(text, nbytes, " of tree %08x", (unsigned)call->peer);
+    if (call->digest)
+        add(text, nbytes, " of tree %08x", (unsigned)call->digest);
 }
 
 static int is_half(int type) {
@@ -56,7 +64,8 @@ int types_agree(int one, int other) {
 
 int calls_agree(const struct call *one, const struct call *other) {
     return one->operation == other->operation && one->op == other->op && types_agree(one->type, other->type) &&
-           one->peer == other->peer && one->count == other->count && one->on_device == other->on_device;
+           one->peer == other->peer && one->count == other->count && one->on_device == other->on_device &&
+           one->digest == other->digest;
 }
 
 /* The finalizer of splitmix64: every bit of the input reaches every bit of the output. */
@@ -69,7 +78,8 @@ static uint64_t mix(uint64_t x) {
 uint64_t call_fingerprint(const struct call *call) {
     uint64_t small = (uint64_t)call->on_device << 56 ^ (uint64_t)call->operation << 48 ^ (uint64_t)call->op << 40 ^
                      (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
-    return mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
+    uint64_t fingerprint = mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
+    return call->digest ? mix(fingerprint + (uint64_t)call->digest) : fingerprint;
 }
 
 static int look_alike(const struct call *one, const struct call *other) {
@@ -107,7 +117,7 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
                 add(text, nbytes, ", %d", calls[other]->rank);
         add(text, nbytes, ": %s", called);
     }
-    add(text, nbytes, "\nlet all of them make the same call; this group cannot be used any more");
+    add(text, nbytes, "\nmake the same call on every rank; this group is now broken");
     return STATUS_MISMATCH;
 }
 
@@ -121,7 +131,7 @@ void call_awaits_peer(const struct call *call, char *text, size_t nbytes) {
 int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome) {
     outcome->status = STATUS_MISMATCH;
     snprintf(outcome->text, sizeof outcome->text,
-             "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: give recv the shape and dtype that were sent",
+             "rank %d sent %lld bytes of %s, rank %d expected %lld of %s: pass recv the shape and dtype that were sent",
              call->peer, (long long)nbytes, type_name(type), call->rank, (long long)call_nbytes(call),
              type_name(call->type));
     return STATUS_MISMATCH;

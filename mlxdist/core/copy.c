@@ -11,16 +11,16 @@
 #include <emmintrin.h>
 #endif
 
-enum { LINE = 64, AHEAD = 2048 };
+enum { PREFETCH_AHEAD = 2048 };
 
 #ifdef __x86_64__
-/* The processor looks no further ahead than the end of a page by itself. STORE: of 16 bytes. */
+/* The processor itself does not prefetch beyond the end of a page. STORE: of 16 bytes. */
 #define COPY_LINES(name, STORE) \
     static void name(char *to, const char *from, size_t nbytes) { \
-        for (size_t at = 0; at < nbytes; at += LINE) { \
+        for (size_t at = 0; at < nbytes; at += CACHE_LINE) { \
             const __m128i *in = (const __m128i *)(from + at); \
             __m128i *out = (__m128i *)(to + at); \
-            _mm_prefetch(from + at + AHEAD, _MM_HINT_T0); \
+            _mm_prefetch(from + at + PREFETCH_AHEAD, _MM_HINT_T0); \
             __m128i a = _mm_loadu_si128(in), b = _mm_loadu_si128(in + 1), c = _mm_loadu_si128(in + 2), \
                     d = _mm_loadu_si128(in + 3); \
             STORE(out, a); \
@@ -30,17 +30,17 @@ enum { LINE = 64, AHEAD = 2048 };
         } \
     }
 COPY_LINES(copy_from_memory, _mm_store_si128)
-COPY_LINES(copy_past_cache, _mm_stream_si128)
+COPY_LINES(copy_non_temporal, _mm_stream_si128)
 
-/* What processors do by microcode, from Ivy Bridge and Zen 3 on as quickly as they can. */
-static void copy_whole_lines(char *to, const char *from, size_t nbytes) {
+/* In microcode; fast from Ivy Bridge and Zen 3 on. */
+static void copy_full_lines(char *to, const char *from, size_t nbytes) {
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(nbytes) : : "memory");
 }
 
-static int has_quick_strings(void) {
+static int has_fast_strings(void) {
     enum { ERMS = 1 << 9 };
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-    return 0; /* they do not see what assembly reads and writes */
+    return 0; /* sanitizers do not see what assembly reads and writes */
 #endif
     static atomic_int known = -1;
     int has = atomic_load_explicit(&known, memory_order_relaxed);
@@ -55,16 +55,16 @@ static int has_quick_strings(void) {
 void copy(void *to, const void *from, size_t nbytes, enum copy_way way) {
     char *out = to;
     const char *in = from;
-    size_t header = -(uintptr_t)out % LINE;
-    if (way == COPY_PLAIN || nbytes < 4 * LINE || (way == COPY_FULL_LINES && !has_quick_strings())) {
+    size_t header = -(uintptr_t)out % CACHE_LINE;
+    if (way == COPY_PLAIN || nbytes < 4 * CACHE_LINE || (way == COPY_FULL_LINES && !has_fast_strings())) {
         memcpy(out, in, nbytes);
         return;
     }
-    size_t lines = (nbytes - header) / LINE * LINE, done = header + lines;
+    size_t lines = (nbytes - header) / CACHE_LINE * CACHE_LINE, done = header + lines;
     memcpy(out, in, header);
-    (way == COPY_FULL_LINES    ? copy_whole_lines
+    (way == COPY_FULL_LINES    ? copy_full_lines
      : way == COPY_FROM_MEMORY ? copy_from_memory
-                               : copy_past_cache)(out + header, in + header, lines);
+                               : copy_non_temporal)(out + header, in + header, lines);
     memcpy(out + done, in + done, nbytes - done);
 }
 
@@ -81,10 +81,12 @@ void copy_fence(void) {}
 #endif
 
 void copy_prefetch_for_write(const void *memory, size_t nbytes) {
-    for (size_t at = 0; at < nbytes; at += LINE) {
+    for (size_t at = 0; at < nbytes; at += CACHE_LINE) {
         const char *line = (const char *)memory + at;
 #ifdef __x86_64__
-        __asm__ volatile("prefetchw %0" : : "m"(*line)); /* compilers make a plain prefetch of theirs */
+        __asm__ volatile("prefetchw %0"
+                         :
+                         : "m"(*line)); /* __builtin_prefetch(line, 1) becomes a prefetch for reading */
 #else
         __builtin_prefetch(line, 1);
 #endif
@@ -102,7 +104,7 @@ void copy_use_huge_pages(void *memory, size_t nbytes) {
 #endif
 }
 
-/* sysconf takes the caches of all sockets of a virtual machine together. */
+/* Not sysconf: on a virtual machine it gives the sum over all sockets. */
 size_t copy_cache_nbytes(void) {
     static atomic_size_t known;
     size_t nbytes = atomic_load_explicit(&known, memory_order_relaxed), kibibytes = 0;

@@ -35,8 +35,8 @@ struct reducer {
 };
 constexpr int UNASKED = REDUCTIONS;
 
-#define CALL_NAME(name, call) call,
-constexpr const char *CALLS[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
+#define CALL_NAME(name, call, ...) call,
+constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 
 // MLX frees a group with the last array that knows it, while operations on it may still wait in a stream (MLX 0.32.4).
 // So a freed communicator rests until so many others have been freed; after that an operation on it is an error.
@@ -269,11 +269,13 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     resolve(*asked, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    kept members(comm, CALLS[op]);
-    call call = flat_call(OPERATION_ALLREDUCE, op, type, comm->root, n);
+    kept members(comm, reduction_names[op]);
+    call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
     if (comm->kind == KIND_REDUCTION) {
+        call.digest = comm->root;
+        call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
         if (group_run(members, &call, from, recvbuf, &outcome))
-            fail(CALLS[op], outcome.text);
+            fail(reduction_names[op], outcome.text);
     } else if (comm->kind == KIND_SUM_SCATTER) {
         call.operation = OPERATION_REDUCE_SCATTER;
         size_t nbytes = static_cast<size_t>(n / group_size(members)) * element_size(type);

@@ -1,4 +1,4 @@
-"""``install()``: ``mx.distributed`` runs on mlxdist, takes its groups too, and has a ``sum_scatter`` that works."""
+"""``install()``: ``mx.distributed`` runs on mlxdist, accepts its groups, and gets a ``sum_scatter`` that works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mlxdist import _core, ops, world
 from mlxdist.mlx import backend
 
-# MLX's own, which need only know whose group they are given
+# MLX's own functions, which only need mlxdist's groups translated
 CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")
 
 
@@ -27,36 +27,36 @@ def _of_any_group(native: Callable[..., Any]) -> Callable[..., Any]:
 def _on_our_mpi(native: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(native)
     def init(strict: bool = False, backend: str = "any", **options: Any) -> Any:
-        # MLX would try NCCL and its ring first, where the environment has something for them
+        # MLX would try NCCL and its ring first if the environment configures them
         return native(strict, "mpi" if backend == "any" else backend, **options)
 
     return init
 
 
 def _sum_scatter(x: Any, *, group: Any = None, stream: Any = None) -> Any:
-    """This rank's part of the sum of all ranks' ``x``: see mlxdist.sum_scatter."""
+    """This rank's part of the sum of ``x`` over all ranks: see mlxdist.sum_scatter."""
     import mlx.core as mx
 
     return ops.sum_scatter(x if isinstance(x, mx.array) else mx.array(x), group=group, stream=stream)
 
 
 def install() -> None:
-    """Make ``mx.distributed`` run on mlxdist in this process: start the world, then let MLX open it as its MPI.
+    """Make ``mx.distributed`` run on mlxdist in this process: start the world, and let MLX use it as its MPI.
 
     Call it before the program's first ``mx.distributed.init()`` or ``is_available()``: MLX opens an MPI only once.
-    Afterwards ``mx.distributed`` takes groups of mlxdist besides its own, as mlxdist takes those of MLX, and
-    ``mx.distributed.sum_scatter`` works, with gradients. Harmless when repeated.
+    Afterwards ``mx.distributed`` accepts mlxdist's groups besides its own, as mlxdist accepts MLX's, and
+    ``mx.distributed.sum_scatter`` works, with gradients. Calling it again does nothing.
 
     Raises:
-        Error: MLX is not installed, is older than 0.29.4, or has opened another MPI already.
-        LoadError: as ``init``.
+        Error: MLX is not installed, is older than 0.29.4, or has already opened another MPI.
+        LoadError: as for ``init``.
 
     Example:
         >>> mlxdist.install()
         >>> world = mx.distributed.init()
     """
     world.init()
-    backend.install()
+    backend.attach()
     import mlx.core as mx
 
     if mx.distributed.sum_scatter is _sum_scatter:

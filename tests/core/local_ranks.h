@@ -1,18 +1,25 @@
 /* Tests of a node without MPI: local ranks that are processes or threads, and run the same body.
  *
- * node.c is a part of the test, so that threads can share one mapping (a tool that looks for races knows memory by its
- * address) and a node can begin anew. PROGRAM ends each file: `./program NAME` runs one test, without a name it lists
- * all. Status 77: cannot be tested here, for the reason on stderr. */
+ * Threads share one mapping, since a tool that looks for races knows memory by its address. PROGRAM ends each file:
+ * `./program NAME` runs one test, without a name it lists all. Status 77: cannot be tested here, for the reason on
+ * stderr. */
 #ifndef LOCAL_RANKS_H
 #define LOCAL_RANKS_H
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "shm/node.c"
+#include "mlxdist/copy.h"
+#include "mlxdist/shm/arrival.h"
 
 enum way { PROCESSES, THREADS };
 enum { MOST = 8, SKIPPED = 77, TOO_LONG_S = 100, ROUNDS_KEPT = 4 };
@@ -82,11 +89,11 @@ static inline void meet(void) {
 static inline void begin_anew(struct node *node) {
     meet();
     if (node->local_rank == 0) {
-        atomic_store(&node->memory->consensus, 0);
+        atomic_store(&node->memory->consensus.decided, 0);
         for (int i = 0; i < n_ranks; i++) {
-            atomic_store(&node->memory->local_rank[i].flags[0].arrived, 0);
-            atomic_store(&node->memory->local_rank[i].flags[1].arrived, 0);
-            atomic_store(&node->memory->local_rank[i].state, JOINED);
+            atomic_store(&node->memory->members[i].flags[0].arrived, 0);
+            atomic_store(&node->memory->members[i].flags[1].arrived, 0);
+            atomic_store(&node->memory->members[i].state, NODE_JOINED);
         }
     }
     node->sequence = node->calls = 0;

@@ -122,7 +122,7 @@ static void last_stops_in_the_middle(struct node *node, int local_rank) {
         int result = pipeline_run(staging, node, &call, x, x, 0, &a_while, &outcome);
         CHECK(result == STATUS_PEER_DIED || (result == STATUS_TIMED_OUT && !board->dies[n_ranks - 1]));
         if (result == STATUS_TIMED_OUT)
-            CHECK_TEXT(outcome, "in its middle: rank 23 has stopped at chunk 0 of ");
+            CHECK_TEXT(outcome, ": rank 23 has stopped at chunk 0 of ");
         else
             CHECK_TEXT(outcome, " has ");
     }

@@ -4,7 +4,7 @@
 
 #include <sys/mount.h>
 
-enum { MESSAGES = 150, LONGEST = 2 * RING + 100, LONG_ONE = 4 * RING };
+enum { MESSAGES = 150, LONGEST = 2 * RING_NBYTES + 100, LONG_ONE = 4 * RING_NBYTES };
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
@@ -36,7 +36,8 @@ static struct call message_of(struct node *node, int operation, int type, int lo
 
 /* Around all lengths that are treated differently. */
 static int64_t length_of(uint32_t k) {
-    const int64_t around[] = {0, 1, IN_HEADER, IN_HEADER + 1, CACHE_LINE, PIECE, RING - CACHE_LINE, RING, LONGEST};
+    const int64_t around[] = {
+        0, 1, IN_HEADER, IN_HEADER + 1, CACHE_LINE, PIECE_NBYTES, RING_NBYTES - CACHE_LINE, RING_NBYTES, LONGEST};
     uint32_t chance = scramble(k);
     int64_t n = chance % 3 ? around[chance / 3 % 9] + chance / 27 % 3 - 1 : chance % 5000;
     return n < 0 ? 0 : n < LONGEST ? n : LONGEST;
@@ -154,7 +155,7 @@ static void last_stops(struct node *node, int local_rank, enum operation operati
     uint8_t *x = calloc(1, LONG_ONE);
     struct call call = message_of(node, operation, TYPE_UINT8, peer, LONG_ONE);
     if (local_rank && operation == OPERATION_RECV) { /* so this one sends, and takes back the end of it */
-        struct call sent = message_of(node, OPERATION_SEND, TYPE_UINT8, peer, RING / 2);
+        struct call sent = message_of(node, OPERATION_SEND, TYPE_UINT8, peer, RING_NBYTES / 2);
         struct transfer transfer = transfer_of(mailbox, &sent, peer);
         CHECK(mailbox_send(mailbox, peer, &sent, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
         header_at(&transfer, 0)->nbytes = LONG_ONE;

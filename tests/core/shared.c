@@ -104,8 +104,7 @@ static void too_much(void) {
     struct shm_handle published;
     struct outcome outcome;
     struct node *node;
-    refused(node_create(NODE_MAX_RANKS + 1, &published, &node, &outcome), &outcome,
-            "more ranks on one host than seats");
+    refused(node_create(NODE_MAX_RANKS + 1, &published, &node, &outcome), &outcome, "too many ranks on one host");
     int files = n_files();
     signal(SIGXFSZ, SIG_IGN); /* as Python does */
     limit(RLIMIT_FSIZE, 100000);

@@ -18,9 +18,9 @@ import pytest
 
 HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpis.ROOT / "include"
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
-NODE = ("shm/segment.c", "call.c", "copy.c")
+NODE = (*(f"shm/{name}.c" for name in ("segment", "consensus", "node", "arrival")), "call.c", "copy.c")
 KERNELS = tuple(str(path.relative_to(CORE)) for path in CORE.glob("kernels/*.c"))
-# node.c is a part of every program; what else each is linked with.
+# What each is linked with.
 PROGRAMS = {
     "arithmetic": (*NODE, "wait.c", *KERNELS),
     "arrivals": (*NODE, "wait.c"),
@@ -29,7 +29,7 @@ PROGRAMS = {
     "messages": (*NODE, "wait.c", "shm/handshake.c"),
     "shared": (*NODE, "wait.c"),
     "consensus": NODE,
-    "groups": tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c") if path.name != "node.c")),
+    "groups": tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c"))),
 }
 BUILDS = {
     "plain": ("-O3",),

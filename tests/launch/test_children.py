@@ -1,4 +1,4 @@
-"""A child of a rank is told that it is none, and the rank and its job go on."""
+"""A child process of a rank is told that it is not a rank; the rank and its job go on."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def by_subprocess(environ):
 def by_fork():
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
-        # Its own groups and those it inherited; then it fails, with its exit handlers, and the job goes on.
+        # Its own groups and inherited ones; then it fails, running its exit handlers, and the job goes on.
         answers = [said(dist.init), said(dist.all_sum, np.ones(3)), said(lambda: dist.barrier(group=part)),
-                   said(part.split, 0)]
+                   said(part.split, 0), str(part.is_usable)]
         os.write(write, "\\n".join(answers).encode())
         raise KeyError("of the child")
     _, status = os.waitpid(pid, 0)
@@ -59,7 +59,8 @@ if __name__ == "__main__":
     part = world.split(0)
     answers = by_fork()
     assert answers[0].startswith("LoadError: [init] ") and "fork" in answers[0], answers
-    for answer, call in zip(answers[1:], ("all_sum", "barrier", "split")):
+    assert answers[4] == "False" and part.is_usable, answers
+    for answer, call in zip(answers[1:4], ("all_sum", "barrier", "split")):
         assert answer.startswith(f"ValueError: [{{call}}] "), answers
     assert dist.all_sum(1, group=part) == world.size()
     answer = by_multiprocessing("fork")
@@ -68,7 +69,7 @@ if __name__ == "__main__":
     assert answer.startswith("LoadError: [init] ") and "started by a rank" in answer, answer
     answer = by_subprocess(dict(os.environ))
     assert "LoadError: [init] " in answer and "started by a rank" in answer, answer
-    # The remedy that the message names.
+    # The remedy in the message.
     launchers = ("MLXDIST_RANK_PID", "MLXDIST_LIBMPI", "OMPI_", "PMI_", "PMIX_", "HYDI_")
     environ = {{name: value for name, value in os.environ.items() if not name.startswith(launchers)}}
     assert by_subprocess(environ) == "1 alone\\n", by_subprocess(environ)
@@ -89,7 +90,7 @@ if __name__ == "__main__":
     part = world.split(0)
     answers = by_fork()
     assert answers[:3] == ["no error but " + text for text in (repr(world), repr(np.ones(3)), "None")], answers
-    assert "rank 0 of 1" in answers[3], answers
+    assert "rank 0 of 1" in answers[3] and answers[4] == "True", answers
     assert "rank 0 of 1" in by_multiprocessing("fork")
     assert "rank 0 of 1" in by_multiprocessing("spawn")
     assert by_subprocess(None) == "1 alone\\n"
@@ -99,7 +100,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
 def test_children_of_a_program_that_runs_alone(ranks: Ranks) -> None:
-    """They are alone themselves, and may go on with the groups of one that they inherited."""
+    """They run alone too, and may use the groups of one that they inherited."""
     finished = ranks(None, 1, ALONE)
     assert finished.status == 0, finished.output
     assert finished.output.splitlines()[-1] == "end"
@@ -135,10 +136,10 @@ def test_a_job_started_by_a_rank(launcher: mpis.MPI, ranks: Ranks) -> None:
 
 
 def test_a_program_that_the_launched_one_starts_is_cut_off_from_hydra(mpi: mpis.MPI, ranks: Ranks) -> None:
-    """It is told so, with what to do; Open MPI's ranks need no open descriptor, and communicate."""
+    """It is told so, with a remedy. Open MPI's ranks need no open descriptor, and communicate."""
     finished = ranks(mpi, 2, DRIVER, timeout_s=20)
     if mpi.is_openmpi:
         assert finished.output.count("size 2") == 2, finished.output
     else:
-        assert "[init] the way to the launcher, PMI_FD=" in finished
+        assert "[init] PMI_FD=" in finished
         assert "size" not in finished

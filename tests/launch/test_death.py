@@ -113,7 +113,7 @@ def check_lines(cell: Cell, output: str) -> list[tuple[str, ...]]:
         timeout_s = SOON_S + (LIMIT_S if cell.way == "SIGSTOP" else 0) + (dying.LATE_S if cell.stage == "amid" else 0)
         assert float(seconds) < timeout_s, said
         if {first, second} & {"MismatchError"}:
-            assert "has ended or let go of this group" in why, said
+            assert "has ended or freed this group" in why, said
         elif {first, second} & {"PeerError"}:
             assert re.search("has died|has given up|MPI_ERR_PROC_FAILED", why), said
     return lines

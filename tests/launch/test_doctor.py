@@ -1,4 +1,4 @@
-"""mlxdist doctor finds what is broken and says how to mend it, and finds nothing where nothing is broken."""
+"""mlxdist doctor finds what is broken and how to fix it, and finds nothing if nothing is broken."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_broken(broken: Broken, tmp_path: Path) -> None:
 
 
 def doctor(mpi: mpis.MPI, size: int, *before: str, options: tuple[str, ...] = (), **environ: str) -> dict[str, Any]:
-    """What the ranks of a launcher say, or (size 0) a doctor who starts some."""
+    """The report of the ranks of a launcher, or (size 0) of a doctor that starts ranks itself."""
     command = [*before, *MLXDIST, "doctor", "--json", *options]
     environ = {"PATH": path_with(mpi.launcher_path.parent)} | mpi.environment() | environ
     finished = run(mpi.command(size, *command) if size else command, timeout_s=60, **environ)
@@ -78,6 +78,21 @@ def test_a_host_that_is_not_there() -> None:
     assert finding["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--hosts", "a:"), "argument --hosts: 'a:': 'a:' is not a host"),
+        (("--hostfile", "/nowhere"), "argument --hostfile: /nowhere: No such file or directory"),
+        (("extra",), "unrecognized arguments: extra"),
+    ],
+)
+def test_wrong_options(options: tuple[str, ...], words: str) -> None:
+    finished = run([*MLXDIST, "doctor", *options])
+    assert finished.status == 2
+    assert words in finished
+    assert finished.output.count("\n") == 1
+
+
 ONE_RANK_IS_DIFFERENT = 'if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ]; then export %s; fi; exec "$@"'
 
 
@@ -107,7 +122,7 @@ def test_under_the_launcher_of_another_mpi(two: mpis.MPI) -> None:
 
 @pytest.mark.skipif(not OPENMPI.is_here(), reason="not here: Open MPI, which ends a job as soon as a rank fails")
 def test_one_rank_fails() -> None:
-    """Rank 0 does not come to speak; the other tells what is wrong with it."""
+    """Rank 0 has no time to report; the other rank prints its own error."""
     change = ONE_RANK_IS_DIFFERENT % "MLXDIST_TIMEOUT_S=soon"
     command = OPENMPI.command(2, "sh", "-c", change, "sh", *MLXDIST, "doctor")
     finished = run(command, timeout_s=60, **OPENMPI.environment())

@@ -1,6 +1,8 @@
-"""A program may end in any order: status 0, every rank's words and nothing else on the output."""
+"""A program may end in any order: with status 0, and no output but that of the ranks."""
 
 from __future__ import annotations
+
+import re
 
 import mpis
 import pytest
@@ -22,12 +24,12 @@ def refusal(call, *arguments):
     return "no error"
 """
 
-# name: program, and what every rank says
+# name: program, and the lines that every rank prints
 PROGRAMS = {
     "never finalized": (
         """
 def late():
-    # Registered before init(), so it runs after mlxdist has ended.
+    # Registered before init(), so it runs after finalize().
     say(f"late {refusal(dist.all_sum, np.ones(3))[:21]}")
 
 def early():
@@ -42,7 +44,7 @@ world = dist.init()
 atexit.register(early)
 assert dist.info().threads == ("MPI_THREAD_MULTIPLE" if dist.info().backend == "mpi" else "")
 kept = [half(world.rank() % 2), half(world.rank() % 2), world.split(0)]
-kept.append(kept)  # a cycle, which only the garbage collector frees
+kept.append(kept)  # a cycle, freed only by the garbage collector
 dist.all_sum(np.ones(3), group=kept[2])
 say("end")
 """,
@@ -55,6 +57,7 @@ parts = [world.split(0) for _ in range(5)]
 dropped = world.split(0)
 del dropped, parts[3:]
 x = np.ones(4)
+assert world.is_usable and parts[0].is_usable
 dist.finalize()
 dist.finalize()
 operations = {
@@ -69,6 +72,7 @@ for name, call in operations.items():
 assert refusal(lambda: dist.all_sum(x, out=x)).startswith("ValueError: [all_sum] ")
 assert refusal(lambda: dist.all_sum(x, group=parts[0])).startswith("ValueError: [all_sum] ")
 assert (world.size(), parts[0].size()) == (dist.info().size,) * 2
+assert not world.is_usable and not parts[0].is_usable
 del world, parts
 gc.collect()
 dist.finalize()
@@ -162,3 +166,27 @@ def test_one_rank(launcher: mpis.MPI, ranks: Ranks, name: str) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_alone(ranks: Ranks, name: str) -> None:
     check(None, 1, ranks, name)
+
+
+LATER_TIMEOUT = """
+world = dist.init()
+dist.init(timeout_s=1)
+dist.init()  # without a timeout it leaves the timeout alone
+dist.barrier()
+if world.rank():
+    time.sleep(4)
+began = time.monotonic()
+try:
+    dist.finalize()
+except dist.TimeoutError as error:
+    say(f"{error} | {time.monotonic() - began:.2f}")
+    os._exit(0)
+"""
+
+
+def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks) -> None:
+    """Rank 1 is late."""
+    finished = ranks(launcher, 2, BEGIN + LATER_TIMEOUT, timeout_s=20)
+    said = re.search(r"\[finalize\] waited for 1 s in finalize: .* \| ([\d.]+)$", finished.output, re.MULTILINE)
+    assert said, finished.output
+    assert 1 <= float(said[1]) < 2

@@ -1,4 +1,4 @@
-"""When one rank fails, the job ends soon, says why, and leaves nothing behind."""
+"""When one rank fails, the job ends soon, reports why, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mpis
 import pytest
 from conftest import FORGOTTEN_BY_MPI, Finished, run
 
-LIMIT_S = 10
+TIMEOUT_S = 10
 Job = Callable[..., Finished]
 
 BEGIN = """
@@ -31,7 +31,7 @@ def begin():
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    """Run a program on two ranks; neither processes nor shared memory may be left."""
+    """Run a program on two ranks; no processes and no shared memory may remain."""
     outputs = []
 
     def job(mpi: mpis.MPI, program: str, *, interrupt_after_s: float | None = None, **environ: str) -> Finished:
@@ -39,7 +39,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         path.write_text(BEGIN + program)
         environ |= mpi.environment()
         command = mpi.command(2, sys.executable, path)
-        finished = run(command, timeout_s=LIMIT_S, interrupt_after_s=interrupt_after_s, **environ)
+        finished = run(command, timeout_s=TIMEOUT_S, interrupt_after_s=interrupt_after_s, **environ)
         outputs.append(finished.output)
         assert finished.status != 0, finished.output
         assert finished.left == ()
@@ -62,7 +62,7 @@ def test_an_exception_on_one_rank_ends_the_job(mpi: mpis.MPI, job: Job) -> None:
     finished = job(mpi, f"begin(){RAISE}{WAIT}")
     assert "KeyError: 'broken'" in finished
     assert "mlxdist: rank 1 of 2 failed with KeyError" in finished
-    # What the rank had printed before has not been lost in a buffer.
+    # What the rank printed before is not lost in a buffer.
     assert "rank 1 began" in finished
 
 
@@ -75,7 +75,7 @@ def test_without_abort_the_others_finish_their_work(mpi: mpis.MPI, job: Job) -> 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_rank_that_vanishes(launcher: mpis.MPI, job: Job, end: str) -> None:
-    """The launcher's own doing."""
+    """The launcher ends the job."""
     job(launcher, f"begin()\nif rank == 1: {end}{WAIT}")
 
 

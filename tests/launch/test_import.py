@@ -1,4 +1,4 @@
-"""`import mlxdist` is quick and opens nothing: neither a libmpi nor a framework."""
+"""`import mlxdist` is quick, and opens neither a libmpi nor a framework."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_nothing_is_opened_alone(ranks: Ranks) -> None:
     assert (finished.status, finished.output) == (0, "quiet\n")
 
 
-LIMIT = 0.6  # of NumPy's own time: a ratio, since a busy machine makes both longer
+LIMIT = 0.6  # times NumPy's own import: a ratio, since a busy machine slows both
 
 
 def used_ms(code: str) -> float:
-    """The processor's time for a Python program: on a busy machine it says more than the clock does."""
+    """CPU time of a Python program: on a busy machine more meaningful than the clock."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(mpis.ROOT)})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -49,7 +49,7 @@ def used_ms(code: str) -> float:
 
 
 def test_time_beyond_numpys() -> None:
-    """The least of several runs, in turn, so that others' work on the machine falls on both."""
+    """The minimum of several alternating runs, so that other load on the machine affects both."""
     runs = [(used_ms("import numpy"), used_ms("import numpy, mlxdist")) for _ in range(7)]
     numpy_ms, both_ms = map(min, zip(*runs, strict=True))
     print(f"import numpy: {numpy_ms:.1f} ms, import mlxdist beyond it: {both_ms - numpy_ms:.1f} ms")

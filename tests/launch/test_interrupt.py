@@ -47,7 +47,7 @@ def came_out(said: Said, name: str, outcome: str, text: str = "") -> float:
 
 @pytest.mark.parametrize("node", ["1", "0"])
 def test_every_wait(job: Job, node: str) -> None:
-    said = job("every_wait", MLXDIST_NODE=node)
+    said = job("every_wait", MLXDIST_SHARED_MEMORY=node)
     seconds = sorted(came_out(said, name, "KeyboardInterrupt") for name in interrupted.WAITS)
     assert seconds[len(seconds) // 2] < SOON_S
     # A message that has not arrived leaves the group intact; everything else breaks it.

@@ -1,4 +1,4 @@
-"""Every launcher with every library, and variables without a launcher: the right world or an error."""
+"""Every launcher with every library, and variables left over without a launcher: the right world, or an error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import mpis
 import pytest
 from conftest import Ranks
 
-LIMIT_S = 10
+TIMEOUT_S = 10
 LIBRARIES = {mpi.name: mpi for mpi in mpis.chosen("")}
 GFORKER = mpis.MPI("gforker", "mpich==5.0.2", "bin/mpiexec.gforker", "lib/libmpi.so.12", "MPICH Version")
 
-# The libraries that make a world of 2 with each launcher; the others abort or make worlds of one, and are refused.
+# The libraries that make a world of 2 with each launcher. The others abort or make worlds of one, and are refused.
 MPICH_AND_INTEL = ("mpich-5", "mpich-abi", "debian-mpich", "intel-12", "intel-abi")
 WORKS = {
     "openmpi-5": ("openmpi-5",),
@@ -36,7 +36,7 @@ SUM_OF_TWO = "size 2, sum [1.0, 3.0, 5.0]"
 
 
 def is_known(name: str) -> bool:
-    """Whether WORKS speaks of this version: Debian's are those of Debian 12, Open MPI 4.1.4 and MPICH 4.0.2."""
+    """Whether WORKS covers this version: Debian's are those of Debian 12, Open MPI 4.1.4 and MPICH 4.0.2."""
     if not name.startswith("debian"):
         return True
     system = platform.freedesktop_os_release()
@@ -45,7 +45,7 @@ def is_known(name: str) -> bool:
 
 def check(ranks: Ranks, launcher: mpis.MPI, library: str) -> None:
     path = str(LIBRARIES[library].library_path)
-    finished = ranks(launcher, 2, PROGRAM, timeout_s=LIMIT_S, MLXDIST_LIBMPI=path)
+    finished = ranks(launcher, 2, PROGRAM, timeout_s=TIMEOUT_S, MLXDIST_LIBMPI=path)
     works = finished.status == 0
     if is_known(launcher.name) and is_known(library):
         assert works == (library in WORKS[launcher.name]), finished.output
@@ -73,12 +73,12 @@ def test_a_library_named_without_a_launcher(ranks: Ranks, mpi: mpis.MPI) -> None
     """The user's choice is opened, and makes a world of one."""
     program = f"{PROGRAM}print(dist.info().libmpi)"
     path = str(mpi.library_path)
-    finished = ranks(None, 1, program, timeout_s=LIMIT_S, MLXDIST_LIBMPI=path)
+    finished = ranks(None, 1, program, timeout_s=TIMEOUT_S, MLXDIST_LIBMPI=path)
     assert finished.status == 0, finished.output
     assert finished.output.split("\n")[:2] == ["size 1, sum [0.0, 1.0, 2.0]", path]
 
 
-# A variable that another job left: two init() in one process, whichever comes first, and no silent world of one.
+# A variable left over from another job: two init() in one process, in either order, and no silent world of one.
 LEFT_OVER = """
 import sys
 import mlxdist as dist
@@ -106,7 +106,7 @@ def test_a_size_without_its_launcher(
     ranks: Ranks, environ: dict[str, str], order: tuple[str, str], remedies: tuple[str, ...], mpi: mpis.MPI
 ) -> None:
     path = str(mpi.library_path)
-    finished = ranks(None, 1, LEFT_OVER, *order, timeout_s=LIMIT_S, MLXDIST_LIBMPI=path, **environ)
+    finished = ranks(None, 1, LEFT_OVER, *order, timeout_s=TIMEOUT_S, MLXDIST_LIBMPI=path, **environ)
     assert finished.status == 0, finished.output
     assert finished.output.count("refused [init]") == 2, finished.output
     assert path in finished
@@ -114,7 +114,7 @@ def test_a_size_without_its_launcher(
 
 
 def test_no_library_under_a_launcher(ranks: Ranks, mpi: mpis.MPI) -> None:
-    """An error on every rank that lists the place; a barrier of files keeps one rank's end from ending the other."""
+    """An error on every rank that lists the places tried; a barrier of files keeps one rank from ending the other."""
     program = """
 import pathlib, sys, time
 import mlxdist as dist
@@ -128,16 +128,16 @@ except dist.LoadError as error:
         time.sleep(0.01)
     raise
 """
-    finished = ranks(mpi, 2, program, timeout_s=LIMIT_S, MLXDIST_LIBMPI="/nonexistent/libmpi.so")
+    finished = ranks(mpi, 2, program, timeout_s=TIMEOUT_S, MLXDIST_LIBMPI="/nonexistent/libmpi.so")
     assert 0 < finished.status < 128, finished.output
-    assert finished.output.count("refused [init] no libmpi can be used for") == 2, finished.output
+    assert finished.output.count("refused [init] no usable libmpi was found for") == 2, finished.output
     assert finished.output.count("/nonexistent/libmpi.so (MLXDIST_LIBMPI): ") >= 2, finished.output
     assert "pip install" in finished
 
 
 @pytest.mark.parametrize("kind", ["text", "another library", "empty folder", "missing"])
-def test_what_is_no_libmpi(ranks: Ranks, tmp_path: Path, kind: str) -> None:
-    """Named by the user: no falling back to a group of one, strict or not."""
+def test_what_is_not_a_libmpi(ranks: Ranks, tmp_path: Path, kind: str) -> None:
+    """Named by the user: no fallback to a group of one, strict or not."""
     name, expected = {
         "text": ("libmpi.so.40", "invalid ELF header"),
         "another library": ("libm.so.6", "it is no MPI"),
@@ -147,7 +147,7 @@ def test_what_is_no_libmpi(ranks: Ranks, tmp_path: Path, kind: str) -> None:
     (tmp_path / "libmpi.so.40").write_text("GROUP ( /usr/lib/libmpi.so.40.30.4 )\n" * 10)
     (tmp_path / "empty").mkdir()
     path = name if kind == "another library" else str(tmp_path / name)
-    finished = ranks(None, 1, LEFT_OVER, "any", "strict", timeout_s=LIMIT_S, MLXDIST_LIBMPI=path)
+    finished = ranks(None, 1, LEFT_OVER, "any", "strict", timeout_s=TIMEOUT_S, MLXDIST_LIBMPI=path)
     assert finished.status == 0, finished.output
     assert finished.output.count("refused [init]") == 2, finished.output
     assert expected in finished

@@ -14,13 +14,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [(mpi, size, node) for mpi in here for size in sizes for node in ("0", "1")]
     if not config.getoption("--full"):
         cases = [case for case in cases if case[2] == "0"]
-    ids = [f"{mpi.name}, {size} ranks, MLXDIST_NODE={node}" for mpi, size, node in cases]
+    ids = [f"{mpi.name}, {size} ranks, MLXDIST_SHARED_MEMORY={node}" for mpi, size, node in cases]
     metafunc.parametrize(("which", "many", "node"), cases, ids=ids)
 
 
 def test_mismatch(which: mpis.MPI, many: int, node: str, request: pytest.FixtureRequest) -> None:
     environ = {
-        "MLXDIST_NODE": node,
+        "MLXDIST_SHARED_MEMORY": node,
         "MLXDIST_TEST_SIZE": str(many),
         "MLXDIST_TEST_LIBMPI": str(which.library_path),
         "MLXDIST_TEST_REPETITIONS": "100" if request.config.getoption("--full") else "2",

@@ -1,4 +1,4 @@
-"""mlxdist and mpi4py share one MPI, whichever of them comes first and whichever ends it."""
+"""mlxdist and mpi4py share one MPI, whichever of them initializes it and whichever finalizes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def both_work():
     for i in range(10):
         assert comm.allreduce(i) == comm.size * i
         np.testing.assert_array_equal(dist.all_sum(np.full(1000, i)), np.full(1000, comm.size * i))
-        # Messages of the two do not meet, although tags and peers are the same.
+        # Messages of the two do not mix, although tags and peers are the same.
         peer = comm.size - 1 - comm.rank
         requests = [comm.isend(("theirs", i), peer, tag=0)] if comm.size > 1 else []
         if comm.size > 1:
@@ -74,7 +74,7 @@ both_work()
 assert dist.info().initialized_by == "mlxdist"
 end()
 """,
-    "mpi4py initialises and finalises by hand": """
+    "mpi4py initializes and finalizes by hand": """
 import mpi4py
 mpi4py.rc.initialize = mpi4py.rc.finalize = False
 from mpi4py import MPI
@@ -87,7 +87,7 @@ dist.finalize()
 MPI.Finalize()
 end()
 """,
-    "mlxdist initialises what mpi4py would not": """
+    "mlxdist initializes what mpi4py would not": """
 import mpi4py
 mpi4py.rc.initialize = False
 from mpi4py import MPI
@@ -120,7 +120,7 @@ def reduce(part):
 assert in_a_thread(lambda: reduce(parts[0])) == ""
 end()
 """,
-    "mpi4py finalises too early": """
+    "mpi4py finalizes too early": """
 from mpi4py import MPI
 both_work()
 part = dist.init().split(0)
@@ -144,7 +144,7 @@ def test_shared(mpi: mpis.MPI, ranks: Ranks, tmp_path: Path, name: str) -> None:
     if mpi.library_path.name == "libmpi_abi.so.1":
         pytest.skip("mpi4py's wheel has no module for the standard ABI (4.1.2)")
     library = tmp_path / ("libmpi.so.40" if mpi.is_openmpi else "libmpi.so.12")
-    # mpi4py's modules ask the dynamic linker for these names, which Debian's MPICH does not have.
+    # mpi4py's modules ask the dynamic linker for these names, which Debian's MPICH lacks.
     library.symlink_to(mpi.library_path)
     environ = {"MPI4PY_LIBMPI": str(mpi.library_path)}
     if mpi.library_path.name != library.name:

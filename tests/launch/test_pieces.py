@@ -9,7 +9,7 @@ import mpis
 import pytest
 from conftest import PARALLEL, WHERE_MPI_COUNTS, Ranks, run
 
-THROUGH_MPI = {"MLXDIST_NODE": "0"}
+THROUGH_MPI = {"MLXDIST_SHARED_MEMORY": "0"}
 
 # Messages can have MAX_COUNT ** 2 bytes, reductions any length.
 PROGRAM = """

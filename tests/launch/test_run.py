@@ -1,4 +1,4 @@
-"""`python -m mlxdist program` runs it as python does: each of these is run both ways, and they say the same."""
+"""`python -m mlxdist program` behaves like python: each program is run both ways, with the same output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fail():
 
 print(sys.argv, sys.path[0], __name__, __file__, __package__, repr(__spec__).partition(" object")[0])
 print(type(__loader__).__name__, sys.modules["__main__"].__dict__ is globals(), sys._getframe().f_code.co_filename)
-print(type(pickle.loads(pickle.dumps(Mine()))) is Mine, {"main", "run", "arguments"} & set(globals()))
+print(type(pickle.loads(pickle.dumps(Mine()))) is Mine, {"run_program", "run", "arguments"} & set(globals()))
 if sys.argv[1:] == ["fail"]:
     fail()
 if sys.argv[1:] == ["exit"]:
@@ -91,6 +91,24 @@ def test_a_subcommand_is_no_script(folder: Path) -> None:
     finished = run([sys.executable, "-m", "mlxdist"])
     assert finished.status == 2
     assert "usage: mlxdist" in finished
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"), [(("--no-such-option",), "mlxdist: unrecognized arguments"), (("-m",), "mlxdist: ")]
+)
+def test_wrong_options(arguments: tuple[str, ...], line: str) -> None:
+    finished = run([sys.executable, "-m", "mlxdist", *arguments])
+    assert finished.status == 2
+    assert finished.output.startswith(line)
+    assert finished.output.count("\n") == 1
+
+
+def test_an_invalid_variable(folder: Path) -> None:
+    finished = run([sys.executable, "-m", "mlxdist", str(folder / "script.py")], MLXDIST_TIMEOUT_S="soon")
+    if importlib.util.find_spec("mlx"):
+        assert finished.status == 1
+        assert finished.output.startswith("mlxdist: [init] MLXDIST_TIMEOUT_S='soon'")
+        assert finished.output.count("\n") == 1
 
 
 UNCHANGED = """

@@ -15,7 +15,7 @@ def test_a_short_soak(representative: mpis.MPI, ranks: Ranks, node: str) -> None
         pytest.skip("with shared memory on Open MPI and MPICH, without on Intel MPI, since it takes long")
     program = mpis.ROOT / "tests" / "soak.py"
     options = ("--seconds", str(SECONDS), "--seed", "7")
-    finished = ranks(representative, 4, program, *options, timeout_s=TIMEOUT_S, MLXDIST_NODE=node)
+    finished = ranks(representative, 4, program, *options, timeout_s=TIMEOUT_S, MLXDIST_SHARED_MEMORY=node)
     assert finished.status == 0, finished.output
     assert f"4 ranks, {'' if node == '1' else 'no '}slots, seed 7: " in finished
     assert ": level" in finished

@@ -25,4 +25,4 @@ def around(group: dist.Group, send: Callable[[int], object], receive: Callable[[
 
 def needs_peers(group: dist.Group) -> None:
     if group.size() == 1:
-        pytest.skip("a group of one has no peer")
+        pytest.skip("a group of one has no peers")

@@ -15,23 +15,23 @@ from parallel.ring import needs_peers
 import mlxdist as dist
 
 BAD_INPUTS: tuple[tuple[Any, type[Exception], str], ...] = (
-    (np.array([1, None]), TypeError, "dtype object, which cannot be communicated: give one of bool, int8"),
-    (np.array(["a"]), TypeError, "dtype <U1, .*: give one of"),
-    (np.array([b"a"]), TypeError, r"dtype \|S1, .*: give one of"),
-    (np.zeros(2, "i4,f4"), TypeError, r"dtype \[.*\], .*: give one of"),
-    (np.zeros(2, "M8[s]"), TypeError, r"dtype datetime64\[s\], .*: give one of"),
-    (np.zeros(2, "m8[s]"), TypeError, r"dtype timedelta64\[s\], .*: give one of"),
-    (np.zeros(2, ml_dtypes.float8_e4m3fn), TypeError, "dtype float8_e4m3fn, .*: give one of"),
-    (np.zeros(2, ">f8"), TypeError, r"dtype >f8, not in this machine's byte order: give x.astype"),
-    (array.array("u", "ab"), TypeError, "dtype <U1, .*: give one of"),
-    (np.str_("a"), TypeError, "dtype <U1, .*: give one of"),
-    (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "a masked array would lose its mask: give x.filled"),
-    ([1.0, 2.0], TypeError, "list is no array: give a NumPy array"),
-    ((1.0, 2.0), TypeError, "tuple is no array: give"),
-    ("ab", TypeError, "str is no array: give"),
-    (None, TypeError, "NoneType is no array: give"),
-    (2**63, ValueError, "x=9223372036854775808 does not fit into int64: give"),
-    (-(2**63) - 1, ValueError, "x=-9223372036854775809 does not fit into int64: give"),
+    (np.array([1, None]), TypeError, "dtype object, which cannot be communicated: pass one of bool, int8"),
+    (np.array(["a"]), TypeError, "dtype <U1, .*: pass one of"),
+    (np.array([b"a"]), TypeError, r"dtype \|S1, .*: pass one of"),
+    (np.zeros(2, "i4,f4"), TypeError, r"dtype \[.*\], .*: pass one of"),
+    (np.zeros(2, "M8[s]"), TypeError, r"dtype datetime64\[s\], .*: pass one of"),
+    (np.zeros(2, "m8[s]"), TypeError, r"dtype timedelta64\[s\], .*: pass one of"),
+    (np.zeros(2, ml_dtypes.float8_e4m3fn), TypeError, "dtype float8_e4m3fn, .*: pass one of"),
+    (np.zeros(2, ">f8"), TypeError, r"dtype >f8, not in this machine's byte order: pass x.astype"),
+    (array.array("u", "ab"), TypeError, "dtype <U1, .*: pass one of"),
+    (np.str_("a"), TypeError, "dtype <U1, .*: pass one of"),
+    (np.ma.masked_array([1.0, 2.0], [False, True]), TypeError, "a masked array would lose its mask: pass x.filled"),
+    ([1.0, 2.0], TypeError, "list is not an array: pass an array of NumPy"),
+    ((1.0, 2.0), TypeError, "tuple is not an array: pass"),
+    ("ab", TypeError, "str is not an array: pass"),
+    (None, TypeError, "NoneType is not an array: pass"),
+    (2**63, ValueError, "x=9223372036854775808 does not fit into int64: pass"),
+    (-(2**63) - 1, ValueError, "x=-9223372036854775809 does not fit into int64: pass"),
 )
 
 
@@ -56,14 +56,14 @@ def test_peers() -> None:
     cases = []
     for call, (name, run, rest) in calls.items():
         if call != "broadcast":
-            cases.append(case(call, f"{name}={RANK} is this rank itself: give", ValueError, run, *rest, RANK))
+            cases.append(case(call, f"{name}={RANK} is this rank itself: pass", ValueError, run, *rest, RANK))
         for peer in (SIZE, -1, 2**70):
-            text = f"{name}={peer} is not in the group: give a rank from 0 to {SIZE - 1}"
+            text = f"{name}={peer} is not in the group: pass a rank from 0 to {SIZE - 1}"
             cases.append(case(call, text, ValueError, run, *rest, peer))
     for peer, (call, (name, run, rest)) in zip(
         (True, 1.0, "0", None, np.True_, np.float64(0), [0], b"0"), [*calls.items()] * 2, strict=True
     ):
-        cases.append(case(call, f"{name}=.* is no int: give an int", TypeError, run, *rest, peer))
+        cases.append(case(call, f"{name}=.* is not an int: pass an int", TypeError, run, *rest, peer))
     assert_refused(cases)
 
 
@@ -72,8 +72,8 @@ def test_roots_in_a_group_of_one() -> None:
     alone = WORLD.split(RANK)
     assert_refused(
         [
-            case("broadcast", "src=1 is not in the group: give", ValueError, dist.broadcast, X, 1, group=alone),
-            case("broadcast", "src=False is no int: give", TypeError, dist.broadcast, X, False, group=alone),
+            case("broadcast", "src=1 is not in the group: pass", ValueError, dist.broadcast, X, 1, group=alone),
+            case("broadcast", "src=False is not an int: pass", TypeError, dist.broadcast, X, False, group=alone),
         ]
     )
 
@@ -88,19 +88,20 @@ def test_colors_and_keys() -> None:
     split = WORLD.split
     cases = []
     for color in (-1, 2**31, -(2**31), 2**70):
-        cases.append(case("split", f"color={color}: give a number from 0 to 2147483647", ValueError, split, color))
+        text = f"color={color} is out of range: it must be from 0 to 2147483647"
+        cases.append(case("split", text, ValueError, split, color))
     for color in ("0", True, 1.0, None, np.True_, np.float32(0)):
-        cases.append(case("split", "color=.* is no int", TypeError, split, color))
+        cases.append(case("split", "color=.* is not an int", TypeError, split, color))
     for key in (2**31, -(2**31) - 1):
-        cases.append(case("split", f"key={key}: give a number", ValueError, split, 0, key))
+        cases.append(case("split", f"key={key} is out of range: it must be from", ValueError, split, 0, key))
     for key in ("0", True, 1.0, None):
-        cases.append(case("split", "key=.* is no int", TypeError, split, 0, key))
+        cases.append(case("split", "key=.* is not an int", TypeError, split, 0, key))
     assert_refused(cases)
 
 
 def test_groups() -> None:
     foreign = itertools.cycle((0, "world", object(), [WORLD], dist.Group, True))
-    text = "is no group of mlxdist: give what init"
+    text = "is not an mlxdist group: pass what init"
     cases = [case(call, text, TypeError, run, X, group=next(foreign)) for call, run in (COLLECTIVES | MESSAGES).items()]
     cases.append(case("recv", text, TypeError, dist.recv, 6, float, OTHER, group=next(foreign)))
     cases.append(case("barrier", text, TypeError, dist.barrier, group=next(foreign)))
@@ -126,23 +127,23 @@ def test_shapes_and_dtypes_to_receive() -> None:
     needs_peers(WORLD)
     cases = []
     for shape in (-1, (2, -1)):
-        cases.append(case("recv", "negative length: give", ValueError, dist.recv, shape, float, OTHER))
+        cases.append(case("recv", "negative length: pass", ValueError, dist.recv, shape, float, OTHER))
     for shape in (3.0, "3", None, (1, "2"), (1.5,), {3}):
-        text = "shape=.*: give an int or a sequence of ints"
+        text = "shape=.*: pass an int or a sequence of ints"
         cases.append(case("recv", text, TypeError, dist.recv, shape, float, OTHER))
     for shape in (2**62, 2**64, (2**40, 2**40)):
-        cases.append(case("recv", "shape=.* larger than memory .*: give", ValueError, dist.recv, shape, float, OTHER))
+        cases.append(case("recv", "shape=.* larger than memory .*: pass", ValueError, dist.recv, shape, float, OTHER))
     for dtype in ("nonsense", 3.5, ",", {"names": ["a"], "formats": []}, 7):
-        text = "dtype=.* is no dtype of NumPy, MLX, PyTorch or JAX: give one of"
+        text = "dtype=.* is not a dtype of NumPy, MLX, PyTorch or JAX: pass one of"
         cases.append(case("recv", text, TypeError, dist.recv, 3, dtype, OTHER))
     for dtype in (object, "U3", "i4,f4", "M8[s]", np.longdouble, list, str):
-        cases.append(case("recv", "cannot be communicated: give one of", TypeError, dist.recv, 3, dtype, OTHER))
-    cases.append(case("recv", "byte order: give", TypeError, dist.recv, 3, ">f8", OTHER))
+        cases.append(case("recv", "cannot be communicated: pass one of", TypeError, dist.recv, 3, dtype, OTHER))
+    cases.append(case("recv", "byte order: pass", TypeError, dist.recv, 3, ">f8", OTHER))
     assert_refused(cases)
 
 
 def test_backends() -> None:
-    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: give 'any' or 'mpi'")
+    texts = dict.fromkeys(("nonsense", "", "MPI"), "is unknown: use 'any' or 'mpi'")
     texts |= dict.fromkeys(("ring", "nccl", "jaccl"), "is MLX's own: use mx.distributed .*or backend='mpi'")
     assert_refused(
         [case("init", f"backend={name!r} {text}", ValueError, dist.init, backend=name) for name, text in texts.items()]

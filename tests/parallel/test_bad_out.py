@@ -19,25 +19,28 @@ def test_memory() -> None:
     x, y, columns = np.zeros((2, 3)), np.zeros(2, np.uint8), np.zeros((2, 3), order="F")
     assert_refused(
         [
-            case("all_sum", "out is read-only: give", ValueError, dist.all_sum, X, out=read_only()),
-            case("all_sum", "out is read-only: give", ValueError, dist.all_sum, y, out=b"ab"),
-            case("broadcast", "out is read-only: give", ValueError, dist.broadcast, X, SIZE - 1, out=read_only()),
-            case("all_sum", "out is not contiguous: give", ValueError, dist.all_sum, X, out=np.zeros(12)[::2]),
-            case("all_max", "out is not contiguous: give", ValueError, dist.all_max, X, out=np.zeros(6)[::-1]),
-            case("all_min", "out is not contiguous: give", ValueError, dist.all_min, x, out=columns),
+            case("all_sum", "out is read-only: pass", ValueError, dist.all_sum, X, out=read_only()),
+            case("all_sum", "out is read-only: pass", ValueError, dist.all_sum, y, out=b"ab"),
+            case("broadcast", "out is read-only: pass", ValueError, dist.broadcast, X, SIZE - 1, out=read_only()),
+            case("all_sum", "out is not contiguous: pass", ValueError, dist.all_sum, X, out=np.zeros(12)[::2]),
+            case("all_max", "out is not contiguous: pass", ValueError, dist.all_max, X, out=np.zeros(6)[::-1]),
+            case("all_min", "out is not contiguous: pass", ValueError, dist.all_min, x, out=columns),
         ]
     )
 
 
 def test_shapes() -> None:
     rows = np.zeros(2 * SIZE)
-    gathered = rf"out has shape \(6, 2\), .* give out the shape \({6 * SIZE},\)"
-    scattered = r"out has shape \(3,\), .* give out the shape \(2,\)"
+    gathered = rf"out has shape \(6, 2\), .* out must have shape \({6 * SIZE},\)"
+    scattered = r"out has shape \(3,\), .* out must have shape \(2,\)"
+    shorter = r"out has shape \(5,\), x has shape \(6,\): out must have shape \(6,\)"
+    column = r"out has shape \(6, 1\), x has .*: out must have shape \(6,\)"
+    number = r"out has shape \(1,\), x has shape \(\): out must have shape \(\)"
     assert_refused(
         [
-            case("all_sum", r"shape \(5,\), x has shape \(6,\): give", ValueError, dist.all_sum, X, out=np.zeros(5)),
-            case("all_min", r"shape \(6, 1\), x has .*: give", ValueError, dist.all_min, X, out=np.zeros((6, 1))),
-            case("all_sum", r"shape \(1,\), x has shape \(\): give", ValueError, dist.all_sum, 1.0, out=np.zeros(1)),
+            case("all_sum", shorter, ValueError, dist.all_sum, X, out=np.zeros(5)),
+            case("all_min", column, ValueError, dist.all_min, X, out=np.zeros((6, 1))),
+            case("all_sum", number, ValueError, dist.all_sum, 1.0, out=np.zeros(1)),
             case("all_gather", gathered, ValueError, dist.all_gather, X, out=np.zeros((6, 2))),
             case("sum_scatter", scattered, ValueError, dist.sum_scatter, rows, out=np.zeros(3)),
         ]
@@ -45,7 +48,7 @@ def test_shapes() -> None:
 
 
 def test_dtypes() -> None:
-    text = "out has dtype {}, x has dtype float64: give out the dtype of x"
+    text = "out has dtype {}, x has dtype float64: out must have dtype float64"
     assert_refused(
         [
             case("all_sum", text.format("float32"), ValueError, dist.all_sum, X, out=np.zeros(6, np.float32)),
@@ -60,14 +63,14 @@ def test_kinds() -> None:
     """A number cannot be written to, and a list is no array."""
     outs = ([0.0] * 6, 1.0, np.float64(1), "abcdef", (), object(), 3)
     assert_refused(
-        [case("all_sum", f"out is {type(out).__name__}, .*: give", TypeError, dist.all_sum, X, out=out) for out in outs]
+        [case("all_sum", f"out is {type(out).__name__}, .*: pass", TypeError, dist.all_sum, X, out=out) for out in outs]
     )
 
 
 def overlapping(call: str, count: int) -> Case:
     """x, and an out of ``count`` elements that begins one element later."""
     held = np.zeros(1 + 2 * SIZE * SIZE)
-    text = "out overlaps x in part: give x itself or memory of its own"
+    text = "out overlaps x in part: pass x itself or separate memory"
     return case(call, text, ValueError, COLLECTIVES[call], held[: 2 * SIZE], out=held[1 : 1 + count])
 
 
@@ -85,7 +88,7 @@ def test_in_place_where_the_shape_changes() -> None:
     """If out were the beginning of x, it would be overwritten while it is read."""
     needs_peers(WORLD)
     x, held = np.zeros(2 * SIZE), np.zeros(6 * SIZE)
-    text = "out overlaps x in part: give"
+    text = "out overlaps x in part: pass"
     assert_refused(
         [
             case("sum_scatter", text, ValueError, dist.sum_scatter, x, out=x[:2]),
@@ -98,12 +101,13 @@ def test_in_place_where_the_shape_changes() -> None:
 def test_recv_like() -> None:
     needs_peers(WORLD)
     like = dist.recv_like
+    shape, dtype = r"out has shape \(3,\), .*: out must have shape", "out has dtype int64, .*: out must have dtype"
     assert_refused(
         [
-            case("recv_like", "out is read-only: give", ValueError, like, X, OTHER, out=read_only()),
-            case("recv_like", r"out has shape \(3,\), .*: give", ValueError, like, X, OTHER, out=np.zeros(3)),
-            case("recv_like", "out has dtype int64, .*: give", ValueError, like, X, OTHER, out=np.zeros(6, np.int64)),
-            case("recv_like", "out is list, .*: give", TypeError, like, X, OTHER, out=[]),
-            case("recv_like", "out is float, .*: give", TypeError, like, 1.0, OTHER, out=1.0),
+            case("recv_like", "out is read-only: pass", ValueError, like, X, OTHER, out=read_only()),
+            case("recv_like", shape, ValueError, like, X, OTHER, out=np.zeros(3)),
+            case("recv_like", dtype, ValueError, like, X, OTHER, out=np.zeros(6, np.int64)),
+            case("recv_like", "out is list, .*: pass", TypeError, like, X, OTHER, out=[]),
+            case("recv_like", "out is float, .*: pass", TypeError, like, 1.0, OTHER, out=1.0),
         ]
     )

@@ -142,7 +142,7 @@ def test_a_stream_that_is_named_is_waited_for(aware: bool) -> None:
     stream.pending.append(lambda: x.memory.fill(1))
     result = dist.all_sum(x, stream=stream)
     assert_same(result.memory, np.full(3, float(SIZE)))
-    text = "is no stream: give one of the framework of x"
+    text = "is not a stream: pass one of x's framework"
     assert_refused([case("all_sum", text, TypeError, dist.all_sum, x, stream=number) for number in (0, "gpu")])
 
 
@@ -173,10 +173,10 @@ def test_what_the_libraries_say() -> None:
 def test_refused(aware: bool) -> None:
     held = np.zeros(7)
     x = fake_cupy.Array(held[:6])
-    run, mixed = dist.all_sum, "give both of one framework"
+    run, mixed = dist.all_sum, "both must be of one framework"
     assert_refused(
         [
-            case("all_sum", "dtype object, .*: give one of", TypeError, run, fake_cupy.Array(np.array([None]))),
+            case("all_sum", "dtype object, .*: pass one of", TypeError, run, fake_cupy.Array(np.array([None]))),
             case("all_sum", f"out is numpy.ndarray, .*: {mixed}", TypeError, run, x, out=np.zeros(6)),
             case("all_sum", f"out is parallel.Array, x is numpy.ndarray: {mixed}", TypeError, run, np.zeros(6), out=x),
             case("all_sum", "out is not contiguous", ValueError, run, x, out=fake_cupy.Array(np.zeros(12)[::2])),

@@ -53,11 +53,11 @@ def test_out(world: dist.Group) -> None:
 
 
 def test_refused() -> None:
-    elsewhere = "Exporter is not in host memory: give cupy.from_dlpack"
+    elsewhere = "Exporter is not in host memory: pass cupy.from_dlpack"
     assert_refused(
         [
             case("all_sum", elsewhere, TypeError, dist.all_sum, Exporter(np.ones(3), CUDA)),
-            case("all_sum", r"cannot be looked at by NumPy \(.*: give a NumPy array", TypeError, dist.all_sum, big()),
+            case("all_sum", r"cannot be read by NumPy \(.*: pass a NumPy array", TypeError, dist.all_sum, big()),
             case("all_sum", "out is Exporter, ", TypeError, dist.all_sum, np.ones(3), out=Exporter(np.ones(3), CUDA)),
         ]
     )

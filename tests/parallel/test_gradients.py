@@ -184,11 +184,11 @@ def test_refused() -> None:
     run, call = dist.average_gradients, "average_gradients"
     assert_refused(
         [
-            case(call, r"str is no array: .*; x is gradients\['a'\]\[1\]", TypeError, run, {"a": [X, "x"]}),
+            case(call, r"str is not an array: .*; x is gradients\['a'\]\[1\]", TypeError, run, {"a": [X, "x"]}),
             case(call, "dtype datetime64.*; x is gradients", TypeError, run, np.zeros(3, "M8[s]")),
             case(call, "keys of a dict cannot be sorted", TypeError, run, {"a": X, 1: X}),
-            case(call, "all_reduce_size=None is no number: give bytes", TypeError, run, X, all_reduce_size=None),
+            case(call, "all_reduce_size=None is not a number: pass bytes", TypeError, run, X, all_reduce_size=None),
             case(call, "NumPy arrays have no streams, leave it out", TypeError, run, X, communication_stream=1),
-            case(call, "group=0 is no group of mlxdist", TypeError, run, X, 0),
+            case(call, "group=0 is not an mlxdist group", TypeError, run, X, 0),
         ]
     )

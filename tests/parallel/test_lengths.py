@@ -38,7 +38,7 @@ def test_another_length(world: dist.Group, sent: int, expected: int) -> None:
     def refused(src: int) -> None:
         text = (
             rf"^\[recv\w*\] rank {src} sent {sent} bytes of uint8, "
-            rf"rank {world.rank()} expected {expected} of uint8: give recv"
+            rf"rank {world.rank()} expected {expected} of uint8: pass recv"
         )
         with pytest.raises(dist.MismatchError, match=text):
             dist.recv_like(out, src, out=out)

@@ -133,5 +133,5 @@ def test_groups_do_not_take_each_others_messages(world: dist.Group) -> None:
 )
 def test_a_group_of_one_has_no_peer(world: dist.Group, call: str, run: Callable[[dist.Group], object]) -> None:
     alone = world if world.size() == 1 else world.split(world.rank())
-    with pytest.raises(ValueError, match=rf"^\[{call}\] a group of one has no peer: test group.size\(\) > 1"):
+    with pytest.raises(ValueError, match=rf"^\[{call}\] a group of one has no peers: test group.size\(\) > 1"):
         run(alone)

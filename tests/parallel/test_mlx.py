@@ -123,7 +123,7 @@ def test_bfloat16_beyond_float16(world: dist.Group) -> None:
 
 def test_ring(world: dist.Group) -> None:
     if world.size() == 1:
-        pytest.skip("a group of one has no peer")
+        pytest.skip("a group of one has no peers")
     to, source = (world.rank() + 1) % world.size(), (world.rank() - 1) % world.size()
     for name in DTYPES:
         stream = stream_of(name)

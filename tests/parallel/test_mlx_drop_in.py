@@ -114,8 +114,8 @@ def test_ours_takes_both(world: dist.Group, part: tuple[Any, list[int]], call: C
 def test_a_group_of_mlx_is_one_group(world: dist.Group, part: tuple[Any, list[int]]) -> None:
     group, _ = part
     dist.barrier(group=group)
-    if group.size() > 1 and config.NODE.get() == "0":
-        pytest.skip("MLXDIST_NODE=0: nothing is shared")
+    if group.size() > 1 and config.SHARED_MEMORY.get() == "0":
+        pytest.skip("MLXDIST_SHARED_MEMORY=0: nothing is shared")
     shared = dist.empty((4,), np.int32, group=group)
     shared[:] = 1
     assert dist.all_sum(shared, group=group).tolist() == [group.size()] * 4

@@ -99,7 +99,7 @@ def test_trees_that_differ(world: dist.Group) -> None:
 def test_too_long(world: dist.Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rejected before NumPy arrays of the same tree communicate."""
     needs_peers(world)
-    monkeypatch.setattr("mlxdist.mlx.backend.LARGEST", 5)
+    monkeypatch.setattr("mlxdist.arrays.mlx.LARGEST", 5)
     x = np.full(3, float(world.rank()))
     with pytest.raises(ValueError, match=r"^\[average_gradients\] the array has 6 elements"):
         dist.average_gradients([x, mx.ones(3), mx.ones(3)])

@@ -134,7 +134,7 @@ def test_both_groups_in_between_each_other(world: dist.Group) -> None:
 
 def test_from_numpy_to_mlx_and_back(world: dist.Group) -> None:
     if world.size() == 1:
-        pytest.skip("a group of one has no peer")
+        pytest.skip("a group of one has no peers")
     if world.rank() == 0:
         dist.send(np.arange(5, dtype=np.float32), 1)
         np.testing.assert_array_equal(dist.recv((2, 3), np.int16, 1), np.full((2, 3), 7))
@@ -145,7 +145,7 @@ def test_from_numpy_to_mlx_and_back(world: dist.Group) -> None:
 
 def test_another_length_is_an_error(world: dist.Group) -> None:
     if world.size() == 1:
-        pytest.skip("a group of one has no peer")
+        pytest.skip("a group of one has no peers")
     if MLX < (0, 32, 2):
         pytest.skip("this MLX ends the process on an error of its libmpi")
     if world.rank() == 0:

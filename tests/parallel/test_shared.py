@@ -15,7 +15,7 @@ from mlxdist import config
 LONG = 20_011  # more than an arrival can carry, for every dtype of two bytes or more
 
 pytestmark = pytest.mark.skipif(
-    dist.init().size() > 1 and config.NODE.get() == "0", reason="MLXDIST_NODE=0: nothing is shared"
+    dist.init().size() > 1 and config.SHARED_MEMORY.get() == "0", reason="MLXDIST_SHARED_MEMORY=0: nothing is shared"
 )
 
 

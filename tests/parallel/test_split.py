@@ -1,4 +1,4 @@
-"""Groups: who is in them, in which order, that they communicate apart from each other, and that they come and go."""
+"""Groups: their ranks and order, that they communicate independently, and that they can be made and dropped at will."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.reference import seeded
-from parallel.ring import around
+from parallel.ring import around, needs_peers
 
 import mlxdist as dist
 
 
 def members(group: dist.Group, world: dist.Group) -> list[int]:
-    """The group's ranks as they are called in the world."""
+    """The world ranks of the group's members."""
     return [int(rank) for rank in np.atleast_1d(dist.all_gather(world.rank(), group=group))]
 
 
 def assert_communicates(group: dist.Group) -> None:
-    """Every operation, checked against the ranks of this group alone."""
+    """Every operation, checked against the ranks of this group only."""
     size, rank = group.size(), group.rank()
     ranks = np.arange(size)
     assert dist.all_sum(rank, group=group) == ranks.sum()
@@ -114,7 +114,7 @@ def test_a_group_of_one_keeps_what_it_has(world: dist.Group) -> None:
 
 
 def test_groups_come_and_go(world: dist.Group) -> None:
-    """Each rank lets go of them at times and in an order of its own."""
+    """Each rank drops them at its own times and in its own order."""
     random = seeded(world.rank(), 1)
     kept: list[dist.Group] = []
     for turn in range(50):
@@ -128,10 +128,10 @@ def test_groups_come_and_go(world: dist.Group) -> None:
     assert_communicates(world)
 
 
-def test_communicators_are_given_back(world: dist.Group) -> None:
+def test_communicators_are_freed(world: dist.Group) -> None:
     """MPICH has 2048 of them."""
     if world.size() > 2:
-        pytest.skip("the same on 2 ranks, where it takes less long")
+        pytest.skip("the same on 2 ranks, where it is quicker")
     for _ in range(2100):
         world.split(0)
     assert_communicates(world.split(0))
@@ -161,7 +161,39 @@ def test_a_group_is_an_object_like_others(world: dist.Group) -> None:
     assert str(world) == repr(world) == f"<mlxdist.Group: rank {world.rank()} of {world.size()}>"
 
 
-def test_a_group_is_no_number(world: dist.Group) -> None:
+def test_wrong_arguments_leave_a_group_usable(world: dist.Group) -> None:
+    part = world.split(0)
+    for wrong in (lambda: part.split(-1), lambda: dist.broadcast(1, part.size(), group=part)):
+        with pytest.raises(ValueError, match=r"^\[(split|broadcast)\] "):
+            wrong()
+    assert part.is_usable is world.is_usable is True
+    assert_communicates(part)
+
+
+def test_a_broken_group_is_not_usable_and_others_are(world: dist.Group) -> None:
+    needs_peers(world)
+    part, sibling = world.split(0), world.split(0)
+    with pytest.raises(dist.MismatchError):
+        dist.all_sum(np.ones(3 if part.rank() else 4), group=part)
+    assert not part.is_usable
+    assert world.is_usable
+    assert sibling.is_usable
+    assert_communicates(sibling)
+
+
+def test_a_message_of_another_dtype_leaves_a_group_usable(world: dist.Group) -> None:
+    needs_peers(world)
+    part = world.split(0)
+    if part.rank() == 0:
+        dist.send(np.ones(3, "i4"), 1, group=part)
+    elif part.rank() == 1:
+        with pytest.raises(dist.MismatchError):
+            dist.recv(3, "f4", 0, group=part)
+    assert part.is_usable
+    assert_communicates(part)
+
+
+def test_a_group_is_not_a_number(world: dist.Group) -> None:
     """MLX's gradient averaging has divided by a group instead of its size."""
     x: Any = np.ones(3)
     for wrong in (int, float, lambda group: x / group, lambda group: 1 / group, lambda group: group + 1, range):

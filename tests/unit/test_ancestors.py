@@ -1,4 +1,4 @@
-"""launchers: the processes above this one, and what they make of it."""
+"""launchers: the ancestors of this process, and whether they make it a child of a rank."""
 
 import os
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_ancestors_of_others_may_be_hidden(tmp_path: Path) -> None:
     assert ancestors(str(tmp_path)) == (Process(30, ""),)
 
 
-def test_ancestors_ends_in_a_circle(tmp_path: Path) -> None:
+def test_ancestors_ends_in_a_cycle(tmp_path: Path) -> None:
     fake_process(tmp_path, os.getpid(), os.getpid(), "python3", "/usr/bin/python3")
     assert {process.pid for process in ancestors(str(tmp_path))} == {os.getpid()}
 
@@ -77,7 +77,7 @@ def test_ancestors_of_this_process() -> None:
     assert ancestors()[0].pid == os.getppid()
 
 
-def test_a_closed_way_to_the_launcher_is_told() -> None:
+def test_a_closed_connection_to_the_launcher_is_reported() -> None:
     read, write = os.pipe()
     assert cut_off({"PMI_FD": str(read)}) is None
     os.close(read)

@@ -11,7 +11,7 @@ import mlxdist as dist
 from mlxdist import ops
 
 MEMBERS = [name for name in dir(dist.Group) if not name.startswith("_")]
-DOCUMENTED: dict[str, Any] = {name: getattr(dist, name) for name in dist.__all__} | {
+DOCUMENTED: dict[str, Any] = {name: getattr(dist, name) for name in [*dist.__all__, "TimeoutError"]} | {
     f"Group.{name}": inspect.getattr_static(dist.Group, name) for name in MEMBERS
 }
 OPERATIONS = [name for name in dist.__all__ if hasattr(ops, name)]

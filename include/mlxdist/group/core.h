@@ -3,8 +3,8 @@
  * Ranks arrive, then communicate: all waiting is done before any buffer is in MPI's hands, and can be interrupted,
  * timed out, and told that a peer is dead or asks for something else. Every function blocks, may be called by any
  * thread, and ends with an outcome. */
-#ifndef MLXDIST_CORE_H
-#define MLXDIST_CORE_H
+#ifndef MLXDIST_GROUP_CORE_H
+#define MLXDIST_GROUP_CORE_H
 
 #include "mlxdist/call.h"
 #include "mlxdist/mpi/runtime.h"

@@ -2,8 +2,8 @@
  *
  * Rounding is to nearest even. A NaN stays a NaN, made quiet, with the upper bits of its payload, as processors do.
  * Nothing here reads or makes a float32 that is subnormal and matters, so flush-to-zero modes change nothing. */
-#ifndef MLXDIST_HALF_H
-#define MLXDIST_HALF_H
+#ifndef MLXDIST_KERNELS_HALF_H
+#define MLXDIST_KERNELS_HALF_H
 
 #include <stdint.h>
 #include <string.h>

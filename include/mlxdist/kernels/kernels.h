@@ -1,6 +1,6 @@
 /* Arithmetic on arrays: reduce several inputs into one output, divide. Knows nothing of MPI or of ranks. */
-#ifndef MLXDIST_KERNELS_H
-#define MLXDIST_KERNELS_H
+#ifndef MLXDIST_KERNELS_KERNELS_H
+#define MLXDIST_KERNELS_KERNELS_H
 
 #include "mlxdist/types.h"
 
@@ -24,7 +24,7 @@ int divide_by(enum element_type type, void *numbers, size_t count, int n);
 /* The same for one type and op. Every variant gives the same bits. */
 struct kernels {
     void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
-    void (*split_comm[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */
+    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */
 };
 extern const struct kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 

@@ -3,8 +3,8 @@
  * Open MPI: handles are addresses of the library's data. MPICH (Intel MPI, MVAPICH, Cray): handles are
  * 32-bit ints. Standard: the ABI of MPI 5.0, small pointers. The numbers are those of Open MPI 4.1 and 5.0,
  * MPICH 3.4 to 5.0, Intel MPI 2021 and of MPI 5.0, chapter 20. */
-#ifndef MLXDIST_ABI_H
-#define MLXDIST_ABI_H
+#ifndef MLXDIST_MPI_ABI_H
+#define MLXDIST_MPI_ABI_H
 
 enum abi_family { ABI_OPENMPI, ABI_MPICH, ABI_STANDARD };
 

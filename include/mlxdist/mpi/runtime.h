@@ -1,7 +1,7 @@
 /* The MPI that this process has started, and the shutdown lock before it: nothing enters after the end, in a fork, or
  * on a thread that this MPI does not allow. */
-#ifndef MLXDIST_JOB_H
-#define MLXDIST_JOB_H
+#ifndef MLXDIST_MPI_RUNTIME_H
+#define MLXDIST_MPI_RUNTIME_H
 
 #include "mlxdist/mpi/transport.h"
 #include "mlxdist/wait.h"
@@ -40,8 +40,8 @@ void runtime_begin_call(void);
 void runtime_end_call(void);
 
 /* Wait for operations under way and let no other enter. 1: this call has closed the shutdown lock and holds it until
- * job_leave; 0: it was closed; -1: the waiting was given up. */
-int runtime_close(struct outcome *outcome);
+ * runtime_leave; 0: it was closed; -1: the waiting was given up. */
+int runtime_close(const struct wait_policy *policy, struct outcome *outcome);
 int runtime_is_closed(void);
 int runtime_is_forked(void); /* this process is a child of the rank, made by fork */
 

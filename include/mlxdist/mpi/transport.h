@@ -4,8 +4,8 @@
  * alone a single process without any MPI. Collectives block, what may have to wait for a peer only begins: test()
  * tells whether it is done. Sizes are in bytes where no arithmetic is done, else in elements, and may exceed 2^31. No
  * operation is called with a type, peer or size that its group does not allow: that is checked above. */
-#ifndef MLXDIST_TRANSPORT_H
-#define MLXDIST_TRANSPORT_H
+#ifndef MLXDIST_MPI_TRANSPORT_H
+#define MLXDIST_MPI_TRANSPORT_H
 
 #include "mlxdist/mpi/abi.h"
 #include "mlxdist/types.h"

@@ -1,29 +1,30 @@
-/* How a rank copies what goes through memory that it shares with others.
+/* How a rank copies data through shared memory, tuned automatically.
  *
- * What is quickest depends on whether all of a message fits the cache and, beyond that, on whether the ranks'
- * processors have that cache in common. The system does not say so reliably, and it changes when ranks are moved.
- * So it is tried: ranks go through a long message in step, and each sees by its own clock which way all are quicker. */
-#ifndef MLXDIST_METHOD_H
-#define MLXDIST_METHOD_H
+ * What is fastest depends on whether the whole array fits in the cache and, if not, on whether the ranks' processors
+ * have that cache in common. The system does not report this reliably, and it changes when ranks are moved. So each
+ * policy is sampled: ranks go through a long array in step, and each sees by its own clock with which policy all are
+ * faster. */
+#ifndef MLXDIST_SHM_COPY_POLICY_H
+#define MLXDIST_SHM_COPY_POLICY_H
 
 #include "mlxdist/copy.h"
 
 struct copy_policy {
-    enum copy_way copy_in, publish; /* a rank's own data; what it has reduced for others */
-    size_t block;                   /* bytes of one copy before another has its turn */
+    enum copy_way copy_in, publish; /* of a rank's own data; of what it has reduced for others */
+    size_t block;                   /* bytes of one copy before the next peer's */
 };
 
 struct copy_autotune {
-    int beyond_cache; /* the message under way is more than the cache holds */
-    int chosen;       /* by the last trial */
-    size_t known_for; /* bytes until the next */
+    int beyond_cache; /* the array under way is larger than the cache */
+    int chosen;       /* by the last run */
+    size_t known_for; /* bytes until the next run */
     int runs;
-    double began_s, least_s[2]; /* of the turn under way; that a turn of each way took */
+    double began_s, least_s[2]; /* of the sample under way; the shortest of each policy */
 };
 
-/* A message of so many bytes and pieces begins: the same on all ranks. */
+/* Begin an array of so many bytes and pieces: the same on all ranks. */
 void autotune_begin(struct copy_autotune *autotune, size_t nbytes, size_t pieces, int beyond_cache);
-/* The method of its k-th step; called at the beginning of each. */
+/* The policy of its k-th step; called at the beginning of each. */
 const struct copy_policy *autotune_policy(struct copy_autotune *autotune, size_t k);
 
 #endif

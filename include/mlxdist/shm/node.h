@@ -1,35 +1,81 @@
-/* Memory that the ranks of a host share: there they see each other arrive at a call, and that one has died.
+/* The ranks of a host that share memory: who they are, and whether they are alive. How they arrive at a call is in
+ * arrival.h.
  *
- * A rank of a group has a local rank in the group's node. Its k-th arrival shows what it calls, may bring up to
- * NODE_SLOT bytes, and returns when all local ranks have arrived k times. By then nobody looks at what the arrival
- * before brought, so two slots in turn are enough: who sees a rank's next arrival knows it is through with the last. No
- * MPI here: the local ranks may be processes made by fork, or threads. */
-#ifndef MLXDIST_NODE_H
-#define MLXDIST_NODE_H
+ * A rank of a group has a local rank in the group's node. There is no MPI here: the local ranks may be processes made
+ * by fork, or threads. */
+#ifndef MLXDIST_SHM_NODE_H
+#define MLXDIST_SHM_NODE_H
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/types.h>
 
 #include "mlxdist/call.h"
+#include "mlxdist/shm/consensus.h"
 #include "mlxdist/shm/segment.h"
 #include "mlxdist/wait.h"
 
-#ifdef __cplusplus
-extern "C" {
+enum { NODE_SLOT = 32768, NODE_MAX_RANKS = 1024, NODE_IN_FLAG = 40 };
+
+/* NODE_LEFT_ALONE: and will not end MPI with the others. NODE_ENDED: has seen that all have left. */
+enum node_state { NODE_JOINED, NODE_GAVE_UP, NODE_LEFT, NODE_LEFT_ALONE, NODE_ENDED };
+
+/* What a rank publishes with its k-th arrival, in entry k % 2.
+ *
+ * Memory order: only its own rank writes it. It stores `arrived` last, with release; whoever reads k there with acquire
+ * sees the payload, the fingerprint, the call and the slot of arrival k. Two entries are enough: a rank overwrites
+ * those of arrival k at its arrival k + 2, so after it has seen everybody's arrival k + 1, and each rank stores that
+ * only when it has finished reading arrival k. */
+struct flag {
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t arrived;
+    uint64_t fingerprint, nbytes;
+    char payload[NODE_IN_FLAG]; /* a short payload: it comes with the flag's cache line */
+};
+
+/* A local rank in shared memory. */
+struct member {
+    struct flag flags[2];
+    _Alignas(SEGMENT_LINE) struct call calls[2];
+    /* Memory order: only its own rank writes it, with release, and never goes back to NODE_JOINED; whoever reads it
+     * with acquire sees the arrivals before it. A process changes it before its lock on the segment's file is gone, so
+     * a rank without a lock that is read as NODE_JOINED afterwards has died. */
+    _Alignas(SEGMENT_LINE) _Atomic int state;
+    /* Written in node_join; the ranks read them only after they have agreed over MPI that all have joined. */
+    int rank, watch_rank;
+    pid_t pid;
+#ifdef __linux__
+    cpu_set_t processors;
 #endif
+    _Alignas(SEGMENT_LINE) char slots[2][NODE_SLOT];
+};
 
-enum { NODE_SLOT = 32768, NODE_MAX_RANKS = 1024 };
+struct node_memory {
+    int local_size; /* written before the others learn where the memory is */
+    struct consensus consensus;
+    struct member members[];
+};
 
-struct node;
+/* A rank's own view. */
+struct node {
+    struct segment segment; /* its file is locked at the byte of this local rank while the process lives */
+    struct node_memory *memory;
+    struct node *watch; /* where the others' locks are */
+    int local_rank;
+    uint64_t sequence; /* of arrivals */
+    uint64_t calls;    /* of the user's, for messages */
+};
 
-/* The memory for so many local ranks; NOT_SHARED where there is none or too little. Its name is taken away when all
- * have attached. */
+/* The memory for so many local ranks; NOT_SHARED where there is none or too little. Unlink its name when all have
+ * attached. */
 int node_create(int local_size, struct shm_handle *handle, struct node **node, struct outcome *outcome);
 int node_attach(const struct shm_handle *handle, struct node **node, struct outcome *outcome);
 
-/* Take a local rank, before all have attached. watch: a node, perhaps this, in whose local rank watch_seat this process
- * already shows that it lives; it must outlive this one. */
+/* Take a local rank, before all have attached. watch: the node, perhaps this one, in which this process holds the lock
+ * of local rank watch_rank that shows it is alive; it must outlive this one. */
 void node_join(struct node *node, int local_rank, int rank, struct node *watch, int watch_rank);
-/* This rank will not arrive any more; those that wait for it are told, and whether it ends MPI with them. */
+/* This rank will not arrive any more; ends_mpi: but it will finalize MPI with the others. */
 void node_leave(struct node *node, int ends_mpi);
-/* The same, because of a failure; nothing where it has left already. */
+/* The same, because of a failure; does nothing if the rank has left already. */
 void node_give_up(struct node *node);
 void node_close(struct node *node);
 
@@ -37,27 +83,17 @@ int node_local_size(const struct node *node);
 int node_local_rank(const struct node *node);
 int node_rank(const struct node *node, int local_rank);
 int node_local_rank_of(const struct node *node, int rank); /* -1: it is on another host */
+enum node_state node_state_of(const struct node *node, int local_rank);
+int node_is_alive(const struct node *node, int local_rank);
 /* Fewer processors than local ranks, counting those that any local rank may run on. */
 int node_is_oversubscribed(const struct node *node);
 
-/* Arrive, bringing nbytes of payload, and wait for the others. binding: what follows cannot be given up, so either all
- * go on or none does. differ: let calls differ, who asks finds out by other means. After anything but OK this rank
- * arrives no more. */
-int node_arrive(struct node *node, const struct call *call, const void *payload, size_t nbytes, int commit,
-                int allow_mismatch, const struct wait_policy *policy, struct outcome *outcome);
-/* What a local rank brought to the arrival that has just succeeded. */
-const void *node_payload(const struct node *node, int local_rank);
-uint64_t node_sequence(const struct node *node);
-
 /* OK while the local rank may still answer; PEER_DIED, or MISMATCH if it has left. */
 int node_check(const struct node *node, int local_rank, struct outcome *outcome);
-/* The same for a rank that agrees with other hosts: who has left to end MPI with all agrees to that, see ranks_end; who
- * has left because something failed does not. */
+/* The same while ranks agree with other hosts: a rank that has left in order to end MPI takes part in that, see
+ * members_end; one that has left because something failed does not. */
 int node_check_agreement(const struct node *node, int local_rank, struct outcome *outcome);
 /* Wait until every local rank has left. PEER_DIED: not all of them will end MPI. */
 int node_await_end(struct node *node, const struct wait_policy *policy, struct outcome *outcome);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

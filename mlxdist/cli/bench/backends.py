@@ -1,8 +1,7 @@
-"""mlxdist, libmpi from C, and memory itself: what is always measured. baselines.py has the others.
+"""The backends that are always measured: mlxdist, libmpi from C, and memory itself. baselines.py has the others.
 
-A backend makes an ``Entry`` for a case. Times are those within the calls: what is sent is written anew before each
-call, as a program would, so that it is in the caches of its own core and in no other's; that is not counted, and what
-the loop and the clock cost is taken off.
+A backend prepares itself for a case. Only the calls are timed: before each of them the input is rewritten, as a program
+would do, so that it is in the caches of its own core and of no other; the cost of the loop and the clock is subtracted.
 """
 
 from __future__ import annotations
@@ -22,96 +21,100 @@ RAW = "raw C"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Prepared:
     """A backend that is ready for one case.
 
     Attributes:
-        x: what this rank gives.
-        call: carry out the case once.
-        result: what came of it.
-        spent_s: seconds of this rank in so many calls.
+        x: the input of this rank.
+        call: carries out the case once.
+        result: the result of the last call.
+        time_calls: the seconds that this rank needs for a number of calls.
     """
 
     x: np.ndarray
     call: Callable[[], object]
     result: Callable[[], np.ndarray]
-    spent_s: Callable[[int], float]
+    time_calls: Callable[[int], float]
 
 
 class Skipped(Exception):
-    """A backend cannot take part in a case, and why."""
+    """Why a backend cannot run a case."""
 
 
-# Of a case, and two arrays for it that may be used; the second is the first where the case is in place.
-Backend = Callable[[Case, np.ndarray, np.ndarray], Entry]
+# From a case and two arrays that may be used for it; in place, both are the same.
+Backend = Callable[[Case, np.ndarray, np.ndarray], Prepared]
 
 
 def _loop(rewrite: Callable[[int], object], call: Callable[[], object], repeats: int) -> float:
-    clock, spent_s = time.perf_counter, 0.0
+    clock, total_s = time.perf_counter, 0.0
     for _ in range(repeats):
         rewrite(_core.REWRITTEN)
-        begun_s = clock()
+        start_s = clock()
         call()
-        spent_s += clock() - begun_s
-    return spent_s
+        total_s += clock() - start_s
+    return total_s
 
 
 @cache
-def _own_s() -> float:
-    """What the loop adds to a call of Python: the clock and one function around the call."""
+def _overhead_s() -> float:
+    """What the loop adds to a call from Python: the clock and a function around the call."""
     repeats = 2000
     return min(_loop(lambda byte: None, lambda: None, repeats) for _ in range(5)) / repeats
 
 
-def timed(x: np.ndarray, out: np.ndarray, call: Callable[[], object]) -> Entry:
-    """The entry of a call from Python that reads ``x`` and writes ``out``."""
+def from_python(x: np.ndarray, out: np.ndarray, call: Callable[[], object]) -> Prepared:
+    """A call from Python that reads ``x`` and writes ``out``."""
     rewrite = x.view(np.uint8).fill
-    return Entry(x, call, lambda: out, lambda repeats: max(0.0, _loop(rewrite, call, repeats) - repeats * _own_s()))
+
+    def time_calls(repeats: int) -> float:
+        return max(0.0, _loop(rewrite, call, repeats) - repeats * _overhead_s())
+
+    return Prepared(x, call, lambda: out, time_calls)
 
 
-def ours(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-    """mlxdist as it is called from Python."""
+def mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+    """mlxdist, called from Python."""
     if case.operation == "broadcast":
-        return timed(x, out, lambda: dist.broadcast(x, 0, out=out))
+        return from_python(x, out, lambda: dist.broadcast(x, 0, out=out))
     function = getattr(dist, case.operation)
-    return timed(x, out, lambda: function(x, out=out))
+    return from_python(x, out, lambda: function(x, out=out))
 
 
-def shared(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
+def shared(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """The same on arrays of ``mlxdist.empty``."""
     if case.operation != "all_sum":
-        raise Skipped("only reductions know arrays of mlxdist.empty()")
+        raise Skipped("only reductions make use of mlxdist.empty()")
     try:
         x = dist.empty(case.count, case.dtype)
         out = x if case.in_place else dist.empty(case.count, case.dtype)
     except dist.Error as error:
         raise Skipped(str(error)) from None
-    return ours(case, x, out)
+    return mlxdist(case, x, out)
 
 
-OPERATIONS = {"all_sum": "all_reduce"}
+_CORE_NAMES = {"all_sum": "all_reduce"}
 
 
-def raw(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-    """The function of libmpi, called in a loop of C on the same libmpi, started once for all, and the same arrays."""
-    operation = _core.OPERATION_OF[OPERATIONS.get(case.operation, case.operation)]
-    into, source, world = _core.buffer_of(out), _core.buffer_of(x), dist.init()
+def raw_c(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+    """The function of libmpi, called in a loop of C on the same libmpi and the same arrays."""
+    operation = _core.OPERATION_OF[_CORE_NAMES.get(case.operation, case.operation)]
+    target, source, world = _core.buffer_of(out), _core.buffer_of(x), dist.init()
 
-    def spent_s(repeats: int) -> float:
-        return _core.run_raw(world, operation, source, into, repeats)
+    def time_calls(repeats: int) -> float:
+        return _core.run_raw(world, operation, source, target, repeats)
 
-    return Entry(x, lambda: _core.run_raw(world, operation, source, into, 1, False), lambda: out, spent_s)
-
-
-def memory(past_cache: bool) -> Backend:
-    """A copy of what a rank gives to an array that is at least as long and another, by all ranks at once."""
-
-    def enter(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-        source, into = _core.buffer_of(x), _core.buffer_of(out)
-        return Entry(x, lambda: None, lambda: out, lambda n: _core.copy_memory(into, source, past_cache, n))
-
-    return enter
+    return Prepared(x, lambda: _core.run_raw(world, operation, source, target, 1, False), lambda: out, time_calls)
 
 
-COPIES: dict[str, Backend] = {"copy": memory(False), "copy past the cache": memory(True)}
-OURS: dict[str, Backend] = {"mlxdist": ours, "mlxdist, shared": shared, RAW: raw}
+def memory_copy(non_temporal: bool) -> Backend:
+    """A copy of the input to another array, which is at least as long, by all ranks at the same time."""
+
+    def prepare(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+        source, target = _core.buffer_of(x), _core.buffer_of(out)
+        return Prepared(x, lambda: None, lambda: out, lambda n: _core.copy_memory(target, source, non_temporal, n))
+
+    return prepare
+
+
+COPIES: dict[str, Backend] = {"copy": memory_copy(False), "non-temporal copy": memory_copy(True)}
+BUILT_IN: dict[str, Backend] = {"mlxdist": mlxdist, "mlxdist, shared": shared, RAW: raw_c}

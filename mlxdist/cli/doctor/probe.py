@@ -1,4 +1,4 @@
-"""What the ranks do for ``mlxdist doctor``: a sum, and a look at what differs between them. Rank 0 tells it as JSON."""
+"""What each rank does for ``mlxdist doctor``: checks, a sum, a comparison of the ranks. Rank 0 prints JSON."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from mlxdist import _core, config, errors, world
 from mlxdist.cli.doctor import checks, environment
 from mlxdist.cli.doctor.finding import Finding
 
-MARK = "mlxdist.proof: "  # stands before the JSON, among all that a launcher prints
-LIMIT_S = 20.0  # for the others to come
-LENGTH = 100_000  # elements; more than one piece, however they are sent
+MARK = "mlxdist.probe: "  # in front of the JSON, since a launcher may print other lines
+TIMEOUT_S = 20.0
+LENGTH = 100_000  # elements: more than one piece, by shared memory and by MPI
 
-Values = dict[str, dict[str, list[int]]]  # of each name, its values and who has them
+Values = dict[str, dict[str, list[int]]]  # by name and value, the ranks that have it
 
 
 def program(hosts: Sequence[str]) -> list[str]:
     """The command line of each rank."""
-    return [sys.executable, "-c", f"import sys; from {__name__} import main; sys.exit(main({list(hosts)}))"]
+    return [sys.executable, "-c", f"import sys; from {__name__} import run_probe; sys.exit(run_probe({list(hosts)}))"]
 
 
-def main(hosts: Sequence[str]) -> int:
-    """Do a rank's part; the exit status. What is wrong is told as what is right is."""
-    found = checks.findings(environment.look(hosts), on_each_rank=True)
-    # at once, since MPI may end this process
-    _tell({"host": platform.node(), "findings": [dataclasses.asdict(finding) for finding in found]})
+def run_probe(hosts: Sequence[str]) -> int:
+    """Do the part of one rank; the exit status. Errors are printed like results."""
+    found = checks.findings(environment.examine(hosts), on_each_rank=True)
+    # before MPI starts, which may end this process
+    _print({"host": platform.node(), "findings": [dataclasses.asdict(finding) for finding in found]})
     try:
-        told = _prove(found)
+        result = _verify(found)
     except (errors.Error, ValueError) as error:
-        told = {"error": str(error)}
-    except Exception as error:  # nothing may get past the one who asked
-        told = {"error": f"a rank failed with {type(error).__name__}, {error}: report this to mlxdist"}
-    _tell(told)
-    if "error" in told:
+        result = {"error": str(error)}
+    except Exception as error:
+        result = {"error": f"a rank failed with {type(error).__name__}, {error}: report this as a bug of mlxdist"}
+    _print(result)
+    if "error" in result:
         time.sleep(world.PASS_ON_S)
-    return int("error" in told)
+    return int("error" in result)
 
 
-def _tell(what: object) -> None:
-    print(f"{MARK}{json.dumps(what)}\n", end="", flush=True)
+def _print(result: object) -> None:
+    print(f"{MARK}{json.dumps(result)}\n", end="", flush=True)
 
 
-def _prove(found: list[Finding]) -> dict[str, Any]:
+def _verify(found: list[Finding]) -> dict[str, Any]:
     began = time.monotonic()
-    group = dist.init(timeout_s=LIMIT_S)
+    group = dist.init(timeout_s=TIMEOUT_S)
     rank, size = group.rank(), group.size()
-    total, right = dist.all_sum(np.full(LENGTH, rank + 1.0)), size * (size + 1) / 2
-    if not (total == right).all():
-        raise errors.Error(f"[all_sum] rank {rank} got {total[total != right][0]}, and {right} is right: update MPI")
+    total, expected = dist.all_sum(np.full(LENGTH, rank + 1.0)), size * (size + 1) / 2
+    if not (total == expected).all():
+        raise errors.Error(f"[all_sum] rank {rank} got {total[total != expected][0]}, not {expected}: update MPI")
     took_s = time.monotonic() - began
-    found = [*found, *_mlx(rank, right)]
-    everyone = _gather({"is": _identity(), "findings": [dataclasses.asdict(finding) for finding in found]})
-    return _together(everyone, took_s) if rank == 0 else {}
+    found = [*found, *_verify_mlx(rank, expected)]
+    parts = _gather({"identity": _identity(), "findings": [dataclasses.asdict(finding) for finding in found]})
+    return _combine(parts, took_s) if rank == 0 else {}
 
 
-def _mlx(rank: int, right: float) -> list[Finding]:
-    """The same sum by MLX, where it is installed on all ranks."""
+def _verify_mlx(rank: int, expected: float) -> list[Finding]:
+    """The same sum with MLX, if all ranks have it."""
     why, here = "", environment.is_installed("mlx.core")
     if here:
         try:
@@ -78,12 +78,12 @@ def _mlx(rank: int, right: float) -> list[Finding]:
             why = str(error)
     if bool(dist.all_min(np.bool_(here and not why))):
         total = np.array(mx.distributed.all_sum(mx.full((10,), rank + 1.0)))
-        why = "" if (total == right).all() else f"MLX got {total[0]} for a sum that is {right}: update MLX"
+        why = "" if (total == expected).all() else f"MLX's sum is {total[0]}, not {expected}: update MLX"
     return [Finding.of(why)] if why else []
 
 
 def _identity() -> dict[str, str]:
-    """All that ranks should have alike, and the host, which they need not."""
+    """What should be the same on all ranks, and the host, which need not be."""
     info = dist.info()
     return {
         "host": platform.node(),
@@ -95,7 +95,7 @@ def _identity() -> dict[str, str]:
 
 
 def _gather(mine: object) -> list[Any]:
-    """The object of every rank, by JSON."""
+    """The object of every rank, sent as JSON."""
     text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
     lengths = dist.all_gather(np.array([text.size]))
     padded = np.zeros(lengths.max(), np.uint8)
@@ -104,14 +104,14 @@ def _gather(mine: object) -> list[Any]:
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
-def _together(everyone: Sequence[Mapping[str, Any]], took_s: float) -> dict[str, Any]:
-    """What rank 0 tells."""
+def _combine(parts: Sequence[Mapping[str, Any]], took_s: float) -> dict[str, Any]:
+    """The result for all ranks, which rank 0 prints."""
     info = dist.info()
     found: dict[str, list[int]] = {}
-    for rank, one in enumerate(everyone):
-        for finding in one["findings"]:
+    for rank, part in enumerate(parts):
+        for finding in part["findings"]:
             found.setdefault(json.dumps(finding), []).append(rank)
-    hosts = [one["is"].pop("host") for one in everyone]
+    hosts = [part["identity"].pop("host") for part in parts]
     return {
         "hosts": hosts,
         "took_s": took_s,
@@ -122,15 +122,15 @@ def _together(everyone: Sequence[Mapping[str, Any]], took_s: float) -> dict[str,
             "shared memory": info.shared_memory,
         },
         "findings": [[json.loads(finding), ranks] for finding, ranks in found.items()],
-        "differences": differences(one["is"] for one in everyone),
+        "differences": differences(part["identity"] for part in parts),
     }
 
 
-def differences(everyone: Iterable[Mapping[str, str]]) -> Values:
-    """What ranks do not have alike: of each name, the values ("" for none) with the ranks that have them."""
+def differences(identities: Iterable[Mapping[str, str]]) -> Values:
+    """The names whose values differ between ranks: each value ("" if there is none) with the ranks that have it."""
     values: Values = {}
-    ranks = list(everyone)
-    for name in dict.fromkeys(name for one in ranks for name in one):
-        for rank, one in enumerate(ranks):
-            values.setdefault(name, {}).setdefault(one.get(name, ""), []).append(rank)
-    return {name: held for name, held in values.items() if len(held) > 1}
+    ranks = list(identities)
+    for name in dict.fromkeys(name for identity in ranks for name in identity):
+        for rank, identity in enumerate(ranks):
+            values.setdefault(name, {}).setdefault(identity.get(name, ""), []).append(rank)
+    return {name: by_value for name, by_value in values.items() if len(by_value) > 1}

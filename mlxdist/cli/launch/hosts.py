@@ -1,4 +1,4 @@
-"""Hosts and their slots, from the command line and from the files of Open MPI, MPICH and mlx.launch."""
+"""Hosts and their slots, from the command line and from the hostfiles of Open MPI, MPICH and mlx.launch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# host, host:2, host slots=2 and what else Open MPI's files say of it (max_slots=4)
+# host, host:2, host slots=2, and other attributes of Open MPI's hostfiles (max_slots=4)
 _LINE = re.compile(r"(?P<name>[^\s:=,]+)(?::(?P<colon>\d+))?(?P<rest>(?:\s+\w+=\S+)*)")
 _SLOTS = re.compile(r"\sslots=(\d+)\b")
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, and how many ranks it may have; None where nothing was said."""
+    """A machine and its number of slots, one for each rank; None if that was not given."""
 
     name: str
     slots: int | None = None
@@ -27,16 +27,16 @@ def from_text(text: str) -> list[Host]:
     """The hosts of ``a:2,b``.
 
     Raises:
-        argparse.ArgumentTypeError: a part of it is no host.
+        argparse.ArgumentTypeError: a part of it is not a host.
     """
     return _merged(_host(part.strip(), f"{text!r}: ") for part in text.split(","))
 
 
 def from_file(path: str) -> list[Host]:
-    """The hosts of a file with lines ``host slots=2`` (Open MPI) or ``host:2`` (MPICH), or with mlx.launch's JSON.
+    """The hosts in a file with lines ``host slots=2`` (Open MPI) or ``host:2`` (MPICH), or with mlx.launch's JSON.
 
     Raises:
-        argparse.ArgumentTypeError: it cannot be read; the text names the line.
+        argparse.ArgumentTypeError: it cannot be read or parsed; the message names the line.
     """
     try:
         text = Path(path).read_text()
@@ -52,10 +52,10 @@ def from_file(path: str) -> list[Host]:
 
 
 def spread(hosts: Sequence[Host], size: int) -> list[tuple[str, int]]:
-    """How many slots each host has for ``size`` ranks: as was said; where nothing was, equal shares of the rest."""
-    unsaid = sum(host.slots is None for host in hosts)
+    """The slots of each host for ``size`` ranks; hosts without a number share the remaining ranks equally."""
+    open_hosts = sum(host.slots is None for host in hosts)
     rest = size - sum(host.slots or 0 for host in hosts)
-    share = max(1, -(-rest // unsaid)) if unsaid else 0
+    share = max(1, -(-rest // open_hosts)) if open_hosts else 0
     return [(host.name, share if host.slots is None else host.slots) for host in hosts]
 
 
@@ -63,7 +63,7 @@ def _host(text: str, place: str) -> Host:
     found = _LINE.fullmatch(text)
     slots = (found["colon"] or "".join(_SLOTS.findall(found["rest"])[:1])) if found else ""
     if not found or slots == "0":
-        raise argparse.ArgumentTypeError(f"{place}{text!r} is no host: write 'node1', 'node1:2' or 'node1 slots=2'")
+        raise argparse.ArgumentTypeError(f"{place}{text!r} is not a host: write 'node1', 'node1:2' or 'node1 slots=2'")
     return Host(found["name"], int(slots) if slots else None)
 
 
@@ -76,16 +76,18 @@ def _from_json(path: str, text: str) -> list[Host]:
     listed = entries if isinstance(entries, list) else []
     names = [entry.get("ssh") if isinstance(entry, dict) else entry for entry in listed]
     if not names or not all(isinstance(name, str) for name in names):
-        raise argparse.ArgumentTypeError(f'{path} is no list of hosts: write [{{"ssh": "node1"}}, {{"ssh": "node2"}}]')
+        raise argparse.ArgumentTypeError(
+            f'{path} is not a list of hosts: write [{{"ssh": "node1"}}, {{"ssh": "node2"}}]'
+        )
     return _merged(_host(str(name), f"{path}: ") for name in names)
 
 
 def _merged(hosts: Iterable[Host]) -> list[Host]:
-    """Each host once: one that is named again has a slot more each time, as Open MPI counts them."""
+    """Each host once. A host that is repeated gets one more slot each time, as with Open MPI."""
     every = list(hosts)
     times = Counter(host.name for host in every)
-    said = Counter[str]()
+    slots = Counter[str]()
     for host in every:
-        said[host.name] += host.slots or 1
-    unsaid = {host.name for host in every if host.slots is None and times[host.name] == 1}
-    return [Host(name, None if name in unsaid else said[name]) for name in times]
+        slots[host.name] += host.slots or 1
+    open_hosts = {host.name for host in every if host.slots is None and times[host.name] == 1}
+    return [Host(name, None if name in open_hosts else slots[name]) for name in times]

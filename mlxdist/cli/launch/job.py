@@ -1,4 +1,4 @@
-"""One job: start it, show what its ranks print, pass on signals, end it in time, and tell how it ended."""
+"""One job from start to end: shows its output, forwards signals, enforces the timeout, and says how it ended."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dataclasses import dataclass
 
 from mlxdist import config, world
 from mlxdist.cli.launch.output import Output
-from mlxdist.cli.launch.rank import as_shells_say
+from mlxdist.cli.launch.rank import shell_status
 from mlxdist.cli.launch.reports import Reports
 
 TIMED_OUT = 124  # as timeout(1) has it
 TICK_S = 0.1
-ABORTS_S = world.PASS_ON_S / 2
-LEAVE_S = 3.0  # to the other ranks after one has failed, or to all after a signal
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-ENDING = PASSED_ON[:3]
+GRACE_S = 3.0  # for the other ranks after one has failed, and for all ranks after a signal
+ABORT_GRACE_S = world.PASS_ON_S / 2
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+TERMINATING = FORWARDED[:3]
 
 
 @dataclass
 class Rank:
-    """A rank as far as is known.
+    """What is known of a rank.
 
     Attributes:
         status: its exit status, negative for a signal.
-        stopped: it was made to end.
-        aborts: it has said that it ends the job.
+        stopped: this process had it stopped.
+        aborting: it has announced that it aborts the job.
     """
 
     number: int
@@ -42,160 +42,159 @@ class Rank:
     pid: int = 0
     status: int | None = None
     stopped: bool = False
-    aborts: bool = False
+    aborting: bool = False
 
     def __str__(self) -> str:
         return f"rank {self.number} on {self.host}"
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended badly by itself."""
+        """Whether it failed by itself."""
         return not self.stopped and self.status != 0
 
     @property
     def end(self) -> str:
         """How it ended."""
         if self.status is None:
-            return "was lost: its connection has ended"
+            return "was lost: its connection closed"
         if self.status < 0:
-            return f"was killed by {signal.Signals(-self.status).name} (status {as_shells_say(self.status)})"
+            return f"was killed by {signal.Signals(-self.status).name} (status {shell_status(self.status)})"
         return f"ended with status {self.status}"
 
 
 class Job:
-    """The ranks of one mpirun, from its start to its end."""
+    """The ranks of one mpirun."""
 
     def __init__(self, size: int, reports: Reports, output: Output) -> None:
         self._size, self._reports, self._output = size, reports, output
         self._ranks: dict[int, Rank] = {}
-        self._present: set[int] = set()
+        self._connected: set[int] = set()
         self._failed: list[Rank] = []
         self._signals: deque[int] = deque()
-        self._signalled = 0
-        self._awaited = ""  # who had not ended when the time limit passed
-        self._end_at, self._kill_at = math.inf, math.inf
+        self._ended_by = 0  # a signal
+        self._timed_out = ""  # who was still running when the time was up
+        self._stop_at, self._kill_at = math.inf, math.inf
 
     def run(self, command: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> int:
-        """Start it by ``command`` and follow it to its end; the exit status. A limit of 0 is none."""
-        limit_at = time.monotonic() + (timeout_s or math.inf)
-        may_go_on = config.ABORT.get(environ) == "0"
+        """Start mpirun by ``command`` and wait for the end of the job; the exit status. A timeout of 0 means none."""
+        deadline = time.monotonic() + (timeout_s or math.inf)
+        others_go_on = config.ABORT.get(environ) == "0"
         with (
-            _noted(self._signals),
+            _queued(self._signals),
             # In a session of its own, since a terminal would send Ctrl-C to mpirun too.
             subprocess.Popen(command, env=environ, start_new_session=True, stdin=subprocess.DEVNULL) as mpirun,
         ):
             try:
-                while mpirun.poll() is None or self._present:
-                    self._take(may_go_on)
-                    self._pass_on_signals()
-                    self._keep_time(mpirun, limit_at)
+                while mpirun.poll() is None or self._connected:
+                    self._handle_report(others_go_on)
+                    self._forward_signals()
+                    self._enforce_deadlines(mpirun, deadline)
                 self._output.close()
-            except BrokenPipeError:  # head, say, has read enough
+            except BrokenPipeError:  # as in `mlxdist launch ... | head`
                 for stream in (1, 2):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-                self._signalled = signal.SIGPIPE
+                self._ended_by = signal.SIGPIPE
             finally:
-                self._reports.hang_up()
+                self._reports.stop_ranks()
                 mpirun.kill()
         status, words = self._outcome(mpirun.returncode, timeout_s)
         if words:
             print(f"mlxdist launch: {words}", file=sys.stderr)
         return status
 
-    def _take(self, may_go_on: bool) -> None:
-        """One report, if any."""
+    def _handle_report(self, others_go_on: bool) -> None:
         try:
             report = self._reports.queue.get(timeout=TICK_S)
         except queue.Empty:
-            self._output.show_begun()
+            self._output.show_partial()
             return
-        if report.kind == "here":
+        if report.kind == "connected":
             self._ranks[report.rank] = Rank(report.rank, *report.values)
-            self._present.add(report.rank)
+            self._connected.add(report.rank)
             return
         rank = self._ranks[report.rank]
         match report.kind, report.values:
-            case "pid", [pid]:
+            case "started", [pid]:
                 rank.pid = pid
             case "out" | "err" as kind, [text]:
                 self._output.write(rank.number, kind, text)
-                if world.JOB_IS_ENDED in text and rank.status is None:
-                    # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
-                    # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
-                    rank.status, rank.aborts = 1, True
-                    self._reports.hang_up(but=rank.number)
-                    self._note_end(rank, may_go_on=False, leave_s=ABORTS_S)
-            case "end", [status, stopped] if rank.status is None:
+            case "aborting", _ if rank.status is None:
+                # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
+                # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
+                rank.status, rank.aborting = 1, True
+                self._reports.stop_ranks(but=rank.number)
+                self._rank_ended(rank, others_go_on=False, grace_s=ABORT_GRACE_S)
+            case "ended", [status, stopped] if rank.status is None:
                 rank.status, rank.stopped = status, stopped
-                self._note_end(rank, may_go_on)
-            case "gone", _:
-                self._present.discard(rank.number)
+                self._rank_ended(rank, others_go_on)
+            case "disconnected", _:
+                self._connected.discard(rank.number)
                 if rank.status is None:
-                    self._note_end(rank, may_go_on)
+                    self._rank_ended(rank, others_go_on)
 
-    def _note_end(self, rank: Rank, may_go_on: bool, leave_s: float = LEAVE_S) -> None:
+    def _rank_ended(self, rank: Rank, others_go_on: bool, grace_s: float = GRACE_S) -> None:
         if rank.failed:
             self._failed.append(rank)
-        every = len(self._ranks) == self._size and all(rank.status is not None for rank in self._ranks.values())
-        if every or (self._failed and not may_go_on):
-            self._end_in(leave_s)
+        all_ended = len(self._ranks) == self._size and all(rank.status is not None for rank in self._ranks.values())
+        if all_ended or (self._failed and not others_go_on):
+            self._stop_within(grace_s)
 
-    def _end_in(self, seconds: float) -> None:
-        self._end_at = min(self._end_at, time.monotonic() + seconds)
+    def _stop_within(self, seconds: float) -> None:
+        self._stop_at = min(self._stop_at, time.monotonic() + seconds)
 
-    def _pass_on_signals(self) -> None:
+    def _forward_signals(self) -> None:
         while self._signals:
             number = self._signals.popleft()
             self._reports.signal(number)
-            if number in ENDING:
-                self._end_in(0 if self._signalled or not self._present else LEAVE_S)
-                self._signalled = self._signalled or number
+            if number in TERMINATING:
+                self._stop_within(0 if self._ended_by or not self._connected else GRACE_S)
+                self._ended_by = self._ended_by or number
 
-    def _keep_time(self, mpirun: subprocess.Popen[bytes], limit_at: float) -> None:
+    def _enforce_deadlines(self, mpirun: subprocess.Popen[bytes], deadline: float) -> None:
         now = time.monotonic()
         if mpirun.poll() is not None:
-            self._end_in(LEAVE_S)
-        if now >= limit_at and not self._awaited:
-            self._awaited = self._who_is_awaited()
-            self._end_in(0)
-        if now >= self._end_at and self._kill_at == math.inf:
-            self._kill_at = now + LEAVE_S
-            self._reports.hang_up()
+            self._stop_within(GRACE_S)
+        if now >= deadline and not self._timed_out:
+            self._timed_out = self._still_running()
+            self._stop_within(0)
+        if now >= self._stop_at and self._kill_at == math.inf:
+            self._kill_at = now + GRACE_S
+            self._reports.stop_ranks()
             mpirun.terminate()
         if now >= self._kill_at:
             mpirun.kill()
-            self._present.clear()  # on hosts that do not answer
+            self._connected.clear()  # ranks on hosts that do not answer
 
-    def _who_is_awaited(self) -> str:
-        living = [f"{rank} (pid {rank.pid})" for rank in self._ranks.values() if rank.status is None]
-        absent = self._size - len(self._ranks)
-        return ", ".join([*living, *([f"{absent} that had not begun"] if absent else [])]) or "mpirun"
+    def _still_running(self) -> str:
+        running = [f"{rank} (pid {rank.pid})" for rank in self._ranks.values() if rank.status is None]
+        missing = self._size - len(self._ranks)
+        return ", ".join([*running, *([f"{missing} that had not started"] if missing else [])]) or "mpirun"
 
     def _outcome(self, mpirun_status: int, timeout_s: float) -> tuple[int, str]:
-        """The exit status, and what there is to say of it."""
-        if self._awaited:
-            return TIMED_OUT, f"the time limit of {timeout_s:g} s has passed, and so these were ended: {self._awaited}"
-        if self._signalled:
-            return 128 + self._signalled, f"ended by {signal.Signals(self._signalled).name}"
+        """The exit status, and a sentence about it."""
+        if self._timed_out:
+            return TIMED_OUT, f"timed out after {timeout_s:g} s, with these still running: {self._timed_out}"
+        if self._ended_by:
+            return 128 + self._ended_by, f"ended by {signal.Signals(self._ended_by).name}"
         self._failed += [rank for rank in self._ranks.values() if rank.status is None and rank not in self._failed]
         if self._failed:
-            # One that dies is missed by others a moment before its end can be told.
-            first = min(self._failed, key=lambda rank: rank.aborts)
+            # Where a rank dies, others may fail because of it a moment before its own end is reported.
+            first = min(self._failed, key=lambda rank: rank.aborting)
             last = self._output.last(first.number)
-            status = 1 if first.status is None else as_shells_say(first.status)
+            status = 1 if first.status is None else shell_status(first.status)
             return status, f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
         if mpirun_status or len(self._ranks) < self._size:
-            begun = "though no rank had failed" if self._ranks else "before any rank began"
-            status = as_shells_say(mpirun_status)
-            return status or 1, f"mpirun ended with status {status} {begun}"
+            when = "although no rank failed" if self._ranks else "before any rank started"
+            status = shell_status(mpirun_status)
+            return status or 1, f"mpirun ended with status {status} {when}"
         return 0, ""
 
 
 @contextlib.contextmanager
-def _noted(signals: deque[int]) -> Iterator[None]:
-    """Signals that end or concern the ranks are noted for them; what nohup has this process ignore is ignored."""
-    heard = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
-    earlier = {number: signal.signal(number, lambda number, _: signals.append(number)) for number in heard}
+def _queued(signals: deque[int]) -> Iterator[None]:
+    """Signals for the ranks go to a queue; those that nohup has this process ignore are still ignored."""
+    handled = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, lambda number, _: signals.append(number)) for number in handled}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which mpirun belongs to the libmpi that the ranks will load, and how its family says things."""
+"""The mpirun that belongs to the libmpi that the ranks will load, and the options of each family of mpirun."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxdist import errors, world
-from mlxdist.mpi import launchers, search
-from mlxdist.mpi.launchers import Library
+from mlxdist import errors
+from mlxdist.mpi import choose, launchers, search
+from mlxdist.mpi.launchers import LibraryInfo
 
 Options = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the mpirun of one family says things; {} stand for what is said, and () is what need not be said.
+    """The options of one family of mpirun. {} stands for a value; () means that no option is needed.
 
     Attributes:
-        fits: whether a library belongs to it.
+        matches: whether a library belongs to the family.
         size: number of ranks.
         hosts: hosts with their slots.
-        slots: whether a host's slots are written "a:2"; else it is named as often.
         cwd: working directory of every rank.
-        variable: an environment variable for every rank, with its value.
-        inherited: one of mpirun's own environment, for every rank.
+        variable: sets an environment variable for every rank.
+        inherited: passes a variable of mpirun's own environment to every rank.
         root: lets root start ranks.
-        oversubscribe: lets there be more ranks than cores or slots.
-        unbound: keeps no rank on a core of its own.
+        oversubscribe: allows more ranks than cores or slots.
+        no_binding: does not bind ranks to cores.
+        has_slots: whether slots are written "a:2"; else a host is repeated.
     """
 
     name: str
-    fits: Callable[[Library], bool]
+    matches: Callable[[LibraryInfo], bool]
     size: Options
     hosts: Options
     cwd: Options
@@ -43,8 +43,8 @@ class Family:
     inherited: Options
     root: Options
     oversubscribe: Options
-    unbound: Options
-    slots: bool = True
+    no_binding: Options
+    has_slots: bool = True
 
 
 _OPEN_MPI_5 = Family(
@@ -57,7 +57,7 @@ _OPEN_MPI_5 = Family(
     inherited=("-x", "{}"),
     root=("--allow-run-as-root",),
     oversubscribe=("--map-by", ":OVERSUBSCRIBE"),
-    unbound=("--bind-to", "none"),
+    no_binding=("--bind-to", "none"),
 )
 _MPICH = Family(
     "MPICH",
@@ -69,21 +69,21 @@ _MPICH = Family(
     inherited=(),  # hydra passes on its whole environment
     root=(),
     oversubscribe=(),
-    unbound=(),
+    no_binding=(),
 )
-# The first that fits
+# The first that matches counts.
 FAMILIES = (
     _OPEN_MPI_5,
     dataclasses.replace(
-        _OPEN_MPI_5, name="Open MPI 4", fits=lambda library: library.is_open_mpi, oversubscribe=("--oversubscribe",)
+        _OPEN_MPI_5, name="Open MPI 4", matches=lambda library: library.is_open_mpi, oversubscribe=("--oversubscribe",)
     ),
-    # Intel's takes "a:1" for "a", and gives that as many ranks as it has cores (2021.18.1).
+    # Intel's takes "a:1" for "a", and starts as many ranks there as it has cores (2021.18.1).
     dataclasses.replace(
         _MPICH,
         name="Intel MPI",
-        fits=lambda library: library.vendor == "Intel MPI",
+        matches=lambda library: library.vendor == "Intel MPI",
         hosts=("-ppn", "1", "-hosts", "{}"),
-        slots=False,
+        has_slots=False,
     ),
     _MPICH,
 )
@@ -91,32 +91,32 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Mpirun:
-    """A launcher, the library that its ranks will load, and the way to that."""
+    """A launcher, the library that its ranks will load, and how that was found."""
 
     path: str
-    library: Library
+    library: LibraryInfo
     found_via: str
 
     @property
     def family(self) -> Family:
-        """How it says things."""
-        return next(family for family in FAMILIES if family.fits(self.library))
+        """Its options."""
+        return next(family for family in FAMILIES if family.matches(self.library))
 
 
 def find(tried: list[tuple[str, str]] | None = None) -> Mpirun:
-    """The first mpirun that lies beside a libmpi, in the order of ``loader``, as if Python's environment were active.
+    """The first mpirun beside a libmpi, in the order in which programs search, as if Python's environment were active.
 
     Args:
-        tried: takes (place, why it did not do) of all that was looked at before.
+        tried: receives (place, reason) for everything that was tried before and rejected.
 
     Raises:
-        LoadError: there is none; the text lists what was tried.
+        LoadError: there is none; the message lists what was tried.
     """
     path = os.pathsep.join((os.path.join(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)))
-    here = search.Context.here(None)
+    context = search.Context.here(None)
     tried = [] if tried is None else tried
-    for found, opened, library in world.look(
-        dataclasses.replace(here, which=lambda name: shutil.which(name, path=path)), tried
+    for found, opened, library in choose.usable(
+        dataclasses.replace(context, which=lambda name: shutil.which(name, path=path)), tried
     ):
         opened.close()
         if launcher := launchers.own_launcher(library):
@@ -126,8 +126,8 @@ def find(tried: list[tuple[str, str]] | None = None) -> Mpirun:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be started: so many ranks, on these hosts with their slots (here, if none)."""
+class JobSpec:
+    """What to start, and where: on ``hosts`` with their slots, or on this machine if there are none."""
 
     size: int
     program: Sequence[str]
@@ -138,52 +138,52 @@ class Wish:
     extra: Sequence[str] = ()
 
 
-def command(mpirun: Mpirun, wish: Wish) -> tuple[list[str], list[str]]:
-    """The command line, and what of it nobody asked for, each with its reason."""
+def command(mpirun: Mpirun, spec: JobSpec) -> tuple[list[str], list[str]]:
+    """The command line, and a remark on each option in it that the user did not ask for."""
     family = mpirun.family
     added = [
         (options, why)
-        for options, why in _unasked(family, wish)
-        if options and options[0] not in wish.extra  # the user has said something else
+        for options, why in _added_options(family, spec)
+        if options and options[0] not in spec.extra  # the user's own choice counts
     ]
     hosts = ",".join(
-        part for name, slots in wish.hosts for part in ([f"{name}:{slots}"] if family.slots else [name] * slots)
+        part for name, slots in spec.hosts for part in ([f"{name}:{slots}"] if family.has_slots else [name] * slots)
     )
     line = [
         mpirun.path,
         *(option for options, _ in added for option in options),
-        *_say(family.size, str(wish.size)),
-        *(_say(family.hosts, hosts) if hosts else ()),
-        *(_say(family.cwd, wish.cwd) if wish.cwd else ()),
-        *(option for name in wish.inherited for option in _say(family.inherited, name)),
-        *(option for pair in wish.variables.items() for option in _say(family.variable, *pair)),
-        *wish.extra,
-        *wish.program,
+        *_fill(family.size, str(spec.size)),
+        *(_fill(family.hosts, hosts) if hosts else ()),
+        *(_fill(family.cwd, spec.cwd) if spec.cwd else ()),
+        *(option for name in spec.inherited for option in _fill(family.inherited, name)),
+        *(option for pair in spec.variables.items() for option in _fill(family.variable, *pair)),
+        *spec.extra,
+        *spec.program,
     ]
     return line, [f"{' '.join(options)} ({why})" for options, why in added]
 
 
-def _say(options: Options, *values: str) -> list[str]:
+def _fill(options: Options, *values: str) -> list[str]:
     rest = iter(values)
     return [option.format(*(next(rest) for _ in range(option.count("{}")))) for option in options]
 
 
-def _unasked(family: Family, wish: Wish) -> list[tuple[Options, str]]:
-    there = sum(slots for _, slots in wish.hosts) if wish.hosts else cores()
-    crowded = wish.size > there
-    needed = []
+def _added_options(family: Family, spec: JobSpec) -> list[tuple[Options, str]]:
+    places = sum(slots for _, slots in spec.hosts) if spec.hosts else cores()
+    oversubscribed = spec.size > places
+    added = []
     if os.geteuid() == 0:
-        needed.append((family.root, "root"))
-    if crowded:
-        needed.append((family.oversubscribe, f"{wish.size} ranks on {there} {'slots' if wish.hosts else 'cores'}"))
-    # Without it Open MPI (4.1, 5.0) binds each of two ranks to a core, and wants a core of every host for each slot.
-    if crowded or wish.hosts or wish.size <= 2:
-        needed.append((family.unbound, "a rank may use several cores"))
-    return needed
+        added.append((family.root, "root"))
+    if oversubscribed:
+        added.append((family.oversubscribe, f"{spec.size} ranks on {places} {'slots' if spec.hosts else 'cores'}"))
+    # Without it Open MPI (4.1, 5.0) binds each of two ranks to one core, and requires a core for each slot of a host.
+    if oversubscribed or spec.hosts or spec.size <= 2:
+        added.append((family.no_binding, "a rank may use several cores"))
+    return added
 
 
 def cores() -> int:
-    """The cores that this process may use; two threads of one core are one, as Open MPI counts its slots."""
+    """The physical cores that this process may use, which is what Open MPI counts as slots."""
     try:
         usable = os.sched_getaffinity(0)
     except AttributeError:  # not Linux

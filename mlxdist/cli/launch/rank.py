@@ -1,12 +1,12 @@
-"""What mpirun starts for each rank: the program, and beside it a process that reports how it ends.
+"""What mpirun starts for each rank: the program, and a process beside it that reports how it ends.
 
-    python -IS rank.py STARTER_VARIABLE RANK_VARIABLES PROGRAM ARGUMENTS...
+    python -IS rank.py LAUNCH_VARIABLE PIPE_VARIABLE RANK_VARIABLES PROGRAM ARGUMENTS...
 
-Run by its path, with nothing but the standard library: it begins in 40 ms, where ``import mlxdist`` takes 250.
+It is run by its path and imports the standard library only: it starts in 40 ms, where ``import mlxdist`` takes 250.
 
-mpirun sees a process that only waits. A child of it, in a session of its own, starts the program, so that what happens
-to the rank is told even where mpirun kills it. Each message to the starter is a line of JSON; what comes back are
-numbers of signals for the program, and the end of that stream ends it.
+mpirun sees a process that only waits. Its child, in a session of its own, runs the program, so that the end of the rank
+is reported even where mpirun kills the process that it started. Each report is a line of JSON. What comes back are the
+numbers of signals for the program; when that stream ends, the program is stopped.
 """
 
 from __future__ import annotations
@@ -22,58 +22,67 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-CONNECT_S = 5.0
-TERMINATE_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
+TERMINATE_S = 2.0  # from SIGTERM to SIGKILL
 DRAIN_S = 1.0  # a child of the program may keep its output open for ever
-NO_WAY_BACK, NOT_STARTED = 1, 127
-TEXT = "latin-1"  # every byte is a character
+CANNOT_REPORT, NOT_STARTED = 1, 127  # exit statuses
+ENCODING = "latin-1"  # every byte is a character
 
 
-def connect(place: dict[str, Any], purpose: str, rank: int) -> socket.socket:
-    """A connection to the process that started the job, by the first of its addresses at which it answers."""
+def connect(contact: dict[str, Any], purpose: str, rank: int) -> socket.socket:
+    """Connect to mlxdist launch, at the first of its addresses that answers."""
     reasons = []
-    hello = json.dumps([place["token"], purpose, rank, socket.gethostname()]).encode() + b"\n"
-    for host, port in place["addresses"]:
+    hello = json.dumps([contact["token"], purpose, rank, socket.gethostname()]).encode() + b"\n"
+    for host, port in contact["addresses"]:
         try:
-            stream = socket.create_connection((host, port), CONNECT_S)
+            stream = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
             stream.sendall(hello)
             if stream.recv(1):
                 stream.settimeout(None)
                 return stream
-            reasons.append(f"{host}:{port} is somebody else")
+            reasons.append(f"{host}:{port} belongs to another program")
         except OSError as error:
             reasons.append(f"{host}:{port}: {error}")
     raise ConnectionError("; ".join(reasons))
 
 
-class Starter:
-    """What is told to the starter and asked of it."""
+class Reporter:
+    """The connection on which a rank sends its reports to mlxdist launch."""
 
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
         self.lock = threading.Lock()
 
-    def tell(self, *message: object) -> None:
-        """Send one message; one that cannot arrive is lost, since then the program is ended."""
+    def send(self, kind: str, *values: object) -> None:
+        """Send one report. If the connection is lost, so is the report: the program is then stopped anyway."""
         with self.lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.stream.sendall(json.dumps(message).encode() + b"\n")
+            self.stream.sendall(json.dumps([kind, *values]).encode() + b"\n")
 
 
 class Program:
-    """The rank's program."""
+    """The rank's program.
 
-    def __init__(self, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> None:
-        # MPICH's ranks inherit the descriptor PMI_FD
-        self.process = subprocess.Popen(
-            arguments,
-            env=environ,
-            close_fds=False,
-            start_new_session=True,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self.ended_by: list[int] = []  # signals that were to end it
+    It inherits a pipe, by which mlxdist in it announces that it is about to abort the job. Other programs ignore it.
+    """
+
+    def __init__(self, arguments: Sequence[str], environ: dict[str, str], pipe_variable: str, stdin: int) -> None:
+        self.abort_pipe, write_end = os.pipe()
+        os.set_inheritable(write_end, True)
+        # The number alone may stand for another file in a child of the program.
+        pipe = f"{write_end}:{os.fstat(write_end).st_ino}"
+        try:
+            self.process = subprocess.Popen(
+                arguments,
+                env={**environ, pipe_variable: pipe},
+                close_fds=False,  # MPICH's ranks also inherit the descriptor PMI_FD
+                start_new_session=True,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            os.close(write_end)
+        self.stopped_by: list[int] = []  # signals
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and its children."""
@@ -81,102 +90,109 @@ class Program:
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
-        """End the program by force, with its children."""
+        """Stop the program and its children: SIGTERM, then SIGKILL."""
         if self.process.poll() is not None:
             return
         for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
             if self.process.poll() is None:
-                self.ended_by.append(number)
+                self.stopped_by.append(number)
             self.signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(wait_s)
 
     def was_stopped(self, status: int) -> bool:
-        """Whether it ended with ``status`` because it was made to: one that is dying may not have ended yet."""
-        return bool(self.ended_by) and (status >= 0 or -status in self.ended_by)
+        """Whether ``status`` comes from ``stop``; a program that crashed just before keeps its own signal."""
+        return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
 
 
-def pump(source: int, kind: str, starter: Starter) -> None:
+def forward_output(source: int, kind: str, reporter: Reporter) -> None:
     """Send on what the program prints."""
     while data := os.read(source, 1 << 16):
-        starter.tell(kind, data.decode(TEXT))
+        reporter.send(kind, data.decode(ENCODING))
 
 
-def obey(program: Program, starter: Starter) -> None:
-    """Do what the starter says."""
-    with contextlib.suppress(OSError), starter.stream.makefile("rb") as numbers:
+def forward_abort(program: Program, reporter: Reporter) -> None:
+    """Send on that the program is about to abort the job."""
+    if os.read(program.abort_pipe, 1):
+        reporter.send("aborting")
+
+
+def control(program: Program, reporter: Reporter) -> None:
+    """Pass on the signals that mlxdist launch sends, and stop the program when it hangs up."""
+    with contextlib.suppress(OSError), reporter.stream.makefile("rb") as numbers:
         for number in numbers:
             program.signal(int(number))
     program.stop()
 
 
-def hold(program: Program, leash: int) -> None:
-    """Wait for the end of the process that mpirun sees."""
-    os.read(leash, 1)
+def watch_parent(program: Program, parent_pipe: int) -> None:
+    """Stop the program when the process that mpirun started has ended."""
+    os.read(parent_pipe, 1)
     program.stop()
 
 
-def watch(leash: int, starter: Starter, arguments: Sequence[str], environ: dict[str, str], stdin: int) -> int:
-    """Run the program and report; its exit status, negative for a signal."""
-    try:
-        program = Program(arguments, environ, stdin)
-    except OSError as error:
-        starter.tell("err", f"mlxdist launch: {arguments[0]} cannot be started: {error.strerror}\n")
-        starter.tell("end", NOT_STARTED, False)
-        return NOT_STARTED
-    os.close(stdin)
+def run_program(program: Program, reporter: Reporter, parent_pipe: int) -> int:
+    """Report on the program until it ends; its exit status, negative for a signal."""
     process = program.process
     assert process.stdout
     assert process.stderr
-    starter.tell("pid", process.pid)
-    pumps = [
-        threading.Thread(target=pump, args=(stream.fileno(), kind, starter), daemon=True)
+    reporter.send("started", process.pid)
+    outputs = [
+        threading.Thread(target=forward_output, args=(stream.fileno(), kind, reporter), daemon=True)
         for kind, stream in (("out", process.stdout), ("err", process.stderr))
     ]
     others = [
-        threading.Thread(target=hold, args=(program, leash), daemon=True),
-        threading.Thread(target=obey, args=(program, starter), daemon=True),
+        threading.Thread(target=watch_parent, args=(program, parent_pipe), daemon=True),
+        threading.Thread(target=control, args=(program, reporter), daemon=True),
+        threading.Thread(target=forward_abort, args=(program, reporter), daemon=True),
     ]
-    for thread in (*pumps, *others):
+    for thread in (*outputs, *others):
         thread.start()
     status = process.wait()
-    starter.tell("end", status, program.was_stopped(status))
-    for thread in pumps:
+    reporter.send("ended", status, program.was_stopped(status))
+    for thread in outputs:
         thread.join(DRAIN_S)
     return status
 
 
-def as_shells_say(status: int) -> int:
-    """The exit status for what subprocess calls ``status``."""
+def shell_status(status: int) -> int:
+    """The exit status that a shell has for a ``returncode`` of subprocess."""
     return status if status >= 0 else 128 - status
 
 
-def main(starter_variable: str, rank_variables: str, *arguments: str) -> int:
-    """Start the program and wait for it; its exit status, as a shell has it."""
+def run_rank(launch_variable: str, pipe_variable: str, rank_variables: str, *arguments: str) -> int:
+    """Run the program and report on it; its exit status, as a shell has it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # to end without a traceback
-    leash, held = os.pipe()
+    parent_pipe, write_end = os.pipe()
     if child := os.fork():
         _, status = os.waitpid(child, 0)
-        return as_shells_say(os.waitstatus_to_exitcode(status))
-    os.close(held)
+        return shell_status(os.waitstatus_to_exitcode(status))
+    os.close(write_end)
     os.setsid()
     environ = {"PYTHONUNBUFFERED": "1", **os.environ}
-    place = json.loads(environ.pop(starter_variable))
+    contact = json.loads(environ.pop(launch_variable))
     rank = next((int(environ[name]) for name in rank_variables.split(",") if name in environ), 0)
     try:
-        starter = Starter(connect(place, "reports", rank))
-        stdin = connect(place, "stdin", rank).detach() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
+        reporter = Reporter(connect(contact, "reports", rank))
+        stdin = connect(contact, "stdin", rank).detach() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
     except ConnectionError as error:
         print(f"mlxdist launch: rank {rank} on {socket.gethostname()} cannot report: {error}", file=sys.stderr)
-        return NO_WAY_BACK
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+        return CANNOT_REPORT
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # mpirun waits for the end of these
-        os.dup2(nowhere, stream)
-    return as_shells_say(watch(leash, starter, arguments, environ, stdin))
+        os.dup2(devnull, stream)
+    try:
+        program = Program(arguments, environ, pipe_variable, stdin)
+    except OSError as error:
+        reporter.send("err", f"mlxdist launch: {arguments[0]} cannot be started: {error.strerror}\n")
+        reporter.send("ended", NOT_STARTED, False)
+        return NOT_STARTED
+    os.close(stdin)
+    return shell_status(run_program(program, reporter, parent_pipe))
 
 
 if __name__ == "__main__":
-    code = main(*sys.argv[1:])
+    code = run_rank(*sys.argv[1:])
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(code)  # the threads of a rank never end

@@ -1,27 +1,21 @@
 #include "mlxdist/group/core.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "mlxdist/group/collective.h"
 #include "mlxdist/group/p2p.h"
-#include "mlxdist/kernels/kernels.h"
 #include "mlxdist/measure.h"
-#include "mlxdist/shm/pipeline.h"
 
 struct group {
     struct members members;
-    struct symmetric *symmetrics; /* those of arrays in shared memory */
-    struct staging *staging;      /* opened with the first long call; NULL and has_no_window: cannot be had */
-    int has_no_staging;
     pthread_mutex_t turn; /* of its collectives */
     atomic_int is_broken;
     struct outcome why_broken;
     atomic_long references;
-    struct group *next; /* among all that live, or all that were let go of */
+    struct group *next; /* among all that are live, or all that are retired */
 };
 
 static struct group *world, *live, *retired;
@@ -30,44 +24,72 @@ static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 /* MPI_Finalize would wait for a rank that is missing, or for a request that nobody will complete. */
 static atomic_int skip_finalize;
 
-static struct group *new_group(struct comm *comm, const struct wait_policy *policy, struct outcome *outcome) {
+static struct group *new_group(const struct wait_policy *policy, struct outcome *outcome) {
     struct group *group = calloc(1, sizeof *group);
     if (!group) {
         outcome->status = STATUS_OUT_OF_MEMORY;
         snprintf(outcome->text, sizeof outcome->text, "no memory for a group");
         return NULL;
     }
-    group->members.comm = comm;
     group->members.policy = *policy;
     pthread_mutex_init(&group->turn, NULL);
     atomic_init(&group->references, 1);
+    return group;
+}
+
+static void free_group(struct group *group) {
+    pthread_mutex_destroy(&group->turn);
+    free(group);
+}
+
+/* With its communicator: find out who shares memory, and list it among those that are live. */
+static int open_group(struct group *group, struct outcome *outcome) {
     if (members_open_shm(&group->members, world ? &world->members : NULL, why_not_shared, sizeof why_not_shared,
-                         outcome)) {
-        free(group);
-        return NULL;
-    }
+                         outcome))
+        return outcome->status;
     pthread_mutex_lock(&groups_lock);
     group->next = live;
     live = group;
     pthread_mutex_unlock(&groups_lock);
-    return group;
+    return STATUS_OK;
+}
+
+/* After these, ranks of the group may not be at the same call. */
+static int breaks_group(int status) {
+    return status == STATUS_MISMATCH || status == STATUS_PEER_DIED || status == STATUS_TIMED_OUT ||
+           status == STATUS_INTERRUPTED;
+}
+
+static int open_world(struct group *group, struct outcome *outcome) {
+    struct members *members = &group->members;
+    if (members->comm->size > 1 && members_compare_builds(members->comm, outcome))
+        return outcome->status;
+    if (open_group(group, outcome))
+        return outcome->status;
+    if (members->comm->size > 1 && (!members->shm || shm_is_oversubscribed(members->shm)))
+        members->policy.spins = WAIT_SPINS_OVERSUBSCRIBED;
+    world = group;
+    return STATUS_OK;
 }
 
 int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
-    struct comm *comm;
     struct outcome second;
-    int failed = runtime_start(transport, settings, &comm, outcome);
-    struct group *started = failed ? NULL : new_group(comm, &settings->policy, outcome);
-    if (!started) {
+    struct group *group = new_group(&settings->policy, outcome);
+    if (!group)
+        return outcome->status;
+    int result = runtime_start(transport, settings, &group->members.comm, outcome);
+    if (!result && !(result = open_world(group, outcome)))
+        return STATUS_OK;
+    /* Without a rank that is missing MPI can neither free a communicator nor end. */
+    if (result == STATUS_MISMATCH || !breaks_group(result)) {
+        if (group->members.comm)
+            transport->release(group->members.comm, &second);
         if (runtime.ours)
             transport->finish(runtime.ours, &second);
-        runtime.transport = NULL;
-        return outcome->status;
     }
-    if (started->members.comm->size > 1 && (!started->members.node || node_is_oversubscribed(started->members.node)))
-        started->members.policy.spins = WAIT_SPINS_OVERSUBSCRIBED;
-    world = started;
-    return STATUS_OK;
+    runtime.transport = NULL;
+    free_group(group);
+    return result;
 }
 
 struct group *core_world(void) {
@@ -83,7 +105,15 @@ void core_abort(int status) {
         runtime.transport->abort(status);
 }
 
-/* Free the communicators of groups let go of, on a thread that is in an MPI call anyway. */
+/* Its communicator is freed by the next split or at the end. */
+static void retire(struct group *group) {
+    pthread_mutex_lock(&groups_lock);
+    group->next = retired;
+    retired = group;
+    pthread_mutex_unlock(&groups_lock);
+}
+
+/* On a thread that is in an MPI call anyway. */
 static int free_retired(struct outcome *outcome) {
     pthread_mutex_lock(&groups_lock);
     struct group *group = retired;
@@ -94,16 +124,10 @@ static int free_retired(struct outcome *outcome) {
         struct group *next = group->next;
         int released = TRANSPORT(release, group->members.comm, outcome);
         result = result ? result : released;
-        free(group);
+        free_group(group);
         group = next;
     }
     return result;
-}
-
-/* Whether ranks may have lost each other by it. */
-static int breaks_group(int status) {
-    return status == STATUS_MISMATCH || status == STATUS_PEER_DIED || status == STATUS_TIMED_OUT ||
-           status == STATUS_INTERRUPTED;
 }
 
 /* The group cannot be used any more: ranks are not at the same call. */
@@ -112,8 +136,8 @@ static int break_group(struct group *group, const struct outcome *outcome) {
         return outcome->status;
     if (outcome->status != STATUS_MISMATCH) {
         atomic_store(&skip_finalize, 1);
-        if (group->members.node)
-            node_give_up(group->members.node);
+        if (group->members.shm)
+            shm_give_up(group->members.shm);
     }
     pthread_mutex_lock(&groups_lock);
     if (!atomic_load_explicit(&group->is_broken, memory_order_relaxed)) {
@@ -134,19 +158,20 @@ static int end_together(struct outcome *outcome) {
     struct wait_policy policy = world->members.policy;
     pthread_mutex_lock(&groups_lock); /* another thread may let go of a group */
     for (struct group *group = live; group; group = group->next)
-        if (group->members.node)
-            node_leave(group->members.node, !atomic_load(&skip_finalize));
+        if (group->members.shm)
+            shm_leave(group->members.shm, !atomic_load(&skip_finalize));
     pthread_mutex_unlock(&groups_lock);
     if (!atomic_load(&world->is_broken) && members_end(&world->members, outcome) && outcome->status != STATUS_MISMATCH)
         return break_group(world, outcome);
     policy.quiet = 1;
     if (atomic_load(&skip_finalize))
         policy.timeout_s = last_s;
-    return world->members.node ? node_await_end(world->members.node, &policy, outcome) : STATUS_OK;
+    return world->members.shm ? shm_await_end(world->members.shm, &policy, outcome) : STATUS_OK;
 }
 
 int core_finish(struct outcome *outcome) {
-    int closed = runtime_close(outcome);
+    static const struct wait_policy none;
+    int closed = runtime_close(world ? &world->members.policy : &none, outcome);
     if (closed <= 0)
         return closed ? outcome->status : STATUS_OK;
     int knew = atomic_load(&skip_finalize), result = end_together(outcome);
@@ -173,22 +198,14 @@ void group_release(struct group *group) {
     while (*place != group)
         place = &(*place)->next;
     *place = group->next;
-    if (group->members.node) {
-        if (!runtime_is_forked())
-            node_leave(group->members.node, 1);
-        symmetric_sweep(&group->symmetrics);
-        if (group->staging)
-            staging_close(group->staging);
-        if (group->members.mailbox)
-            mailbox_close(group->members.mailbox);
-        node_close(group->members.node);
-    }
-    pthread_mutex_destroy(&group->turn);
-    if (!group->members.is_pending) {
-        group->next = retired;
-        retired = group;
-    }
     pthread_mutex_unlock(&groups_lock);
+    if (group->members.shm) {
+        if (!runtime_is_forked())
+            shm_leave(group->members.shm, 1);
+        shm_close(group->members.shm);
+    }
+    if (!group->members.is_pending)
+        retire(group);
 }
 
 int group_rank(const struct group *group) {
@@ -204,7 +221,7 @@ int group_is_broken(const struct group *group) {
 }
 
 int group_local_size(const struct group *group) {
-    return group->members.node ? node_local_size(group->members.node) : 1;
+    return group->members.shm ? shm_local_size(group->members.shm) : 1;
 }
 
 void group_set_timeout(struct group *group, double timeout_s) {
@@ -236,132 +253,39 @@ static int end_call(struct group *group, const struct call *call, int result) {
     return result;
 }
 
-static int split_comm(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
-    struct comm *comm;
+static int split_members(struct group *group, int color, int key, struct group *part, struct outcome *outcome) {
+    struct call call = flat_call(OPERATION_SPLIT, 0, 0, 0, 0);
+    if (begin_call(group, &call, outcome))
+        return outcome->status;
+    if (group->members.comm->size > 1 && members_arrive(&group->members, &call, outcome))
+        return end_call(group, &call, break_group(group, outcome));
     int result = free_retired(outcome);
-    if (result || (result = TRANSPORT(split, group->members.comm, color, key, &comm, outcome)))
-        return result;
-    *part = new_group(comm, &group->members.policy, outcome);
-    return *part ? STATUS_OK : outcome->status;
+    if (!result)
+        result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
+    if (!result)
+        result = open_group(part, outcome);
+    return end_call(group, &call, result);
 }
 
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
-    struct call call = flat_call(OPERATION_SPLIT, 0, 0, 0, 0);
+    struct group *created = new_group(&group->members.policy, outcome);
     *part = NULL;
-    if (begin_call(group, &call, outcome))
+    if (!created)
         return outcome->status;
-    if (group->members.comm->size > 1 && members_arrive(&group->members, &call, NULL, 0, 1, outcome))
-        return end_call(group, &call, break_group(group, outcome));
-    return end_call(group, &call, split_comm(group, color, key, part, outcome));
-}
-
-/* What a rank puts into its slot. */
-static int64_t payload_nbytes(const struct members *members, const struct call *call) {
-    return call->operation == OPERATION_BROADCAST && call->peer != members->comm->rank ? 0 : call_nbytes(call);
-}
-
-/* Every rank's payload has come, and all slots stay as they are until this rank arrives again. */
-static void collect(const struct members *members, const struct call *call, const void *sendbuf, void *recvbuf) {
-    int size = members->comm->size;
-    int64_t nbytes = call_nbytes(call), part = call->count / size;
-    const void *payloads[NODE_MAX_RANKS];
-    int64_t offset = call->operation == OPERATION_REDUCE_SCATTER ? members->comm->rank * (nbytes / size) : 0;
-    for (int i = 0; i < size; i++)
-        payloads[i] = (const char *)node_payload(members->node, i) + offset;
-    if (call->operation == OPERATION_ALLREDUCE || call->operation == OPERATION_REDUCE_SCATTER)
-        reduce((enum element_type)call->type, (enum reduction)call->op, payloads, size, recvbuf,
-               (size_t)(call->operation == OPERATION_ALLREDUCE ? call->count : part));
-    else if (call->operation == OPERATION_ALLGATHER)
-        for (int i = 0; i < size; i++)
-            memcpy((char *)recvbuf + i * nbytes, payloads[i], (size_t)nbytes);
-    else if (call->operation == OPERATION_BROADCAST && (call->peer != members->comm->rank || sendbuf != recvbuf))
-        memcpy(recvbuf, payloads[call->peer], (size_t)nbytes);
-}
-
-static int communicate(const struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
-                       struct outcome *outcome) {
-    struct comm *comm = members->comm;
-    enum element_type type = (enum element_type)call->type;
-    enum reduction op = (enum reduction)call->op;
-    switch (call->operation) {
-    case OPERATION_ALLREDUCE:
-        return TRANSPORT(allreduce, comm, sendbuf, recvbuf, call->count, type, op, outcome);
-    case OPERATION_REDUCE_SCATTER:
-        return TRANSPORT(reduce_scatter, comm, sendbuf, recvbuf, call->count / comm->size, type, op, outcome);
-    case OPERATION_ALLGATHER:
-        return TRANSPORT(allgather, comm, sendbuf, recvbuf, call_nbytes(call), outcome);
-    case OPERATION_BROADCAST:
-        if (comm->rank == call->peer && sendbuf != recvbuf)
-            memcpy(recvbuf, sendbuf, (size_t)call_nbytes(call));
-        return TRANSPORT(broadcast, comm, recvbuf, call_nbytes(call), call->peer, outcome);
-    default:
-        return TRANSPORT(barrier, comm, outcome);
-    }
-}
-
-/* Short: one arrival with all that is needed. */
-static int run_in_slots(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
-                        struct outcome *outcome) {
-    if (members_arrive(members, call, sendbuf, (size_t)payload_nbytes(members, call), 0, outcome))
-        return outcome->status;
-    collect(members, call, sendbuf, recvbuf);
-    return STATUS_OK;
-}
-
-/* Long. The first time ranks find out whether they can share the memory for it, and if not, go on to MPI together. */
-static int run_staged(struct group *group, const struct call *call, const void *sendbuf, void *recvbuf,
-                      struct outcome *outcome) {
-    struct members *members = &group->members;
-    size_t nbytes = (size_t)call_nbytes(call);
-    struct buffer_descriptor mine = {pipeline_own_offset(call, recvbuf), {0, 0}, {0, 0}};
-    if (call->operation == OPERATION_ALLREDUCE) {
-        mine.in = symmetric_offset(group->symmetrics, sendbuf, nbytes);
-        mine.out = symmetric_offset(group->symmetrics, recvbuf, nbytes);
-    }
-    if (members_arrive(members, call, &mine, sizeof mine, 0, outcome))
-        return outcome->status;
-    if (symmetric_is_common(members->node))
-        return symmetric_reduce(members->node, group->symmetrics, call, &members->policy, outcome);
-    size_t offset = pipeline_offset(members->node);
-    if (!group->staging && staging_open(members->node, &group->staging, &members->policy, outcome))
-        return outcome->status;
-    if (group->staging)
-        return pipeline_run(group->staging, members->node, call, sendbuf, recvbuf, offset, &members->policy, outcome);
-    group->has_no_staging = 1;
-    struct call onward = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
-    if (node_arrive(members->node, &onward, NULL, 0, 1, 0, &members->policy, outcome))
-        return outcome->status;
-    return communicate(members, call, sendbuf, recvbuf, outcome);
-}
-
-static int run_by_mpi(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
-                      struct outcome *outcome) {
-    if (members->comm->size > 1 && members_arrive(members, call, NULL, 0, 1, outcome))
-        return outcome->status;
-    return communicate(members, call, sendbuf, recvbuf, outcome);
-}
-
-/* Up to so many bytes the slots are quicker than the staging buffer, measured on Zen 4: by 2 ranks, and by 3 and 4
- * ranks on 2 processors, to which each wait costs more than what is copied once more. */
-static int64_t most_in_slots(const struct members *members, int operation) {
-    static const int64_t most[OPERATIONS] = {[OPERATION_ALLREDUCE] = 12 << 10,
-                                             [OPERATION_ALLGATHER] = 6 << 10,
-                                             [OPERATION_REDUCE_SCATTER] = NODE_SLOT,
-                                             [OPERATION_BROADCAST] = NODE_SLOT};
-    return members->policy.spins == WAIT_SPINS_OVERSUBSCRIBED ? NODE_SLOT : most[operation];
+    int result = split_members(group, color, key, created, outcome);
+    if (!result)
+        *part = created;
+    else if (created->members.comm)
+        retire(created);
+    else
+        free_group(created);
+    return result;
 }
 
 int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
-    struct members *members = &group->members;
-    int result, in_memory = members->node && members->is_whole && !call->on_device;
     if (begin_call(group, call, outcome))
         return outcome->status;
-    if (in_memory && call_nbytes(call) <= most_in_slots(members, call->operation))
-        result = run_in_slots(members, call, sendbuf, recvbuf, outcome);
-    else if (in_memory && !group->has_no_staging)
-        result = run_staged(group, call, sendbuf, recvbuf, outcome);
-    else
-        result = run_by_mpi(members, call, sendbuf, recvbuf, outcome);
+    int result = collective_run(&group->members, call, sendbuf, recvbuf, outcome);
     return end_call(group, call, result ? break_group(group, outcome) : STATUS_OK);
 }
 
@@ -375,7 +299,7 @@ int group_run_raw(struct group *group, struct call *call, void *sendbuf, void *r
         if (rewrite)
             measure_rewrite(sendbuf, (size_t)call_nbytes(call));
         double begun_s = wait_now_s();
-        result = communicate(&group->members, call, sendbuf, recvbuf, outcome);
+        result = collective_by_mpi(&group->members, call, sendbuf, recvbuf, outcome);
         *spent_s += wait_now_s() - begun_s;
     }
     *spent_s -= (double)repeats * measure_own_s();
@@ -389,18 +313,14 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
     *symmetric = NULL;
     if (begin_call(group, &call, outcome))
         return outcome->status;
-    if (!members->node || !members->is_whole) {
-        segment_fails(outcome, "not all ranks of the group share this host's memory", ENOTSUP);
+    if (!members->shm || !members->is_whole) {
+        outcome->status = STATUS_NOT_SHARED;
+        snprintf(outcome->text, sizeof outcome->text, "not all ranks of the group share this host's memory");
         return end_call(group, &call, STATUS_NOT_SHARED);
     }
-    symmetric_sweep(&group->symmetrics);
-    int result = members_arrive(members, &call, NULL, 0, 0, outcome);
-    if (!result)
-        result = symmetric_open(members->node, (size_t)nbytes, &group->symmetrics, &members->policy, outcome);
+    int result = shm_empty(members->shm, &call, (size_t)nbytes, symmetric, memory, &members->policy, outcome);
     if (result)
         return end_call(group, &call, break_group(group, outcome));
-    *symmetric = group->symmetrics;
-    *memory = symmetric_memory(*symmetric);
     group_retain(group);
     return end_call(group, &call, STATUS_OK);
 }
@@ -408,9 +328,9 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
 /* A signal handler, run while this very thread waits in a call on the group, may let go of an array: never wait here.
  */
 void group_free(struct group *group, struct symmetric *symmetric) {
-    symmetric_drop(symmetric);
+    shm_free(symmetric);
     if (!pthread_mutex_trylock(&group->turn)) {
-        symmetric_sweep(&group->symmetrics);
+        shm_sweep(group->members.shm);
         pthread_mutex_unlock(&group->turn);
     }
     group_release(group);
@@ -420,7 +340,7 @@ int group_send(struct group *group, struct call *call, const void *sendbuf, stru
     int pending;
     if (begin_call(group, call, outcome))
         return outcome->status;
-    int result = message_send(&group->members, call, sendbuf, &pending, outcome);
+    int result = p2p_send(&group->members, call, sendbuf, &pending, outcome);
     if (pending || result == STATUS_PEER_DIED)
         break_group(group, outcome);
     return end_call(group, call, result);
@@ -430,7 +350,7 @@ int group_recv(struct group *group, struct call *call, void *recvbuf, struct out
     int pending;
     if (begin_call(group, call, outcome))
         return outcome->status;
-    int result = message_recv(&group->members, call, recvbuf, &pending, outcome);
+    int result = p2p_recv(&group->members, call, recvbuf, &pending, outcome);
     if (pending || result == STATUS_PEER_DIED)
         break_group(group, outcome);
     return end_call(group, call, result);

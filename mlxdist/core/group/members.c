@@ -4,75 +4,122 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the ranks of a host tell each other before they can share anything. */
+/* One line for the ranks of each build. */
+static void describe_builds(const struct shm_build *builds, int size, char *text, size_t nbytes) {
+    size_t used = (size_t)snprintf(text, nbytes, "the ranks run different builds of mlxdist:");
+    for (int i = 0; i < size; i++) {
+        int first = 0;
+        while (memcmp(&builds[first], &builds[i], sizeof *builds))
+            first++;
+        if (first < i)
+            continue;
+        char ranks[200] = "";
+        for (int other = i; other < size; other++)
+            if (!memcmp(&builds[i], &builds[other], sizeof *builds))
+                snprintf(ranks + strlen(ranks), sizeof ranks - strlen(ranks), "%s%d", other > i ? ", " : "", other);
+        if (used < nbytes)
+            used += (size_t)snprintf(text + used, nbytes - used, "\n  rank %s: version %.*s, memory layout %d", ranks,
+                                     (int)sizeof builds->version, builds[i].version, (int)builds[i].layout);
+    }
+    if (used < nbytes)
+        snprintf(text + used, nbytes - used, "\ninstall the same mlxdist for all ranks");
+}
+
+static int list_builds(struct comm *comm, const struct shm_build *own, struct outcome *outcome) {
+    struct shm_build *builds = malloc((size_t)comm->size * sizeof *builds);
+    int result = STATUS_MISMATCH;
+    outcome->status = STATUS_MISMATCH;
+    snprintf(outcome->text, sizeof outcome->text,
+             "the ranks run different builds of mlxdist: install the same for all");
+    if (builds && !(result = TRANSPORT(allgather, comm, own, builds, sizeof *own, outcome))) {
+        result = STATUS_MISMATCH;
+        describe_builds(builds, comm->size, outcome->text, sizeof outcome->text);
+    }
+    free(builds);
+    return result;
+}
+
+int members_compare_builds(struct comm *comm, struct outcome *outcome) {
+    struct shm_build own = shm_build();
+    uint64_t digest = 14695981039346656037u; /* FNV-1a */
+    for (size_t i = 0; i < sizeof own; i++)
+        digest = (digest ^ ((const unsigned char *)&own)[i]) * 1099511628211u;
+    uint64_t lowest[2] = {digest, ~digest};
+    if (TRANSPORT(allreduce, comm, lowest, lowest, 2, TYPE_UINT64, REDUCE_MIN, outcome))
+        return outcome->status;
+    return lowest[0] == ~lowest[1] ? STATUS_OK : list_builds(comm, &own, outcome);
+}
+
+/* What the first rank of a host tells the others before they share anything. */
 struct handshake {
     struct shm_handle handle;
     int32_t created;
     char why_not[120];
 };
 
-/* As the node's local ranks are numbered: local is the part of ranks->comm on this host. */
-static int handshake_node(struct comm *local, struct node **node, struct handshake *handshake,
-                          struct outcome *outcome) {
-    struct outcome why;
-    memset(handshake, 0, sizeof *handshake);
-    if (local->rank == 0) {
-        handshake->created = node_create(local->size, &handshake->handle, node, &why) == STATUS_OK;
-        if (!handshake->created)
-            snprintf(handshake->why_not, sizeof handshake->why_not, "%.*s", (int)sizeof handshake->why_not - 1,
-                     why.text);
-    }
-    if (TRANSPORT(broadcast, local, handshake, sizeof *handshake, 0, outcome))
-        return outcome->status;
-    if (local->rank && handshake->created && node_attach(&handshake->handle, node, &why))
-        snprintf(handshake->why_not, sizeof handshake->why_not, "%.*s", (int)sizeof handshake->why_not - 1, why.text);
-    return STATUS_OK;
+static void close_shm(struct members *members) {
+    if (!members->shm)
+        return;
+    shm_give_up(members->shm); /* the others may be waiting for this rank */
+    shm_close(members->shm);
+    members->shm = NULL;
 }
 
-static int share_node(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
-                      size_t nbytes, struct outcome *outcome) {
-    struct handshake handshake;
-    if (handshake_node(local, &members->node, &handshake, outcome))
-        return outcome->status;
-    int watch_rank = world ? node_local_rank(world->node) : local->rank;
-    if (members->node)
-        node_join(members->node, local->rank, members->comm->rank, world ? world->node : members->node, watch_rank);
-    int32_t mine = members->node != NULL, all = 0;
-    int result = TRANSPORT(allreduce, local, &mine, &all, 1, TYPE_INT32, REDUCE_MIN, outcome);
-    if (local->rank == 0 && handshake.created)
-        segment_unlink(&handshake.handle);
-    if (!all && members->node) {
-        node_close(members->node);
-        members->node = NULL;
+/* local: the ranks of members->comm on this host, in the same order. */
+static int share(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
+                 size_t nbytes, struct outcome *outcome) {
+    struct handshake handshake = {0};
+    struct outcome why = {0};
+    if (local->rank == 0) {
+        handshake.created = shm_create(local->size, &handshake.handle, &members->shm, &why) == STATUS_OK;
+        snprintf(handshake.why_not, sizeof handshake.why_not, "%.*s", (int)sizeof handshake.why_not - 1, why.text);
     }
-    if (!all)
-        snprintf(why_not_shared, nbytes, "%s", mine ? "another rank of the host could not" : handshake.why_not);
+    int result = TRANSPORT(broadcast, local, &handshake, sizeof handshake, 0, outcome);
+    if (!result && local->rank && handshake.created && shm_attach(&handshake.handle, &members->shm, &why))
+        snprintf(handshake.why_not, sizeof handshake.why_not, "%.*s", (int)sizeof handshake.why_not - 1, why.text);
+    if (!result && members->shm)
+        shm_join(members->shm, local->rank, members->comm->rank, world ? world->shm : NULL);
+    int32_t mine = members->shm != NULL, all = 0;
+    if (!result)
+        result = TRANSPORT(allreduce, local, &mine, &all, 1, TYPE_INT32, REDUCE_MIN, outcome);
+    if (local->rank == 0 && handshake.created)
+        shm_remove_name(&handshake.handle);
+    if (result || !all)
+        close_shm(members);
+    if (!result && !all)
+        snprintf(why_not_shared, nbytes, "%s", mine ? "another rank of this host could not" : handshake.why_not);
     return result;
+}
+
+static int open_with(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
+                     size_t nbytes, struct outcome *outcome) {
+    /* Only the memory of the whole job tells who is alive. */
+    if (local->size > 1 && (!world || world->shm) && share(members, world, local, why_not_shared, nbytes, outcome))
+        return outcome->status;
+    int32_t whole = members->shm && local->size == members->comm->size;
+    if (TRANSPORT(allreduce, members->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
+        return outcome->status;
+    members->is_whole = whole;
+    return members->shm ? shm_open_mailbox(members->shm, &members->policy, outcome) : STATUS_OK;
 }
 
 int members_open_shm(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
                      struct outcome *outcome) {
     struct comm *local;
-    members->node = NULL;
+    members->shm = NULL;
     members->is_world = !world;
     members->is_whole = members->comm->size == 1;
     if (members->is_whole || !runtime.settings.share)
         return STATUS_OK;
     if (TRANSPORT(split_host, members->comm, &local, outcome))
         return outcome->status;
-    /* Without the job's node nobody knows who lives. */
-    int result = STATUS_OK;
-    if (local->size > 1 && (!world || world->node))
-        result = share_node(members, world, local, why_not_shared, nbytes, outcome);
-    int32_t whole = members->node && local->size == members->comm->size;
-    if (!result)
-        result = TRANSPORT(allreduce, members->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome);
-    members->is_whole = whole;
-    if (!result && members->node)
-        result = mailbox_open(members->node, &members->mailbox, &members->policy, outcome);
+    int result = open_with(members, world, local, why_not_shared, nbytes, outcome);
     struct outcome second;
     int released = TRANSPORT(release, local, result ? &second : outcome);
-    return result ? result : released;
+    result = result ? result : released;
+    if (result)
+        close_shm(members);
+    return result;
 }
 
 struct agreement {
@@ -83,14 +130,11 @@ struct agreement {
 
 static int poll_agreement(void *it, int slow_check, struct outcome *outcome) {
     struct agreement *agreement = it;
-    const struct node *node = agreement->members->node;
+    const struct shm *shm = agreement->members->shm;
     int done = 0;
     if (TRANSPORT(test, &agreement->request, &done, outcome))
         return -1;
-    for (int local_rank = 0; slow_check && !done && node && local_rank < node_local_size(node); local_rank++)
-        if (node_check_agreement(node, local_rank, outcome))
-            return -1;
-    return done;
+    return !done && slow_check && shm && shm_check_agreement(shm, outcome) ? -1 : done;
 }
 
 static void describe_agreement(void *it, int to_all, char *text, size_t nbytes) {
@@ -100,25 +144,25 @@ static void describe_agreement(void *it, int to_all, char *text, size_t nbytes) 
     if (to_all && members->comm->rank)
         return;
     call_text(agreement->call, called, sizeof called);
-    snprintf(text, nbytes, "%s, call %llu of rank %d on this group of %d: ranks %s have not come", called,
+    snprintf(text, nbytes, "%s, call %llu of rank %d on this group of %d: ranks %s have not reached this call", called,
              (unsigned long long)members->sequence, members->comm->rank, members->comm->size,
-             members->node ? "of other hosts" : "elsewhere");
+             members->shm ? "of other hosts" : "elsewhere");
 }
 
 static int who_differs(struct members *members, const struct call *call, struct outcome *outcome) {
     int size = members->comm->size;
     struct call *calls = malloc((size_t)size * sizeof *calls);
-    const struct call **places = malloc((size_t)size * sizeof *places);
+    const struct call **pointers = malloc((size_t)size * sizeof *pointers);
     int result = STATUS_OUT_OF_MEMORY;
     outcome->status = STATUS_OUT_OF_MEMORY;
     snprintf(outcome->text, sizeof outcome->text, "no memory to compare the calls of %d ranks", size);
-    if (calls && places)
+    if (calls && pointers)
         result = TRANSPORT(allgather, members->comm, call, calls, sizeof *call, outcome);
     for (int i = 0; !result && i < size; i++)
-        places[i] = &calls[i];
+        pointers[i] = &calls[i];
     if (!result)
-        result = calls_differ(places, size, members->sequence, outcome);
-    free(places);
+        result = calls_differ(pointers, size, members->sequence, outcome);
+    free(pointers);
     free(calls);
     return result;
 }
@@ -137,15 +181,13 @@ static int agree_on_call(struct members *members, const struct call *call, struc
     return members->lowest[0] == ~members->lowest[1] ? STATUS_OK : who_differs(members, call, outcome);
 }
 
-int members_arrive(struct members *members, const struct call *call, const void *payload, size_t nbytes, int commit,
-                   struct outcome *outcome) {
-    int is_settled_here = members->is_whole || !runtime.settings.check;
+int members_arrive(struct members *members, const struct call *call, struct outcome *outcome) {
+    int result = STATUS_OK, ends_here = members->is_whole || !runtime.settings.check;
     members->sequence++;
-    int result = members->node ? node_arrive(members->node, call, payload, nbytes, commit, !is_settled_here,
-                                             &members->policy, outcome)
-                               : STATUS_OK;
-    /* A rank that has left the world tells all hosts by ranks_end, and so does whoever has seen it leave. */
-    if (is_settled_here || (result && !(result == STATUS_MISMATCH && members->is_world)))
+    if (members->shm)
+        result = shm_arrive(members->shm, call, !ends_here, &members->policy, outcome);
+    /* A rank that has left the world tells all hosts by members_end, and so does one that has seen it leave. */
+    if (ends_here || (result && !(result == STATUS_MISMATCH && members->is_world)))
         return result;
     return agree_on_call(members, call, outcome);
 }

@@ -18,9 +18,8 @@ struct request {
 };
 
 static int check_peer(struct request *request, struct outcome *outcome) {
-    const struct node *node = request->members->node;
-    int local_rank = node ? node_local_rank_of(node, request->call->peer) : -1;
-    if (local_rank < 0 || !node_check(node, local_rank, outcome))
+    const struct shm *shm = request->members->shm;
+    if (!shm || !shm_check(shm, request->call->peer, outcome))
         return 0;
     if (!request->polls_after_end++)
         request->end_s = wait_now_s();
@@ -101,17 +100,11 @@ static int recv_by_mpi(struct members *members, const struct call *call, void *r
     return is_expected ? take(&request, recvbuf, pending, outcome) : throw_away(&request, pending, outcome);
 }
 
-/* The peer's local rank, where messages to and from it go through memory; else -1. */
-static int local_rank_of_peer(const struct members *members, const struct call *call) {
-    return members->mailbox ? node_local_rank_of(members->node, call->peer) : -1;
-}
-
-int message_send(struct members *members, const struct call *call, const void *sendbuf, int *pending,
-                 struct outcome *outcome) {
-    int local_rank = local_rank_of_peer(members, call), result = STATUS_NOT_SHARED;
-    if (local_rank >= 0)
-        result = mailbox_send(members->mailbox, local_rank, call, sendbuf, call->on_device, pending, &members->policy,
-                              outcome);
+int p2p_send(struct members *members, const struct call *call, const void *sendbuf, int *pending,
+             struct outcome *outcome) {
+    int result = STATUS_NOT_SHARED;
+    if (members->shm)
+        result = shm_send(members->shm, call, sendbuf, call->on_device, pending, &members->policy, outcome);
     return result == STATUS_NOT_SHARED ? send_by_mpi(members, call, sendbuf, pending, outcome) : result;
 }
 
@@ -136,15 +129,15 @@ static int move_to_device(struct members *members, const struct call *call, cons
     return result;
 }
 
-int message_recv(struct members *members, const struct call *call, void *recvbuf, int *pending,
-                 struct outcome *outcome) {
-    int local_rank = local_rank_of_peer(members, call), result = STATUS_NOT_SHARED;
+int p2p_recv(struct members *members, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
+    int result = STATUS_NOT_SHARED;
     void *here = recvbuf;
     *pending = 0;
-    if (local_rank >= 0 && call->on_device && !(here = malloc((size_t)call_nbytes(call) + 1)))
+    if (call->on_device && members->shm && shm_reaches(members->shm, call->peer) &&
+        !(here = malloc((size_t)call_nbytes(call) + 1)))
         return out_of_memory(call_nbytes(call), outcome);
-    if (local_rank >= 0)
-        result = mailbox_recv(members->mailbox, local_rank, call, here, pending, &members->policy, outcome);
+    if (members->shm)
+        result = shm_recv(members->shm, call, here, pending, &members->policy, outcome);
     if (result == STATUS_NOT_SHARED) {
         int is_announced = *pending;
         result = recv_by_mpi(members, call, recvbuf, pending, outcome);

@@ -74,7 +74,7 @@ void reduce(enum element_type type, enum reduction op, const void *const *inputs
 }
 
 int divide_by(enum element_type type, void *numbers, size_t count, int n) {
-    void (*divider)(void *, size_t, int) = present()->kernels->split_comm[type];
+    void (*divider)(void *, size_t, int) = present()->kernels->divide[type];
     if (divider)
         divider(numbers, count, n);
     return divider != NULL;

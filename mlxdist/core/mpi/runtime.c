@@ -94,9 +94,8 @@ static void describe_shutdown_lock(void *it, int to_all, char *text, size_t nbyt
     snprintf(text, nbytes, "finalize: another thread of this rank has not ended its call");
 }
 
-int runtime_close(struct outcome *outcome) {
-    if (wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0},
-                 &runtime.settings.policy, outcome))
+int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
+    if (wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0}, policy, outcome))
         return -1;
     if (runtime.transport && !atomic_exchange(&closed, 1))
         return 1;

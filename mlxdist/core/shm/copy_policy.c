@@ -4,19 +4,19 @@
 
 #include "mlxdist/wait.h"
 
-/* Each way has two turns of some steps; the better one counts, since much may come between: a page that the system
- * gives, another process. A turn's first step still has to do with what was written before. */
-enum { WAYS = 2, SAMPLES = 2 * WAYS, STEPS = 4, UNTIMED = 1 };
+/* Each policy has two samples of some steps, of which the better one counts, since a page fault or another process can
+ * spoil one. The first step of a sample is not timed: it still has to do with what was written before. */
+enum { POLICIES = 2, SAMPLES = 2 * POLICIES, SAMPLE_STEPS = 4, UNTIMED_STEPS = 1 };
 
 static const struct copy_policy in_cache = {COPY_FULL_LINES, COPY_FULL_LINES, 64 << 10};
-/* The ranks have a last-level cache in common; or not, and what one has written comes quicker from memory. */
-static const struct copy_policy of_memory[WAYS] = {{COPY_FROM_MEMORY, COPY_FULL_LINES, 2 << 10},
-                                                   {COPY_NON_TEMPORAL, COPY_NON_TEMPORAL, 64 << 10}};
+/* The ranks have a last-level cache in common; they do not, and read what another has written faster from memory. */
+static const struct copy_policy of_memory[POLICIES] = {{COPY_FROM_MEMORY, COPY_FULL_LINES, 2 << 10},
+                                                       {COPY_NON_TEMPORAL, COPY_NON_TEMPORAL, 64 << 10}};
 
 void autotune_begin(struct copy_autotune *autotune, size_t nbytes, size_t pieces, int beyond_cache) {
     const size_t known_for = (size_t)1 << 29;
     autotune->beyond_cache = beyond_cache;
-    autotune->runs = beyond_cache && !autotune->known_for && pieces > SAMPLES * STEPS;
+    autotune->runs = beyond_cache && !autotune->known_for && pieces > SAMPLES * SAMPLE_STEPS;
     if (autotune->runs) {
         autotune->known_for = known_for;
         autotune->least_s[0] = autotune->least_s[1] = HUGE_VAL;
@@ -26,15 +26,15 @@ void autotune_begin(struct copy_autotune *autotune, size_t nbytes, size_t pieces
 }
 
 static void sample(struct copy_autotune *autotune, size_t k) {
-    if (k % STEPS == 0 && k) {
-        size_t way = (k / STEPS - 1) % WAYS;
+    if (k % SAMPLE_STEPS == 0 && k) {
+        size_t policy = (k / SAMPLE_STEPS - 1) % POLICIES;
         double spent_s = wait_now_s() - autotune->began_s;
-        if (spent_s < autotune->least_s[way])
-            autotune->least_s[way] = spent_s;
+        if (spent_s < autotune->least_s[policy])
+            autotune->least_s[policy] = spent_s;
     }
-    if (k % STEPS == UNTIMED)
+    if (k % SAMPLE_STEPS == UNTIMED_STEPS)
         autotune->began_s = wait_now_s();
-    if (k == SAMPLES * STEPS) {
+    if (k == SAMPLES * SAMPLE_STEPS) {
         autotune->chosen = autotune->least_s[1] < autotune->least_s[0];
         autotune->runs = 0;
     }
@@ -45,5 +45,5 @@ const struct copy_policy *autotune_policy(struct copy_autotune *autotune, size_t
         return &in_cache;
     if (autotune->runs)
         sample(autotune, k);
-    return &of_memory[autotune->runs ? k / STEPS % WAYS : (size_t)autotune->chosen];
+    return &of_memory[autotune->runs ? k / SAMPLE_STEPS % POLICIES : (size_t)autotune->chosen];
 }

@@ -2,15 +2,16 @@
 
 #include <errno.h>
 
-/* What the local ranks tell each other. */
+/* What each local rank publishes: first the handle, from the first of them, then whether it succeeded. */
 struct handshake {
     struct shm_handle handle;
-    int32_t has_it;
+    int32_t succeeded;
 };
+_Static_assert(sizeof(struct handshake) <= NODE_SLOT, "it is the payload of an arrival");
 
-static int everybody_has_it(const struct node *node) {
+static int all_succeeded(const struct node *node) {
     for (int i = 0; i < node_local_size(node); i++)
-        if (!((const struct handshake *)node_payload(node, i))->has_it)
+        if (!((const struct handshake *)node_payload(node, i))->succeeded)
             return 0;
     return 1;
 }
@@ -23,18 +24,18 @@ int handshake_segment(struct node *node, size_t part, size_t spare, struct segme
     struct outcome why;
     call.rank = node_rank(node, (int)local_rank);
     int is_open = local_rank == 0 && segment_create(nbytes + spare, &mine.handle, segment, &why) == STATUS_OK;
-    mine.has_it = is_open;
+    mine.succeeded = is_open;
     int result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     if (!result) {
         const struct handshake *first = node_payload(node, 0);
-        if (local_rank && first->has_it)
+        if (local_rank && first->succeeded)
             is_open = segment_attach(&first->handle, segment, &why) == STATUS_OK;
-        mine.has_it = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK;
+        mine.succeeded = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK;
         result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     }
     if (local_rank == 0 && is_open)
         segment_unlink(&mine.handle);
-    if (!result && !everybody_has_it(node))
+    if (!result && !all_succeeded(node))
         result = segment_fails(outcome, "sharing memory with the other ranks of the host", ENOMEM);
     if (result && is_open) {
         segment_free(segment);

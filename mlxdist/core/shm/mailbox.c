@@ -9,35 +9,51 @@
 #include "mlxdist/copy.h"
 #include "mlxdist/shm/handshake.h"
 
-enum { RING = 128 << 10, PIECE = 32 << 10, IN_HEADER = 40 };
+enum { RING_NBYTES = 128 << 10, PIECE_NBYTES = 32 << 10, IN_HEADER = 40 };
 
+/* CHANNEL_REFUSED: there was no memory for its ring. */
 enum channel_state { CHANNEL_CLOSED, CHANNEL_OPEN, CHANNEL_REFUSED };
 
-/* What the two tell each other of a ring: bytes since the beginning. */
+/* The state of a ring, in bytes since the start.
+ *
+ * Memory order: `filled` and `state` are written by the sender alone, `emptied` by the receiver alone, all with
+ * release, and read by the other with acquire. A receiver that reads `filled` sees the bytes before it; a sender that
+ * reads `emptied` may overwrite the bytes before it; a receiver that reads CHANNEL_OPEN may touch the ring. */
 struct channel {
     _Alignas(SEGMENT_LINE) _Atomic uint64_t filled; /* the sender's line */
     _Atomic int state;
-    _Alignas(SEGMENT_LINE) _Atomic uint64_t emptied; /* the receiver's */
+    _Alignas(SEGMENT_LINE) _Atomic uint64_t emptied; /* the receiver's line */
 };
 
-/* A line of the ring; what does not fit in it follows, up to the end of a line. */
+/* The start of a message, a cache line of the ring. A payload that does not fit in it follows, padded to whole lines.
+ *
+ * Memory order: the sender stores `mark` with release, after the first piece of the message, and the receiver waits for
+ * it with acquire: so it learns from one line that a short message is there. Old bytes at the place of the next header
+ * might look like its mark; the sender clears that before the mark or `filled` by which the receiver sees the end of
+ * this message. */
 struct header {
-    _Atomic uint64_t mark; /* where it lies in the stream, and 1: by this the receiver knows that it has come */
+    _Atomic uint64_t mark; /* its place in the stream, and 1 */
     int64_t nbytes;
     int32_t type, by_mpi;
     char payload[IN_HEADER];
 };
 
+_Static_assert(sizeof(struct channel) == 2 * SEGMENT_LINE && offsetof(struct channel, emptied) == SEGMENT_LINE,
+               "each end writes a line of its own");
+_Static_assert(sizeof(struct header) == CACHE_LINE, "a header is a line, and a short payload comes with it");
+_Static_assert(RING_NBYTES % CACHE_LINE == 0, "a header does not wrap around");
+_Static_assert(PIECE_NBYTES + 2 * CACHE_LINE <= RING_NBYTES, "a piece fits, with its header and the next");
+
 /* This rank's end of a ring: how far it is. */
 struct end {
     pthread_mutex_t turn;
     uint64_t at;
-    int is_broken; /* a message was given up in its middle, so what follows would be taken for its rest */
+    int is_broken; /* a message was given up after its start, so what follows would be taken for its rest */
 };
 
 struct mailbox {
     struct segment segment;
-    char *memory; /* for each local rank its boxes, one for each receiver; then all rings */
+    char *memory; /* for each sender its channels, one for each receiver; then all rings */
     struct node *node;
     int local_rank, local_size;
     struct end *sending, *receiving; /* by the other's local rank */
@@ -88,7 +104,7 @@ int mailbox_open(struct node *node, struct mailbox **mailbox, const struct wait_
         return STATUS_OUT_OF_MEMORY;
     }
     if (local_size <= MAILBOX_MAX_RANKS)
-        result = handshake_segment(node, part_of(local_size), (size_t)local_size * (size_t)local_size * RING,
+        result = handshake_segment(node, part_of(local_size), (size_t)local_size * (size_t)local_size * RING_NBYTES,
                                    &opened->segment, policy, outcome);
     if (result) {
         free_mailbox(opened);
@@ -111,7 +127,7 @@ struct transfer {
     int local_rank; /* the other's */
     struct end *end;
     struct channel *channel;
-    size_t ring; /* its place in the segment */
+    size_t ring; /* its offset in the segment */
     uint64_t until;
 };
 
@@ -121,29 +137,29 @@ static struct transfer transfer_of(struct mailbox *mailbox, const struct call *c
     struct end *end = sends ? &mailbox->sending[local_rank] : &mailbox->receiving[local_rank];
     struct channel *channel = (struct channel *)(mailbox->memory + part_of(mailbox->local_size) * (size_t)from) + to;
     size_t place = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
-    return (struct transfer){mailbox,    call,
-                             local_rank, end,
-                             channel,    part_of(mailbox->local_size) * (size_t)mailbox->local_size + place * RING,
-                             0};
+    return (struct transfer){
+        mailbox, call,    local_rank,
+        end,     channel, part_of(mailbox->local_size) * (size_t)mailbox->local_size + place * RING_NBYTES,
+        0};
 }
 
-static char *place_of(const struct transfer *transfer, uint64_t at) {
-    return transfer->mailbox->memory + transfer->ring + at % RING;
+static char *address_of(const struct transfer *transfer, uint64_t at) {
+    return transfer->mailbox->memory + transfer->ring + at % RING_NBYTES;
 }
 
 static struct header *header_at(const struct transfer *transfer, uint64_t at) {
-    return (struct header *)place_of(transfer, at);
+    return (struct header *)address_of(transfer, at);
 }
 
-/* What the other has not done it will not do, once it has gone: so look whether it is there first. */
-static int poll_transfer(struct transfer *transfer, int (*has_come)(const struct transfer *), int slow_check,
+/* Check first whether the peer is alive: what it has not done by then it will not do if it is not. */
+static int poll_transfer(struct transfer *transfer, int (*is_ready)(const struct transfer *), int slow_check,
                          struct outcome *outcome) {
     int is_gone = slow_check && node_check(transfer->mailbox->node, transfer->local_rank, outcome);
-    return has_come(transfer) ? 1 : is_gone ? -1 : 0;
+    return is_ready(transfer) ? 1 : is_gone ? -1 : 0;
 }
 
 static int has_room(const struct transfer *transfer) {
-    return transfer->until - atomic_load_explicit(&transfer->channel->emptied, memory_order_acquire) <= RING;
+    return transfer->until - atomic_load_explicit(&transfer->channel->emptied, memory_order_acquire) <= RING_NBYTES;
 }
 
 static int has_bytes(const struct transfer *transfer) {
@@ -180,20 +196,20 @@ static int await(struct transfer *transfer, int (*poll)(void *, int, struct outc
     return wait_for(&(struct wait_condition){poll, describe, transfer, 0}, policy, outcome);
 }
 
-/* Between a buffer and the ring, which may end in its middle. */
+/* Between a buffer and the ring, where the range may wrap around. */
 static void copy_around(const struct transfer *transfer, uint64_t at, char *in, const char *from, size_t nbytes,
                         enum copy_way way) {
-    size_t first = RING - at % RING < nbytes ? RING - (size_t)(at % RING) : nbytes;
+    size_t first = RING_NBYTES - at % RING_NBYTES < nbytes ? RING_NBYTES - (size_t)(at % RING_NBYTES) : nbytes;
     if (from) {
-        copy(place_of(transfer, at), from, first, way);
-        copy(place_of(transfer, 0), from + first, nbytes - first, way);
+        copy(address_of(transfer, at), from, first, way);
+        copy(address_of(transfer, 0), from + first, nbytes - first, way);
     } else {
-        copy(in, place_of(transfer, at), first, way);
-        copy(in + first, place_of(transfer, 0), nbytes - first, way);
+        copy(in, address_of(transfer, at), first, way);
+        copy(in + first, address_of(transfer, 0), nbytes - first, way);
     }
 }
 
-/* The end is this thread's until it unlocks the turn. */
+/* Other threads of this rank wait for their turn at this end of the channel. */
 static int lock_channel(const struct transfer *transfer, const struct wait_policy *policy, struct outcome *outcome) {
     if (wait_for_turn(&transfer->end->turn, policy, outcome))
         return outcome->status;
@@ -201,7 +217,7 @@ static int lock_channel(const struct transfer *transfer, const struct wait_polic
         return STATUS_OK;
     pthread_mutex_unlock(&transfer->end->turn);
     outcome->status = STATUS_GROUP_BROKEN;
-    snprintf(outcome->text, sizeof outcome->text, "another thread has given up a message with rank %d in its middle",
+    snprintf(outcome->text, sizeof outcome->text, "another thread gave up a message with rank %d after its start",
              transfer->call->peer);
     return STATUS_GROUP_BROKEN;
 }
@@ -214,11 +230,11 @@ static int unlock_channel(const struct transfer *transfer, int begun, int result
 
 static void open_channel(const struct transfer *transfer) {
     struct outcome why;
-    int refused = segment_reserve(&transfer->mailbox->segment, transfer->ring, RING, &why);
+    int refused = segment_reserve(&transfer->mailbox->segment, transfer->ring, RING_NBYTES, &why);
     atomic_store_explicit(&transfer->channel->state, refused ? CHANNEL_REFUSED : CHANNEL_OPEN, memory_order_release);
 }
 
-/* Let the receiver see the ring up to `at`, and that no message begins there yet. */
+/* Let the receiver see the ring up to `at`; is_all: and that no message begins there yet. */
 static void publish(const struct transfer *transfer, uint64_t at, int is_all) {
     if (is_all)
         atomic_store_explicit(&header_at(transfer, at)->mark, 0, memory_order_relaxed);
@@ -232,8 +248,8 @@ static int copy_in(struct transfer *transfer, const char *sendbuf, int by_mpi, i
     uint64_t start = transfer->end->at, at = start + CACHE_LINE;
     struct header *header = header_at(transfer, start);
     do {
-        size_t n = nbytes - done < PIECE ? nbytes - done : PIECE, room = round_up(n);
-        transfer->until = at + room + CACHE_LINE; /* and the next head */
+        size_t n = nbytes - done < PIECE_NBYTES ? nbytes - done : PIECE_NBYTES, room = round_up(n);
+        transfer->until = at + room + CACHE_LINE; /* and the next header */
         if (await(transfer, poll_room, policy, outcome))
             return outcome->status;
         if (done == 0 || nbytes <= IN_HEADER) {
@@ -276,7 +292,7 @@ static int copy_out(struct transfer *transfer, const struct header *header, char
         memcpy(recvbuf, header->payload, nbytes);
     *begun = 1;
     while (done < nbytes) {
-        size_t n = nbytes - done < PIECE ? nbytes - done : PIECE;
+        size_t n = nbytes - done < PIECE_NBYTES ? nbytes - done : PIECE_NBYTES;
         transfer->until = at + round_up(n);
         if (await(transfer, poll_bytes, policy, outcome))
             return outcome->status;

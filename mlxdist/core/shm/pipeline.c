@@ -5,7 +5,7 @@
 #include "mlxdist/kernels/kernels.h"
 
 /* One call. nbytes of a buffer go through the slots piece by piece; byte b of it lies at (b + offset) % piece, so that
- * slots and results are aligned alike where all ranks' results are. */
+ * slots and results have the same alignment if those of all ranks have. */
 struct pipeline {
     struct staging *staging;
     const struct call *call;
@@ -17,7 +17,7 @@ struct pipeline {
     const struct copy_policy *copy_policy; /* of the step under way */
 };
 
-static const size_t NONE = SIZE_MAX; /* no piece */
+static const size_t NO_PIECE = SIZE_MAX;
 
 struct range {
     size_t at, nbytes; /* of the buffer */
@@ -31,7 +31,7 @@ static struct range range_of(const struct pipeline *p, size_t k) {
     return (struct range){first, (end < p->nbytes ? end : p->nbytes) - first, k ? 0 : p->offset};
 }
 
-/* Where a rank's share of a stretch begins in the slot: on a line. */
+/* Where a rank's share of a range begins in the slot: on a line. */
 static size_t share_of(const struct pipeline *p, const struct range *range, int rank) {
     size_t cut = range->in_slot + range->nbytes * (size_t)rank / (size_t)p->size;
     if (rank < p->size)
@@ -43,16 +43,16 @@ static void step(struct pipeline *p, size_t k) {
     p->copy_policy = autotune_policy(staging_autotune(p->staging), k);
 }
 
-/* The reduction of nbytes: this rank's own part of them, and what the others have brought at `in_slot` of piece k.
- * It goes to recvbuf and, for the others, to `shown` if that is not NULL. */
+/* Reduce nbytes: this rank's own, and those that the others have copied in at `in_slot` of piece k. The result goes to
+ * recvbuf and, for the others, to `published` if that is not NULL. */
 static void reduce_part(const struct pipeline *p, size_t k, size_t in_slot, const char *own, char *published,
                         char *recvbuf, size_t nbytes) {
-    enum { STEP = 8 << 10 }; /* stays in the first-level cache */
-    _Alignas(CACHE_LINE) char block[STEP];
+    enum { BLOCK = 8 << 10 }; /* stays in the first-level cache */
+    _Alignas(CACHE_LINE) char block[BLOCK];
     enum element_type type = (enum element_type)p->call->type;
     const void *inputs[STAGING_MAX_RANKS];
-    for (size_t at = 0; at < nbytes; at += STEP) {
-        size_t n = nbytes - at < STEP ? nbytes - at : STEP;
+    for (size_t at = 0; at < nbytes; at += BLOCK) {
+        size_t n = nbytes - at < BLOCK ? nbytes - at : BLOCK;
         for (int i = 0; i < p->size; i++)
             inputs[i] = i == p->rank ? own + at : staging_slot(p->staging, i, k) + in_slot + at;
         char *output = p->out == COPY_PLAIN ? recvbuf + at : block;
@@ -64,7 +64,7 @@ static void reduce_part(const struct pipeline *p, size_t k, size_t in_slot, cons
     }
 }
 
-/* Every rank reduces its share of a piece, for itself and for the others. */
+/* This rank reduces its share of a piece, for itself and for the others. */
 static void reduce_share(const struct pipeline *p, size_t k) {
     struct range range = range_of(p, k);
     size_t first = share_of(p, &range, p->rank), end = share_of(p, &range, p->rank + 1);
@@ -73,8 +73,8 @@ static void reduce_share(const struct pipeline *p, size_t k) {
                 end - first);
 }
 
-/* Bring what the others reduce of one piece and take out what they have reduced of another, in one loop, so that memory
- * is read and written at once. */
+/* Copy in what the others reduce of one piece and copy out what they have reduced of another, in one loop, so that
+ * memory is read and written at the same time. */
 static void copy_in_and_out(const struct pipeline *p, size_t copied_in, size_t copied_out) {
     size_t block = p->copy_policy->block;
     struct range in = range_of(p, copied_in), out = range_of(p, copied_out);
@@ -97,13 +97,13 @@ static void copy_in_and_out(const struct pipeline *p, size_t copied_in, size_t c
 static int run_allreduce(struct pipeline *p, struct outcome *outcome) {
     struct staging *staging = p->staging;
     step(p, 0);
-    copy_in_and_out(p, 0, NONE);
+    copy_in_and_out(p, 0, NO_PIECE);
     staging_announce(staging, STAGE_COPIED_IN, 1);
     for (size_t k = 0; k < p->pieces; k++) {
         if (k && staging_await(staging, STAGE_REDUCED, k, outcome))
             return outcome->status;
         step(p, k);
-        copy_in_and_out(p, k + 1, k ? k - 1 : NONE);
+        copy_in_and_out(p, k + 1, k ? k - 1 : NO_PIECE);
         staging_announce(staging, STAGE_COPIED_IN, k + 2);
         if (staging_await(staging, STAGE_COPIED_IN, k + 1, outcome))
             return outcome->status;
@@ -112,11 +112,11 @@ static int run_allreduce(struct pipeline *p, struct outcome *outcome) {
     }
     if (staging_await(staging, STAGE_REDUCED, p->pieces, outcome))
         return outcome->status;
-    copy_in_and_out(p, NONE, p->pieces - 1);
+    copy_in_and_out(p, NO_PIECE, p->pieces - 1);
     return STATUS_OK;
 }
 
-/* Bring a piece and reduce this rank's part of another. */
+/* Copy in a piece and reduce this rank's part of another. */
 static void copy_in_and_reduce(const struct pipeline *p, size_t copied_in, size_t reduced) {
     struct range in = range_of(p, copied_in), out = range_of(p, reduced);
     char *slot = staging_slot(p->staging, p->rank, copied_in);
@@ -128,18 +128,18 @@ static void copy_in_and_reduce(const struct pipeline *p, size_t copied_in, size_
                 out.nbytes);
 }
 
-/* Whether a rank has something for the others. */
-static int gives(const struct pipeline *p, int rank) {
+/* Whether the others receive something from this rank. */
+static int sends(const struct pipeline *p, int rank) {
     return p->call->operation == OPERATION_ALLGATHER || p->call->peer == rank;
 }
 
-/* Bring a piece, also to this rank's own result, and take the others' of another out. */
+/* Copy in a piece, also to this rank's own result, and copy the others' of another out. */
 static void copy_in_and_gather(const struct pipeline *p, size_t copied_in, size_t copied_out) {
     struct range in = range_of(p, copied_in), out = range_of(p, copied_out);
     size_t block = p->copy_policy->block, apart = p->call->operation == OPERATION_ALLGATHER ? p->nbytes : 0;
     const char *sendbuf = p->sendbuf + in.at;
     char *slot = staging_slot(p->staging, p->rank, copied_in), *own = p->recvbuf + (size_t)p->rank * apart + in.at;
-    if (!gives(p, p->rank))
+    if (!sends(p, p->rank))
         in.nbytes = 0;
     for (size_t at = 0; at < in.nbytes || at < out.nbytes; at += block) {
         if (at < in.nbytes) {
@@ -149,7 +149,7 @@ static void copy_in_and_gather(const struct pipeline *p, size_t copied_in, size_
                 copy(own + at, sendbuf + at, n, p->out);
         }
         for (int i = 0; at < out.nbytes && i < p->size; i++)
-            if (i != p->rank && gives(p, i))
+            if (i != p->rank && sends(p, i))
                 copy(p->recvbuf + (size_t)i * apart + out.at + at, staging_slot(p->staging, i, copied_out) + at,
                      out.nbytes - at < block ? out.nbytes - at : block, p->out);
     }
@@ -162,7 +162,7 @@ static int run_others(struct pipeline *p, struct outcome *outcome) {
         if (k && staging_await(p->staging, STAGE_COPIED_IN, k, outcome))
             return outcome->status;
         step(p, k);
-        pass(p, k, k ? k - 1 : NONE);
+        pass(p, k, k ? k - 1 : NO_PIECE);
         staging_announce(p->staging, STAGE_COPIED_IN, k + 1);
     }
     return STATUS_OK;

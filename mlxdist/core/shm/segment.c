@@ -10,13 +10,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+_Static_assert(sizeof(uint64_t) <= SEGMENT_LINE, "the token has the first line for itself");
+_Static_assert(sizeof(struct shm_handle) == SEGMENT_NAME + 8, "no padding, whose bytes would be sent uninitialized");
+
 int segment_fails(struct outcome *outcome, const char *call, int error) {
     outcome->status = STATUS_NOT_SHARED;
     snprintf(outcome->text, sizeof outcome->text, "%s: %s", call, strerror(error));
     return STATUS_NOT_SHARED;
 }
 
-/* The token lies before what is handed out. */
+/* The token lies before the memory that users of the segment see. */
 static int map(int file, size_t nbytes, struct segment *segment, struct outcome *outcome) {
     void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (memory == MAP_FAILED) {
@@ -33,14 +36,15 @@ static uint64_t *token_of(const struct segment *segment) {
 }
 
 #ifdef __linux__
-/* The file may be closed by then; Linux 5.14. */
+/* Needs no open file; since Linux 5.14. */
 static int populate(char *memory, size_t nbytes) {
     enum { POPULATE_WRITE = 23 };
     size_t page = (size_t)sysconf(_SC_PAGESIZE), header = (size_t)((uintptr_t)memory % page);
     return madvise(memory - header, nbytes + header, POPULATE_WRITE) ? errno : 0;
 }
 
-/* A signal may undo what is under way: then piece by piece, or with a timer's signals it would never be had. */
+/* A signal can undo an allocation under way. Then allocate in pieces, or it would never succeed while a timer sends
+ * signals. */
 static int allocate(int file, size_t at, size_t nbytes) {
     size_t piece = nbytes;
     for (size_t end = at + nbytes; at < end;) {
@@ -78,7 +82,7 @@ int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *seg
     static atomic_uint created;
     if (getentropy(&handle->token, sizeof handle->token))
         return segment_fails(outcome, "getentropy", errno);
-    /* macOS takes 31 characters */
+    /* macOS allows 31 characters */
     snprintf(handle->name, sizeof handle->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
              atomic_fetch_add(&created, 1), (unsigned)(handle->token & 0xffff));
     int file = shm_open(handle->name, O_RDWR | O_CREAT | O_EXCL, 0600);

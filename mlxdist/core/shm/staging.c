@@ -6,12 +6,25 @@
 
 #include "mlxdist/shm/handshake.h"
 
-/* How many chunks a rank is through with, since the staging buffer was opened; each stage on a line of its own. */
+/* How many chunks a rank has done since the staging buffer was opened; each stage on a line of its own.
+ *
+ * Memory order: only its own rank writes it, with release, after the stores to the chunks themselves (copy_fence orders
+ * those that go past the cache); a rank that reads k with acquire sees those k chunks. Of a rank's slots three are in
+ * use at any time: chunk k + 1 is being copied in, k reduced, k - 1 copied out. A rank copies chunk k + 1 in after it
+ * has seen STAGE_REDUCED at k everywhere, and each rank announces that only when it has copied chunk k - 2 out, so the
+ * slot of k - 2 would do; a fourth makes the remainder cheap. Without a reduction two are in use. */
 struct progress {
     struct {
         _Alignas(SEGMENT_LINE) _Atomic uint64_t chunks;
     } line[STAGES];
 };
+
+_Static_assert(offsetof(struct progress, line) == 0 && sizeof(struct progress) == STAGES * SEGMENT_LINE,
+               "ranks watch one stage while the owner writes the other");
+_Static_assert(STAGING_SLOTS >= 3, "see struct progress");
+_Static_assert(STAGING_CHUNK % SEGMENT_LINE == 0, "chunks share no line");
+_Static_assert(STAGING_NBYTES / STAGING_SLOTS / STAGING_MAX_RANKS / STAGING_MAX_RANKS >= CACHE_LINE,
+               "of a chunk, each rank's share is a line at least");
 
 struct staging {
     struct segment segment;
@@ -19,7 +32,7 @@ struct staging {
     int local_rank, local_size;
     size_t chunk, part;
     struct copy_autotune autotune;
-    char *memory; /* a part for each local rank: its progress, then WINDOW_SLOTS chunks */
+    char *memory; /* a part for each local rank: its progress, then its STAGING_SLOTS chunks */
     /* Of the call under way. */
     const struct call *call;
     const struct wait_policy *policy;
@@ -38,7 +51,7 @@ int staging_open(struct node *node, struct staging **staging, const struct wait_
     *staging = NULL;
     if (!opened) {
         outcome->status = STATUS_OUT_OF_MEMORY;
-        snprintf(outcome->text, sizeof outcome->text, "no memory for a window");
+        snprintf(outcome->text, sizeof outcome->text, "no memory for a staging buffer");
         return STATUS_OUT_OF_MEMORY;
     }
     opened->node = node;
@@ -97,7 +110,7 @@ struct flags {
     struct staging *staging;
     enum stage stage;
     uint64_t until;
-    int next; /* local ranks before it are there */
+    int next; /* local ranks before it have done it */
 };
 
 static uint64_t chunks_of(const struct flags *flags, int local_rank) {
@@ -122,9 +135,9 @@ static void describe_flags(void *it, int to_all, char *text, size_t nbytes) {
     const struct staging *staging = flags->staging;
     char called[200];
     if (to_all && staging->local_rank != (flags->next == 0))
-        return; /* the first local rank says it, or the second where that one is awaited */
+        return; /* the first local rank prints it, or the second if the first is awaited */
     call_text(staging->call, called, sizeof called);
-    snprintf(text, nbytes, "%s, in its middle: rank %d has stopped at chunk %llu of %zu", called,
+    snprintf(text, nbytes, "%s: rank %d has stopped at chunk %llu of %zu", called,
              node_rank(staging->node, flags->next), (unsigned long long)(chunks_of(flags, flags->next) - staging->base),
              staging->chunks);
 }

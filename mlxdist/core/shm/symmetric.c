@@ -8,9 +8,13 @@
 #include "mlxdist/kernels/kernels.h"
 #include "mlxdist/shm/handshake.h"
 
+_Static_assert(sizeof(struct buffer_descriptor) <= NODE_IN_FLAG, "it comes with the flag of an arrival");
+
 struct symmetric {
     struct segment segment;
     struct symmetric *next;
+    /* In this process's own memory. Any thread stores it, with release, after its last use of the block; the thread
+     * that reads it with acquire unmaps the block. */
     atomic_int is_dropped;
     uint64_t id;     /* the same on all ranks, and not that of an earlier one of the node */
     size_t part;     /* bytes of each rank's */
@@ -19,7 +23,7 @@ struct symmetric {
 
 int symmetric_open(struct node *node, size_t nbytes, struct symmetric **newest, const struct wait_policy *policy,
                    struct outcome *outcome) {
-    const size_t page = 4096; /* a rank's part is its own, down to the pages */
+    const size_t page = 4096; /* parts share no page */
     struct symmetric *symmetric = calloc(1, sizeof *symmetric);
     size_t part = (nbytes / page + 1) * page;
     if (!symmetric)
@@ -79,34 +83,33 @@ int symmetric_is_common(const struct node *node) {
     return first->in.id && first->out.id;
 }
 
-static char *part_of(const struct symmetric *newest, int local_rank, struct symmetric_offset place) {
-    while (newest->id != place.id)
+static char *address_of(const struct symmetric *newest, int local_rank, struct symmetric_offset at) {
+    while (newest->id != at.id)
         newest = newest->next;
-    return newest->all + newest->part * (size_t)local_rank + place.offset;
+    return newest->all + newest->part * (size_t)local_rank + at.offset;
 }
 
 int symmetric_reduce(struct node *node, const struct symmetric *newest, const struct call *call,
                      const struct wait_policy *policy, struct outcome *outcome) {
-    enum { TURN = 256 << 10, STEP = 64 << 10 }; /* of one rank; that its own cache keeps until it is copied */
-    const struct buffer_descriptor buffer_descriptor =
-        *(const struct buffer_descriptor *)node_payload(node, node_local_rank(node));
+    enum { MOST_SHARE = 256 << 10, BLOCK = 64 << 10 }; /* of a rank at a time; what its own cache keeps until copied */
+    const struct buffer_descriptor own = *(const struct buffer_descriptor *)node_payload(node, node_local_rank(node));
     enum element_type type = (enum element_type)call->type;
     size_t nbytes = (size_t)call_nbytes(call), local_size = (size_t)node_local_size(node),
            local_rank = (size_t)node_local_rank(node);
-    size_t even = (nbytes / local_size / SEGMENT_LINE + 1) * SEGMENT_LINE, turn = even < TURN ? even : TURN;
-    int is_in_place = buffer_descriptor.in.id == buffer_descriptor.out.id &&
-                      buffer_descriptor.in.offset == buffer_descriptor.out.offset;
+    size_t even = (nbytes / local_size / SEGMENT_LINE + 1) * SEGMENT_LINE,
+           share = even < MOST_SHARE ? even : MOST_SHARE;
+    int is_in_place = own.in.id == own.out.id && own.in.offset == own.out.offset;
     enum copy_way way =
         !is_in_place && 2 * local_size * nbytes > copy_cache_nbytes() ? COPY_NON_TEMPORAL : COPY_FULL_LINES;
     char *in[NODE_MAX_RANKS], *out[NODE_MAX_RANKS];
     const void *inputs[NODE_MAX_RANKS];
     for (size_t i = 0; i < local_size; i++) {
-        in[i] = part_of(newest, (int)i, buffer_descriptor.in);
-        out[i] = part_of(newest, (int)i, buffer_descriptor.out);
+        in[i] = address_of(newest, (int)i, own.in);
+        out[i] = address_of(newest, (int)i, own.out);
     }
-    for (size_t start = local_rank * turn; start < nbytes; start += local_size * turn)
-        for (size_t at = start; at < start + turn && at < nbytes; at += STEP) {
-            size_t end = start + turn < nbytes ? start + turn : nbytes, n = end - at < STEP ? end - at : STEP;
+    for (size_t start = local_rank * share; start < nbytes; start += local_size * share)
+        for (size_t at = start; at < start + share && at < nbytes; at += BLOCK) {
+            size_t end = start + share < nbytes ? start + share : nbytes, n = end - at < BLOCK ? end - at : BLOCK;
             for (size_t i = 0; i < local_size; i++)
                 inputs[i] = in[i] + at;
             reduce(type, (enum reduction)call->op, inputs, (int)local_size, out[local_rank] + at,

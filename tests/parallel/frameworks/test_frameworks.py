@@ -72,7 +72,7 @@ def into_out(kind: Kind, run: Callable[..., Any], x: Any, expected: np.ndarray) 
 @pytest.mark.parametrize("name", NAMES)
 def test_messages(world: dist.Group, kind: Kind, name: str) -> None:
     if world.size() == 1:
-        pytest.skip("a group of one has no peer")
+        pytest.skip("a group of one has no peers")
     before = (world.rank() - 1) % world.size()
     for shape, view in itertools.product(SHAPES, kind.views.values()):
         x = view(values(name, shape, world.rank()))

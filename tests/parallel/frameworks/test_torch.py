@@ -21,7 +21,7 @@ torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_inputs() -> None:
     vmapped = torch.vmap(dist.all_sum)
-    detach, memory = r"x requires grad, .*: give x.detach\(\)", "without memory: give a plain tensor"
+    detach, memory = r"x requires grad, .*: pass x.detach\(\)", "without memory: pass a plain tensor"
     assert_refused(
         [
             *(
@@ -29,10 +29,10 @@ def test_inputs() -> None:
                 for call, run in COLLECTIVES.items()
             ),
             case("all_sum", detach, TypeError, dist.all_sum, torch.nn.Parameter(torch.ones(3))),
-            case("all_sum", r"layout torch.sparse_coo: give x.to_dense\(\)", TypeError, dist.all_sum, sparse()),
-            case("all_sum", "dtype complex32, .*: give one of", TypeError, dist.all_sum, half_complex()),
+            case("all_sum", r"layout torch.sparse_coo: pass x.to_dense\(\)", TypeError, dist.all_sum, sparse()),
+            case("all_sum", "dtype complex32, .*: pass one of", TypeError, dist.all_sum, half_complex()),
             case(
-                "all_sum", "dtype float8_e5m2, .*: give", TypeError, dist.all_sum, torch.ones(3).to(torch.float8_e5m2)
+                "all_sum", "dtype float8_e5m2, .*: pass", TypeError, dist.all_sum, torch.ones(3).to(torch.float8_e5m2)
             ),
             case("all_sum", memory, TypeError, dist.all_sum, torch.ones(3, device="meta")),
             case("all_sum", memory, TypeError, vmapped, torch.ones(3, 2)),
@@ -52,7 +52,7 @@ def half_complex() -> Any:
 def test_outputs() -> None:
     x, c = torch.zeros(6), torch.zeros(3, dtype=torch.complex64)
     held = torch.zeros(7)
-    run, mixed = dist.all_sum, "give both of one framework"
+    run, mixed = dist.all_sum, "both must be of one framework"
     assert_refused(
         [
             case(
@@ -73,15 +73,15 @@ def test_outputs() -> None:
             ),
             case("all_sum", f"out is builtins.list, .*: {mixed}", TypeError, run, x, out=[0.0] * 6),
             case(
-                "all_sum", "out requires grad, .*: give out.detach", TypeError, run, x, out=x.clone().requires_grad_()
+                "all_sum", "out requires grad, .*: pass out.detach", TypeError, run, x, out=x.clone().requires_grad_()
             ),
-            case("all_sum", "out is not contiguous: give", ValueError, run, x, out=torch.zeros(12)[::2]),
-            case("all_sum", "out is not contiguous: give", ValueError, run, x, out=torch.zeros(1).expand(6)),
+            case("all_sum", "out is not contiguous: pass", ValueError, run, x, out=torch.zeros(12)[::2]),
+            case("all_sum", "out is not contiguous: pass", ValueError, run, x, out=torch.zeros(1).expand(6)),
             case("all_sum", "out is a lazy conjugate", ValueError, run, c, out=c.conj()),
-            case("all_sum", r"shape \(5,\), x has shape \(6,\): give", ValueError, run, x, out=torch.zeros(5)),
-            case("all_sum", "dtype torch.int32, x has .*: give", ValueError, run, x, out=x.to(torch.int32)),
-            case("all_sum", "out overlaps x in part: give", ValueError, run, held[:6], out=held[1:]),
-            case("all_sum", "out overlaps x in part: give", ValueError, run, held[::2], out=held[:4]),
+            case("all_sum", r"shape \(5,\), x has shape \(6,\): out must have", ValueError, run, x, out=torch.zeros(5)),
+            case("all_sum", "dtype torch.int32, x has .*: out must have", ValueError, run, x, out=x.to(torch.int32)),
+            case("all_sum", "out overlaps x in part: pass", ValueError, run, held[:6], out=held[1:]),
+            case("all_sum", "out overlaps x in part: pass", ValueError, run, held[::2], out=held[:4]),
         ]
     )
     assert_beside(held)
@@ -97,10 +97,10 @@ def test_what_cannot_be_received() -> None:
     needs_peers(WORLD)
     assert_refused(
         [
-            case("recv", "larger than memory can be: give", ValueError, dist.recv, shape, torch.float32, OTHER)
+            case("recv", "larger than memory can be: pass", ValueError, dist.recv, shape, torch.float32, OTHER)
             for shape in (2**62, 2**64, (2**40, 2**40))
         ]
-        + [case("recv", "dtype qint8, .*: give one of", TypeError, dist.recv, 3, torch.qint8, OTHER)]
+        + [case("recv", "dtype qint8, .*: pass one of", TypeError, dist.recv, 3, torch.qint8, OTHER)]
     )
 
 
@@ -152,8 +152,8 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, aware: str) -> None:
     assert dist.broadcast(out, SIZE - 1, out=x, stream=stream) is x
     assert x.tolist() == [SIZE] * 3
     assert waited
-    text = "is no stream: give one of the framework of x"
+    text = "is not a stream: pass one of x's framework"
     assert_refused([case("all_sum", text, TypeError, dist.all_sum, x, stream=0)])
-    mixed = r"out is on cpu, x on cuda:0: give both on one device"
+    mixed = r"out is on cpu, x on cuda:0: both must be on one device"
     assert_refused([case("all_sum", mixed, TypeError, dist.all_sum, x, out=torch.zeros(3))])
     gpu.is_read_by_mpi.cache_clear()

@@ -1,0 +1,87 @@
+/* The one face of shared memory: what the ranks of a host that share it do in it. Nothing outside this folder includes
+ * another header of it.
+ *
+ * A group has a struct shm for its ranks on this host. Here ranks are numbered twice: by their rank in the group, and
+ * by their local rank among those that share the memory. There is no MPI here. */
+#ifndef MLXDIST_SHM_H
+#define MLXDIST_SHM_H
+
+#include "mlxdist/call.h"
+#include "mlxdist/shm/segment.h"
+#include "mlxdist/wait.h"
+
+/* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
+ * one of these changes. */
+enum { SHM_LAYOUT = 1 };
+
+/* What built this library. Ranks of different builds may not share memory. */
+struct shm_build {
+    int32_t layout;
+    char version[28];
+};
+struct shm_build shm_build(void);
+
+struct shm;
+
+/* The memory for so many local ranks, made by the first of them; the others learn the handle over MPI and attach.
+ * NOT_SHARED where that fails. */
+int shm_create(int local_size, struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
+int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
+/* Take a local rank, as this rank of the group. world: the memory of the whole job, in which ranks see who is alive,
+ * and which must outlive this one; NULL if this is it. */
+void shm_join(struct shm *shm, int local_rank, int rank, const struct shm *world);
+/* When all have attached, so that nothing is left of it whatever becomes of them. */
+void shm_remove_name(const struct shm_handle *handle);
+/* When all have joined; they all call it. Without memory for it, messages go by MPI. */
+int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome);
+void shm_close(struct shm *shm);
+
+int shm_local_size(const struct shm *shm);
+/* Fewer processors than local ranks. */
+int shm_is_oversubscribed(const struct shm *shm);
+
+/* Arrive at a call that is carried out by MPI, and wait for the other local ranks; once all have arrived, all go on or
+ * none does. allow_mismatch: calls may differ, which the caller finds out by other means. */
+int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, const struct wait_policy *policy,
+               struct outcome *outcome);
+/* A collective from arrival to result, if all ranks of the group share the memory; the buffers are those of group_run.
+ * NOT_SHARED, on all ranks: the memory it needs could not be had, and all have arrived at the call, to carry it out by
+ * MPI; outcome is not filled in. */
+int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void *recvbuf,
+            const struct wait_policy *policy, struct outcome *outcome);
+
+/* nbytes of this rank in memory that all ranks of the group share, if they do; they all arrive at call. NOT_SHARED, on
+ * all ranks, where it cannot be had. */
+struct symmetric;
+int shm_empty(struct shm *shm, const struct call *call, size_t nbytes, struct symmetric **symmetric, void **memory,
+              const struct wait_policy *policy, struct outcome *outcome);
+/* It is not used any more: any thread may call it at any time. The memory is given back by the next shm_sweep or
+ * shm_empty. */
+void shm_free(struct symmetric *symmetric);
+void shm_sweep(struct shm *shm);
+
+/* Whether messages to and from this rank go through the memory. */
+int shm_reaches(const struct shm *shm, int rank);
+/* A message to call->peer. NOT_SHARED: send it by MPI; a receiver on this host is told so. by_mpi: tell it so anyway.
+ * begun = 1: it failed in the middle, and nothing more can be sent to that rank. */
+int shm_send(struct shm *shm, const struct call *call, const void *sendbuf, int by_mpi, int *begun,
+             const struct wait_policy *policy, struct outcome *outcome);
+/* NOT_SHARED: receive it by MPI; begun = 1: the sender has announced this very message, and will not do so again.
+ * MISMATCH: it had another length or type, and was thrown away. */
+int shm_recv(struct shm *shm, const struct call *call, void *recvbuf, int *begun, const struct wait_policy *policy,
+             struct outcome *outcome);
+
+/* OK while this rank of the group may still answer, or if it is on another host; PEER_DIED, or MISMATCH if it has left.
+ */
+int shm_check(const struct shm *shm, int rank, struct outcome *outcome);
+/* The same for all local ranks while hosts agree on a call: a rank that has left in order to end MPI takes part in
+ * that, see members_end. */
+int shm_check_agreement(const struct shm *shm, struct outcome *outcome);
+/* This rank makes no more calls on the group; ends_mpi: but it will finalize MPI with the others. */
+void shm_leave(struct shm *shm, int ends_mpi);
+/* The same, because of a failure; does nothing if the rank has left already. */
+void shm_give_up(struct shm *shm);
+/* Wait until every local rank has left. PEER_DIED: not all of them will finalize MPI. */
+int shm_await_end(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome);
+
+#endif

@@ -1,0 +1,56 @@
+# Element types, and memory as the core sees it; a part of _core.pyx.
+
+# NumPy's type number -> element type; UNSEEN until it is first looked up.
+cdef enum:
+    NO_TYPE = -1
+    UNSEEN = -2
+    TYPE_NUMBERS = 1024
+cdef int type_of_number[TYPE_NUMBERS]
+cdef int number
+for number in range(TYPE_NUMBERS):
+    type_of_number[number] = UNSEEN
+
+
+cdef int element_type_of(cnp.dtype dtype):
+    cdef int number = dtype.type_num
+    if not 0 <= number < TYPE_NUMBERS or type_of_number[number] == UNSEEN:
+        # long and long long are two numbers with one name; bfloat16 (ml_dtypes) gets its number on import
+        found = DTYPES.index(dtype.name) if dtype.name in DTYPES else NO_TYPE
+        if not 0 <= number < TYPE_NUMBERS:
+            return found
+        type_of_number[number] = found
+    return type_of_number[number] if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
+
+
+def type_of(cnp.dtype dtype) -> int:
+    """The index of ``dtype`` in DTYPES; -1 if its arrays cannot be communicated."""
+    return element_type_of(dtype)
+
+
+@cython.final
+cdef class Buffer:
+    """Contiguous elements, and the object that keeps them alive; on_device: only libmpi can access them."""
+
+    cdef void *address
+    cdef readonly int64_t count
+    cdef element_type type
+    cdef readonly object owner
+    cdef readonly tuple shape
+    cdef readonly bint on_device
+
+    def __init__(self, uintptr_t address, int64_t count, int type, owner, tuple shape, bint on_device=False):
+        self.address = <void *>address
+        self.count = count
+        self.type = <element_type>type
+        self.owner = owner
+        self.shape = shape
+        self.on_device = on_device
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * <int64_t>element_size(self.type)
+
+
+def buffer_of(cnp.ndarray x) -> Buffer:
+    """The elements of a C-contiguous array whose dtype is in DTYPES; no copy."""
+    return Buffer(<uintptr_t>cnp.PyArray_DATA(x), cnp.PyArray_SIZE(x), element_type_of(x.descr), x, (<object>x).shape)

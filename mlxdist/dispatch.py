@@ -1,0 +1,134 @@
+"""The general way of an operation: any array or number becomes a Buffer, and goes through ``_core.prepare``.
+
+Everything that can be wrong with a call is found before any communication, so that no rank waits for half a call.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mlxdist import _core, arrays, world
+from mlxdist.arrays import mlx
+from mlxdist.mlx import backend
+
+
+def group_of(call: str, group: object) -> _core.Group:
+    """The group that is meant: the world by default, ours behind one of MLX's."""
+    if group is None:
+        group = _core.world() or world.init()
+    if not isinstance(group, _core.Group) and backend.owns_group(group):
+        group = backend.behind(group)
+    if not isinstance(group, _core.Group):
+        raise TypeError(f"[{call}] group={group!r} is not an mlxdist group: pass what init() or split() returned")
+    _core.check_open(call)
+    return group
+
+
+def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None) -> Any:
+    """The operation ``call`` of the table on ``x``; every operation that takes an array."""
+    group = group_of(call, group)
+    if mlx.owns(x):
+        mlx.check(call, x.size, out)
+        return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
+    framework = arrays.of(x)
+    array = framework.as_array(call, x)
+    framework.synchronize(call, array, stream)
+    into = None if out is None else _writable(framework, call, array, x, out)
+    overlaps = into is not None and framework.overlaps(array, into)
+    ready = _core.prepare(call, group, peer, array, into, overlaps=overlaps)
+    if call == "send":
+        sent = framework.as_buffer(array)
+        ready.run(sent, sent)
+        return x
+    if group.size() > 1:
+        return _result(call, framework, array, ready, group, out, into)
+    if into is None:
+        return array
+    framework.copyto(into, array)
+    return out
+
+
+def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:
+    """``out`` as an array of the framework and device of ``x`` that the result can be written to."""
+    if mlx.owns(out) or arrays.of(out) is not framework:
+        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: both must be of one framework")
+    into = framework.writable(call, out)
+    device, wanted = (getattr(either, "device", None) for either in (into, array))  # NumPy 1 has none
+    if device != wanted:
+        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: both must be on one device")
+    return into
+
+
+def _kind(x: object) -> str:
+    """Its class and where that is from: CuPy's arrays and NumPy's are ndarrays both."""
+    return f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+
+
+def _result(
+    call: str, framework: arrays.Framework, array: Any, ready: _core.Call, group: _core.Group, out: Any, into: Any
+) -> Any:
+    """Communicate into ``into``, by way of a copy where MPI cannot have its memory, or into a new array."""
+    target = framework.empty_like(array, ready.shape) if into is None else framework.as_buffer(into)
+    source = target
+    if call == "broadcast":  # travels in its result
+        if group.rank() == ready.peer:
+            framework.copyto(target.owner, array)
+    elif call != "recv_like":
+        source = framework.as_buffer(array)
+    ready.run(source, target)
+    if into is None:
+        return framework.result(array, target)
+    if target.owner is not into:
+        framework.copyto(into, target.owner)
+    return out
+
+
+def barrier(group: Any) -> None:
+    """Wait for every rank of the group."""
+    _core.barrier(group=group_of("barrier", group))
+
+
+class Wanted(NamedTuple):
+    """What is known of an array that has not come yet."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def _too_large(shape: object) -> ValueError:
+    return ValueError(f"[recv] shape={shape} is larger than memory can be: pass the shape that was sent")
+
+
+def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any) -> Any:
+    """An array that rank ``src`` sends, of the framework that ``dtype`` belongs to."""
+    group = group_of("recv", group)
+    lengths = shape_of("recv", shape)
+    if math.prod(lengths) > sys.maxsize:
+        raise _too_large(shape)
+    if mlx.owns_dtype(dtype):
+        ready = _core.prepare("recv", group, src, Wanted(dtype, lengths))
+        return mlx.receive(lengths, dtype, ready.peer, group, stream)
+    framework, template = arrays.to_receive("recv", dtype)
+    framework.synchronize("recv", template, stream)
+    ready = _core.prepare("recv", group, src, Wanted(template.dtype, lengths))
+    try:
+        filled = framework.empty_like(template, lengths)
+    except (OverflowError, RuntimeError, TypeError, ValueError):  # what NumPy and torch raise
+        raise _too_large(shape) from None
+    ready.run(filled, filled)
+    return framework.result(template, filled)
+
+
+def shape_of(call: str, shape: Any) -> tuple[int, ...]:
+    """A shape that was given as an int or a sequence of ints."""
+    try:
+        lengths = tuple(map(operator.index, shape if isinstance(shape, Sequence) else (shape,)))
+    except TypeError:
+        raise TypeError(f"[{call}] shape={shape!r}: pass an int or a sequence of ints") from None
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"[{call}] shape={lengths} has a negative length: pass lengths of 0 or more")
+    return lengths

@@ -1,0 +1,147 @@
+# Operations on NumPy arrays whose memory is used as it is, in one compiled call; a part of _core.pyx.
+
+cdef inline bint share_memory(cnp.ndarray x, cnp.ndarray out) noexcept:
+    """Whether two contiguous arrays do, without being the same elements."""
+    cdef char *first = cnp.PyArray_BYTES(x)
+    cdef char *out_first = cnp.PyArray_BYTES(out)
+    cdef int i
+    if not (first < out_first + cnp.PyArray_NBYTES(out) and out_first < first + cnp.PyArray_NBYTES(x)):
+        return False
+    if first != out_first or cnp.PyArray_NDIM(x) != cnp.PyArray_NDIM(out):
+        return True
+    for i in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(x, i) != cnp.PyArray_DIM(out, i):
+            return True
+    return False
+
+
+cdef inline elements elements_of(cnp.ndarray x) noexcept:
+    cdef elements array
+    array.type, array.ndim, array.shape = element_type_of(x.descr), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
+    return array
+
+
+cdef inline object fast(int name, x, peer, group, stream, out):
+    """The result; None where the general way has to convert or refuse an array, or to start the world."""
+    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
+    cdef elements source, target, result
+    cdef call made
+    cdef cnp.npy_intp[MOST_DIMENSIONS] shape
+    if resolved is None or stream is not None or type(x) is not cnp.ndarray:
+        return None
+    source = elements_of(x)
+    if source.type == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(x):
+        return None
+    if out is None:
+        prepare_call(name, resolved, peer, &source, NULL, x, out, False, &made, &result, shape)
+        if resolved.size_ == 1:
+            return x
+        out = x if made.operation == OPERATION_SEND else aligned(result.ndim, shape, (<cnp.ndarray>x).descr)
+    else:
+        if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(out):
+            return None
+        target = elements_of(out)
+        prepare_call(name, resolved, peer, &source, &target, x, out, share_memory(x, out), &made, &result, shape)
+        if resolved.size_ == 1:
+            memmove(cnp.PyArray_BYTES(out), cnp.PyArray_BYTES(x), cnp.PyArray_NBYTES(x))
+            return out
+    run_call(resolved, &made, cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out), out)
+    return out
+
+
+cdef cnp.ndarray to_receive(shape, dtype):
+    """An array for a message; None where shape or dtype is none of the usual kinds."""
+    cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
+    cdef cnp.npy_intp count = 1
+    cdef int ndim = 0
+    if type(dtype) is type and issubclass(dtype, numpy.generic):
+        dtype = numpy.dtype(dtype)
+    if not isinstance(dtype, numpy.dtype) or element_type_of(dtype) == NO_TYPE:
+        return None
+    for length in shape if type(shape) is tuple else (shape,):
+        if type(length) is not int or not 0 <= length <= MOST_LENGTH or ndim == MOST_DIMENSIONS:
+            return None
+        count *= length
+        if count > MOST_LENGTH:
+            return None
+        lengths[ndim] = length
+        ndim += 1
+    return aligned(ndim, lengths, dtype)
+
+
+# The general form of each operation, by its row; operation() fills it in.
+cdef list general_of = [None] * CALLS
+
+
+cdef object collective(int name, x, group, stream, out):
+    result = fast(name, x, None, group, stream, out)
+    return general_of[name](x, group=group, stream=stream, out=out) if result is None else result
+
+
+cdef object with_peer(int name, x, peer, group, stream, out):
+    result = fast(name, x, peer, group, stream, out)
+    return general_of[name](x, peer, group=group, stream=stream, out=out) if result is None else result
+
+
+def all_sum(x, *, group=None, stream=None, out=None):
+    return collective(CALL_ALL_SUM, x, group, stream, out)
+
+
+def all_max(x, *, group=None, stream=None, out=None):
+    return collective(CALL_ALL_MAX, x, group, stream, out)
+
+
+def all_min(x, *, group=None, stream=None, out=None):
+    return collective(CALL_ALL_MIN, x, group, stream, out)
+
+
+def all_gather(x, *, group=None, stream=None, out=None):
+    return collective(CALL_ALL_GATHER, x, group, stream, out)
+
+
+def sum_scatter(x, *, group=None, stream=None, out=None):
+    return collective(CALL_SUM_SCATTER, x, group, stream, out)
+
+
+def broadcast(x, src, *, group=None, stream=None, out=None):
+    return with_peer(CALL_BROADCAST, x, src, group, stream, out)
+
+
+def recv_like(x, src, *, group=None, stream=None, out=None):
+    return with_peer(CALL_RECV_LIKE, x, src, group, stream, out)
+
+
+def send(x, dst, *, group=None, stream=None):
+    result = fast(CALL_SEND, x, dst, group, stream, None)
+    return general_of[CALL_SEND](x, dst, group=group, stream=stream) if result is None else x
+
+
+def recv(shape, dtype, src, *, group=None, stream=None):
+    result = to_receive(shape, dtype) if stream is None else None
+    if result is not None:
+        result = fast(CALL_RECV, result, src, group, stream, result)
+    return general_of[CALL_RECV](shape, dtype, src, group=group, stream=stream) if result is None else result
+
+
+def barrier(*, group=None):
+    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
+    cdef elements result
+    cdef call made
+    cdef cnp.npy_intp[MOST_DIMENSIONS] shape
+    if resolved is None:
+        return general_of[CALL_BARRIER](group=group)
+    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, False, &made, &result, shape)
+    if resolved.size_ > 1:
+        run_call(resolved, &made, NULL, NULL, None)
+
+
+def operation(general):
+    """Decorates the general form of an operation: the compiled form of the same name goes first, where there is one."""
+    general_of[OPERATION_NAMES.index(general.__name__)] = general
+    fast_form = globals().get(general.__name__)
+    if fast_form is None:
+        return general
+    for name in ("__qualname__", "__doc__", "__module__", "__annotations__"):
+        setattr(fast_form, name, getattr(general, name))
+    fast_form.__wrapped__ = general
+    return fast_form

@@ -1,0 +1,148 @@
+# Groups, and the start and end of the world; a part of _core.pyx.
+
+cdef bint wrapping = False
+
+
+cdef class Group:
+    """Ranks that communicate with each other; see world.Group."""
+
+    cdef c_group *handle
+    cdef int size_  # how many ranks
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        if not wrapping:
+            raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
+
+    def __dealloc__(self):
+        if self.handle != NULL:
+            group_release(self.handle)
+
+    def rank(self) -> int:
+        """This process's rank in the group, from 0 to size() - 1."""
+        return group_rank(self.handle)
+
+    def size(self) -> int:
+        """How many ranks the group has."""
+        return group_size(self.handle)
+
+
+cdef Group wrap(type cls, c_group *handle):
+    global wrapping
+    wrapping = True
+    cdef Group wrapped = cls.__new__(cls)
+    wrapping = False
+    wrapped.handle = handle
+    wrapped.size_ = group_size(handle)
+    return wrapped
+
+
+cdef Group the_world = None
+cdef Library started = None
+
+
+def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True,
+          bint check=True) -> Group:
+    """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
+    global the_world, started, main_thread
+    cdef outcome why
+    cdef settings chosen_settings
+    cdef const transport *chosen = &alone if library is None else library.transport
+    cdef int failed
+    chosen_settings.policy.spins, chosen_settings.policy.timeout_s = WAIT_SPINS, timeout_s
+    chosen_settings.policy.quiet, chosen_settings.policy.interrupt = quiet, interrupt
+    chosen_settings.share, chosen_settings.check = share, check
+    main_thread = threading.main_thread().ident
+    if chosen != &alone and PyThread_get_thread_ident() == main_thread:
+        wait_watch_interrupts()
+    with nogil:
+        failed = core_start(chosen, &chosen_settings, &why)
+    if failed:
+        fail("init", &why)
+    started = library
+    the_world = wrap(cls, group_retain(core_world()))
+    return the_world
+
+
+def make_global() -> None:
+    """Put the started library's names in front of those of libraries opened from now on: see mlx/backend.py."""
+    if started is not None and dlopen(fsencode(started.path), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) == NULL:
+        raise errors.LoadError(f"[install] {started.path} cannot be made global: {fsdecode(dlerror())}")
+
+
+def cuda_aware() -> bool:
+    """Whether the started libmpi says that it reads GPU memory. MPICH 3.4.3 aborts when asked: ask only if needed."""
+    cdef int (*query)() noexcept
+    query = NULL
+    if started is not None:
+        query = <int (*)() noexcept>dlsym(started.handle, "MPIX_Query_cuda_support")
+    return query != NULL and query() == 1
+
+
+def world() -> Group | None:
+    """The world that start() made."""
+    return the_world
+
+
+def initialized_by_us() -> bool:
+    """Whether MPI was initialized by start(), not by someone else before."""
+    return runtime.transport != NULL and <bint>runtime.ours
+
+
+def threads() -> str:
+    """What MPI allows threads to do, in its own words."""
+    return THREAD_LEVELS[runtime.threads]
+
+
+def local_size() -> tuple:
+    """How many ranks of the world share this host's memory; if they cannot, why not."""
+    return group_local_size(core_world()), core_why_not_shared().decode(errors="replace")
+
+
+def set_timeout(Group group, double timeout_s) -> None:
+    """Let calls on ``group`` wait for ``timeout_s`` seconds, 0: for ever."""
+    group_set_timeout(group.handle, timeout_s)
+
+
+def is_broken(Group group) -> bool:
+    """Whether an error has left its ranks at different calls."""
+    return <bint>group_is_broken(group.handle)
+
+
+def finish() -> None:
+    """End all communication, after calls under way have ended and the other ranks of this host have come."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        failed = core_finish(&why)
+    wait_unwatch_interrupts()
+    if failed:
+        fail("finalize", &why)
+
+
+def is_finished() -> bool:
+    """Whether finish() has run, or this is a fork of a rank."""
+    return <bint>runtime_is_closed()
+
+
+def is_forked() -> bool:
+    """Whether this process was forked from a rank."""
+    return <bint>runtime_is_forked()
+
+
+def abort(int status) -> None:
+    """End the whole job at once."""
+    with nogil:
+        core_abort(status)
+
+
+def split(Group parent, int color, int key) -> Group:
+    """A part of ``parent``: the ranks that gave the same color, ordered by key."""
+    cdef outcome why
+    cdef c_group *part
+    cdef int failed
+    with nogil:
+        failed = group_split(parent.handle, color, key, &part, &why)
+    if failed:
+        fail("split", &why)
+    return wrap(type(parent), part)

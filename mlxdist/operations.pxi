@@ -1,0 +1,192 @@
+# The table of operations, and the one check of a call's arguments; a part of _core.pyx.
+
+OPERATION_NAMES = tuple(call_rows[i].called.decode() for i in range(CALLS))
+
+
+# What prepare() has to know of an array, whatever its framework.
+cdef struct elements:
+    int type  # a place in DTYPES, or NO_TYPE
+    int ndim
+    const cnp.npy_intp *shape
+
+
+# What a barrier is about.
+cdef cnp.npy_intp no_length = 0
+cdef elements nothing
+nothing.type, nothing.ndim, nothing.shape = 0, 1, &no_length
+
+
+cdef str name_of(int name):
+    return OPERATION_NAMES[name]
+
+
+def check_open(str call) -> None:
+    """Refuse to communicate after the end and in a fork of a rank."""
+    if runtime_is_closed():
+        raise ValueError(f"[{call}] the group is closed: communicate before finalize() and in the rank itself")
+
+
+def as_int(str call, str name, value) -> int:
+    """An argument that must be a whole number, of Python or NumPy; a bool is not one."""
+    try:
+        return operator.index(None if isinstance(value, bool) else value)
+    except TypeError:
+        raise TypeError(f"[{call}] {name}={value!r} is not an int: pass an int") from None
+
+
+cdef int peer_of(int name, Group group, object peer) except -1:
+    """The rank that is named, by the row's rule."""
+    cdef int rule = call_rows[name].peer
+    cdef str argument = "dst" if rule == PEER_DST else "src"
+    cdef bint has_other = rule != PEER_ROOT
+    if has_other and group.size_ == 1:
+        raise ValueError(f"[{name_of(name)}] a group of one has no peers: test group.size() > 1 first")
+    if type(peer) is not int:
+        peer = as_int(name_of(name), argument, peer)
+    if not 0 <= peer < group.size_:
+        raise ValueError(
+            f"[{name_of(name)}] {argument}={peer} is not in the group: pass a rank from 0 to {group.size_ - 1}"
+        )
+    if has_other and peer == group_rank(group.handle):
+        raise ValueError(f"[{name_of(name)}] {argument}={peer} is this rank itself: pass another rank")
+    return peer
+
+
+cdef tuple shape_of(const elements *array):
+    return tuple(array.shape[i] for i in range(array.ndim))
+
+
+cdef inline int result_of(int name, int size, const elements *x, elements *result, cnp.npy_intp *shape) except -1:
+    """The shape of the result, by the row's rule: MLX's, see ops.py."""
+    cdef int i, rule = call_rows[name].result
+    result.type, result.ndim, result.shape = x.type, x.ndim, shape
+    for i in range(x.ndim):
+        shape[i] = x.shape[i]
+    if rule == RESULT_GATHERED:
+        shape[0] = size * (shape[0] if x.ndim else 1)
+        result.ndim = max(x.ndim, 1)
+    elif rule == RESULT_SCATTERED:
+        if x.ndim == 0 or shape[0] % size:
+            raise ValueError(
+                f"[{name_of(name)}] x has shape {shape_of(x)}, and axis 0 does not divide by the group's size {size}: "
+                "pad or split x"
+            )
+        shape[0] //= size
+    return 0
+
+
+cdef inline int check_out(int name, const elements *x, const elements *result, const elements *out, x_array, out_array,
+                          bint overlaps) except -1:
+    cdef int i
+    cdef bint has_shape = out.ndim == result.ndim
+    if out.type != x.type:
+        raise ValueError(
+            f"[{name_of(name)}] out has dtype {out_array.dtype}, x has dtype {x_array.dtype}: "
+            f"out must have dtype {x_array.dtype}"
+        )
+    for i in range(out.ndim if has_shape else 0):
+        has_shape = has_shape and out.shape[i] == result.shape[i]
+    if not has_shape:
+        raise ValueError(
+            f"[{name_of(name)}] out has shape {shape_of(out)}, x has shape {shape_of(x)}: "
+            f"out must have shape {shape_of(result)}"
+        )
+    if overlaps:
+        raise ValueError(f"[{name_of(name)}] out overlaps x in part: pass x itself or separate memory")
+    return 0
+
+
+cdef inline int prepare_call(int name, Group group, object peer, const elements *x, const elements *out, x_array,
+                             out_array, bint overlaps, call *made, elements *result, cnp.npy_intp *shape) except -1:
+    """Fill in the call and the shape of its result, or raise what is wrong with the arguments: the one place that does.
+
+    out: NULL for a new result. x_array, out_array: for messages. shape: MOST_DIMENSIONS long.
+    """
+    cdef int i
+    if runtime_is_closed():
+        check_open(name_of(name))
+    made.name, made.operation, made.op, made.type = name, call_rows[name].operation, call_rows[name].op, x.type
+    made.peer = peer_of(name, group, peer) if call_rows[name].peer != PEER_NONE else 0
+    made.digest = made.on_device = 0
+    result_of(name, group.size_, x, result, shape)
+    if out != NULL:
+        check_out(name, x, result, out, x_array, out_array, overlaps)
+    made.count, made.ndim = 1, x.ndim
+    for i in range(x.ndim):
+        made.count *= x.shape[i]
+    for i in range(SHOWN_DIMENSIONS):
+        made.shape[i] = x.shape[i] if i < x.ndim else 0
+    return 0
+
+
+# Of messages that were given up: MPI may still read or write them.
+cdef list left_with_mpi = []
+
+
+cdef inline int run_call(Group group, call *made, const void *sendbuf, void *recvbuf, owner) except -1:
+    """Carry out a call; ``owner`` keeps the memory of a message."""
+    cdef outcome why
+    cdef int failed
+    with nogil:
+        if made.operation == OPERATION_SEND:
+            failed = group_send(group.handle, made, sendbuf, &why)
+        elif made.operation == OPERATION_RECV:
+            failed = group_recv(group.handle, made, recvbuf, &why)
+        else:
+            failed = group_run(group.handle, made, sendbuf, recvbuf, &why)
+    if failed:
+        if (made.operation == OPERATION_SEND or made.operation == OPERATION_RECV) and group_is_broken(group.handle):
+            left_with_mpi.append(owner)
+        fail(name_of(made.name), &why)
+    raise_interruption()
+    return 0
+
+
+@cython.final
+cdef class Call:
+    """A call whose arguments have been checked; ``shape`` is that of its result."""
+
+    cdef call made
+    cdef Group group
+    cdef readonly tuple shape
+
+    @property
+    def peer(self) -> int:
+        """The rank that was named, else 0."""
+        return self.made.peer
+
+    def run(self, Buffer x, Buffer out) -> None:
+        """Communicate from ``x`` into ``out``; what does not use one of the two is given the same twice."""
+        self.made.on_device = x.on_device or out.on_device
+        run_call(self.group, &self.made, x.address, out.address, x.owner)
+
+
+cdef int describe(dtype, tuple shape, elements *array, cnp.npy_intp *lengths) except -1:
+    cdef int i
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"an array with {len(shape)} dimensions: at most {MOST_DIMENSIONS} can be communicated")
+    name = str(dtype).rpartition(".")[2]
+    array.type = DTYPES.index(name) if name in DTYPES else NO_TYPE
+    array.ndim, array.shape = len(shape), lengths
+    for i, length in enumerate(shape):
+        lengths[i] = length
+    return 0
+
+
+def prepare(str name, Group group, peer, x, out=None, *, bint overlaps=False, int digest=0) -> Call:
+    """A call of the operation ``name`` on arrays of any framework, which have ``dtype`` and ``shape``.
+
+    overlaps: whether x and out share memory without being the same elements. digest: see call.h.
+    """
+    cdef Call ready = Call()
+    cdef elements source, target, result
+    cdef cnp.npy_intp[MOST_DIMENSIONS] x_shape, out_shape, result_shape
+    describe(x.dtype, tuple(x.shape), &source, x_shape)
+    if out is not None:
+        describe(out.dtype, tuple(out.shape), &target, out_shape)
+    ready.group = group
+    prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out, overlaps,
+                 &ready.made, &result, result_shape)
+    ready.made.digest = digest
+    ready.shape = shape_of(&result)
+    return ready
