@@ -6,19 +6,7 @@ the line that is named; where nothing is named it goes to the end of the file, w
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
-import mpis
 import numpy as np
-import pytest
-from conftest import PYTEST, Finished, Ranks, run
-from unit.test_library import COMPILER, build
 
 Places = list[tuple[str, str, str]]
 
