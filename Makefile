@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 BUILT := build/.built
 # PyPI's build for Linux brings 2 GB of CUDA; the CPU-only build has +cpu in its version and its own index.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/compiled/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
