@@ -19,6 +19,8 @@ ABI3 = bool(os.environ.get("MLXDIST_BUILD_ABI3"))
 if ABI3 and sys.version_info < (3, 12):
     sys.exit("MLXDIST_BUILD_ABI3 is for CPython 3.12 and later: build with one of them, or without it")
 
+# A fused multiply-add, which only some variants of the kernels have, would round differently from the others.
+MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 link_args = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic"]  # our MPI_* and ompi_* names are for MLX alone
 
 extension = Extension(
@@ -26,7 +28,7 @@ extension = Extension(
     sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.rglob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
     depends=[
         "mlxdist/_core.pxd",
-        *map(str, Path("mlxdist").glob("*.pxi")),
+        *map(str, Path("mlxdist/compiled").glob("*.pxi")),
         *map(str, Path("include/mlxdist").rglob("*.h")),
         *map(str, CORE.rglob("*_impl.h")),
         "pyproject.toml",
@@ -39,7 +41,7 @@ extension = Extension(
         *([("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if TRACED else []),
         *([("Py_LIMITED_API", "0x030C0000")] if ABI3 else []),
     ],
-    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"],
+    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *MATH],
     extra_link_args=link_args,
     py_limited_api=ABI3,
 )

@@ -29,7 +29,7 @@ cdef extern from "mlxdist/types.h" nogil:
     """
     #define NUMPY_NAME(name, numpy, ...) numpy,
     static const char *const numpy_names[] = {MLXDIST_TYPES(NUMPY_NAME)};
-    #define CALL_NAME(name, call) call,
+    #define CALL_NAME(name, call, ...) call,
     static const char *const call_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
     """
     enum element_type:

@@ -1,6 +1,4 @@
-/* The one table of element types and reductions, and the outcome of an operation.
- *
- * To add an element type, add a row here; half.h or kernels.c teach it to add where C cannot. */
+/* The tables of element types and of reductions, and the outcome of an operation. */
 #ifndef MLXDIST_TYPES_H
 #define MLXDIST_TYPES_H
 
@@ -19,7 +17,7 @@ struct complex128 {
 };
 
 /* clang-format off */
-/* name, NumPy's name, type in C, arithmetic (kernels.c), MPI's datatype of the same bytes (abi.h) */
+/* name, NumPy's name, type in C, arithmetic (kernel_impl.h), MPI's datatype of the same bytes (abi.h) */
 #define MLXDIST_TYPES(row) \
     row(BOOL, "bool", uint8_t, LOGICAL, UINT8_T) \
     row(INT8, "int8", int8_t, INTEGER, INT8_T) \
@@ -37,10 +35,11 @@ struct complex128 {
     row(COMPLEX64, "complex64", struct complex64, COMPLEX, C_FLOAT_COMPLEX) \
     row(COMPLEX128, "complex128", struct complex128, COMPLEX, C_DOUBLE_COMPLEX)
 
-#define MLXDIST_REDUCTIONS(row) \
-    row(SUM, "all_sum") \
-    row(MAX, "all_max") \
-    row(MIN, "all_min")
+/* name, what users call; after row comes what each row is given besides */
+#define MLXDIST_REDUCTIONS(row, ...) \
+    row(SUM, "all_sum", __VA_ARGS__) \
+    row(MAX, "all_max", __VA_ARGS__) \
+    row(MIN, "all_min", __VA_ARGS__)
 /* clang-format on */
 
 #define MLXDIST_TYPE(name, ...) TYPE_##name,

@@ -45,8 +45,11 @@ def run(call: str, x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
     ours = {"sum_scatter": sum_scatter, "broadcast": broadcast}.get(call)
     if ours is not None:
         return ours(x, peer, group, stream)
+    native = getattr(mx.distributed, call, None)
+    if native is None:
+        raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
     peers = (peer,) if call in ("send", "recv_like") else ()
-    return getattr(mx.distributed, call)(x, *peers, group=backend.group_of(group), stream=stream)
+    return native(x, *peers, group=backend.group_of(group), stream=stream)
 
 
 def receive(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, stream: Any) -> Any:

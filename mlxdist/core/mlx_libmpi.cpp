@@ -35,7 +35,7 @@ struct reducer {
 };
 constexpr int UNKNOWN = REDUCTIONS;
 
-#define CALL_NAME(name, call) call,
+#define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 
 // MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX

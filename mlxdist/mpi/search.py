@@ -41,8 +41,9 @@ USUAL_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "darwin": ("/opt/homebrew", "/usr/local", "/opt/local"),
     "linux": ("/usr/local", "/usr"),
 }
-# Not libmpi_mpifh, libmpicxx, libmpifort, libmpi_ilp64: bindings on top of a libmpi.
-_IS_LIBMPI = re.compile(r"lib(mpi|mpich|mpi_abi|mpi_cray|mpi_gnu(_\d+)?|mpi_ibm)(\.so(\.\d+)*|(\.\d+)*\.dylib)")
+# Not libmpi_mpifh, libmpicxx, libmpifort, libmpi_ilp64: bindings on top of a libmpi. Cray appends a number, _123.
+_STEMS = "|".join({name.partition(".")[0] for names in NAMES.values() for name in names})
+_IS_LIBMPI = re.compile(rf"({_STEMS})(_\d+)?(\.so(\.\d+)*|(\.\d+)*\.dylib)")
 
 
 @dataclass(frozen=True)

@@ -21,47 +21,54 @@ static inline double float64_from_bits(uint64_t bits) {
     return value;
 }
 
-/* One element; a is the result so far. Unsigned arithmetic wraps where signed would be undefined. */
+/* One element, a is the result so far: a reduction has a macro for each arithmetic, and 16-bit floats take that of
+ * REAL. Unsigned arithmetic wraps where signed would be undefined. */
 #define LOGICAL_SUM(T, a, b) (T)(a | b)
 #define LOGICAL_MAX(T, a, b) (T)(a | b)
 #define LOGICAL_MIN(T, a, b) (T)(a & b)
+
 #define INTEGER_SUM(T, a, b) (T)((uint64_t)a + (uint64_t)b)
 #define INTEGER_MAX(T, a, b) (a > b ? a : b)
 #define INTEGER_MIN(T, a, b) (a < b ? a : b)
+
 #define REAL_SUM(T, a, b) (a + b)
-#define REAL_MAX(T, a, b) T##_max(a, b)
-#define REAL_MIN(T, a, b) T##_min(a, b)
+#define REAL_MAX(T, a, b) ORDERED(T, a, b, max, a > b, a + b)
+#define REAL_MIN(T, a, b) ORDERED(T, a, b, min, a < b, -(-a - b))
+
+#define COMPLEX_SUM(T, a, b) ((T){a.re + b.re, a.im + b.im})
+#define COMPLEX_MAX(T, a, b) ORDERED_PAIR(T, a, b, >, REAL_MAX)
+#define COMPLEX_MIN(T, a, b) ORDERED_PAIR(T, a, b, <, REAL_MIN)
+
+/* join gives NaN if one is NaN, and the right one of two zeros. float and double are faster by their bits. */
+#define ORDERED(T, a, b, pick, is_better, join) \
+    _Generic((T)0, \
+        float: float_##pick((float)a, (float)b), \
+        double: double_##pick((double)a, (double)b), \
+        default: (a != a || b != b || (a == 0 && b == 0) ? join \
+                  : is_better                            ? a \
+                                                         : b))
+#define ORDERED_PAIR(T, a, b, better, pick) \
+    (a.re != a.re || a.im != a.im || b.re != b.re || b.im != b.im ? (T){NAN, NAN} \
+     : a.re == b.re && a.im == b.im ? (T){pick(__typeof__(a.re), a.re, b.re), pick(__typeof__(a.im), a.im, b.im)} \
+     : a.re better b.re || (a.re == b.re && a.im better b.im) ? a \
+                                                              : b)
 
 /* Equal numbers have equal bits, except zeros: "and" is negative if both are, "or" if one is. */
-#define ORDERED(T, BITS, pick, better, join) \
+#define ORDERED_BY_BITS(T, BITS, pick, better, join) \
     static inline TARGET T pick(T a, T b) { \
         T chosen = a better b ? a : b; \
         T tied = BITS##_from_bits(BITS##_bits(a) join BITS##_bits(b)); \
         chosen = a == b ? tied : chosen; \
         return a != a || b != b ? (T)NAN : chosen; \
     }
-ORDERED(float, float32, float_max, >, &)
-ORDERED(float, float32, float_min, <, |)
-ORDERED(double, float64, double_max, >, &)
-ORDERED(double, float64, double_min, <, |)
-
-#define COMPLEX_OPS(T, part) \
-    static inline TARGET struct T T##_SUM(struct T a, struct T b) { \
-        return (struct T){a.re + b.re, a.im + b.im}; \
-    } COMPLEX_PICK(T, part, MAX, >, max) COMPLEX_PICK(T, part, MIN, <, min)
-#define COMPLEX_PICK(T, part, op, better, pick) \
-    static inline TARGET struct T T##_##op(struct T a, struct T b) { \
-        if (a.re != a.re || a.im != a.im || b.re != b.re || b.im != b.im) \
-            return (struct T){(part)NAN, (part)NAN}; \
-        if (a.re == b.re && a.im == b.im) \
-            return (struct T){part##_##pick(a.re, b.re), part##_##pick(a.im, b.im)}; \
-        return a.re better b.re || (a.re == b.re && a.im better b.im) ? a : b; \
-    }
-COMPLEX_OPS(complex64, float)
-COMPLEX_OPS(complex128, double)
+ORDERED_BY_BITS(float, float32, float_max, >, &)
+ORDERED_BY_BITS(float, float32, float_min, <, |)
+ORDERED_BY_BITS(double, float64, double_max, >, &)
+ORDERED_BY_BITS(double, float64, double_min, <, |)
 
 /* Each element of the output depends on no other, even if output is one of the inputs. */
 #ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* loops over complex numbers stay as they are (clang 14) */
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
@@ -144,7 +151,7 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
     }
 
 /* 16-bit floats: a block of each input becomes float32, in any order that suits the converter; rounded once. */
-#define HALF_KERNEL(name, op, combine) \
+#define KERNEL_OF_HALVES(name, op, combine) \
     static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
         float sofar[BLOCK], next[BLOCK]; \
         size_t start = 0; \
@@ -160,62 +167,56 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
     }
 
 /* numbers[i] /= n; a complex number by parts, so that infinities and signs of zeros are kept. */
-#define DIVISION(name, T, real) \
+#define DIVISION(name, T, quotient) \
     static TARGET void name##_divide(void *numbers, size_t count, int n) { \
-        real *x = numbers, by = (real)n; \
-        for (size_t i = 0; i < count * (sizeof(T) / sizeof(real)); i++) \
-            x[i] /= by; \
+        T *x = numbers; \
+        for (size_t i = 0; i < count; i++) { \
+            T a = x[i]; \
+            x[i] = quotient; \
+        } \
     }
-#define HALF_DIVISION(name) \
+#define DIVISION_OF_HALVES(name) \
     static TARGET void name##_divide(void *numbers, size_t count, int n) { \
-        float block[BLOCK], by = (float)n; \
+        float block[BLOCK]; \
         for (size_t start = 0; start < count; start += BLOCK) { \
             uint16_t *x = (uint16_t *)numbers + start; \
             size_t left = count - start < BLOCK ? count - start : BLOCK; \
             name##_load(x, block, left); \
             for (size_t i = 0; i < left; i++) \
-                block[i] /= by; \
+                block[i] /= (float)n; \
             name##_store(block, x, left); \
         } \
     }
-DIVISION(FLOAT32, float, float)
-DIVISION(FLOAT64, double, double)
-DIVISION(COMPLEX64, struct complex64, float)
-DIVISION(COMPLEX128, struct complex128, double)
-HALF_DIVISION(FLOAT16)
-HALF_DIVISION(BFLOAT16)
 
-#define KERNELS_OF(name, numpy, T, arithmetic, mpi) arithmetic##_KERNELS(name, T)
-#define LOGICAL_KERNELS(name, T) PLAIN_KERNELS(name, T, LOGICAL)
-#define INTEGER_KERNELS(name, T) PLAIN_KERNELS(name, T, INTEGER)
-#define REAL_KERNELS(name, T) PLAIN_KERNELS(name, T, REAL)
-#define PLAIN_KERNELS(name, T, arithmetic) \
-    KERNEL(name, SUM, T, arithmetic##_SUM(T, a, b)) \
-    KERNEL(name, MAX, T, arithmetic##_MAX(T, a, b)) \
-    KERNEL(name, MIN, T, arithmetic##_MIN(T, a, b))
-#define HALF_KERNELS(name, T) \
-    HALF_KERNEL(name, SUM, a + b) \
-    HALF_KERNEL(name, MAX, float_max(a, b)) \
-    HALF_KERNEL(name, MIN, float_min(a, b))
-#define COMPLEX_KERNELS(name, T) \
-    KERNEL(name, SUM, T, name##_PICK(SUM)) \
-    KERNEL(name, MAX, T, name##_PICK(MAX)) \
-    KERNEL(name, MIN, T, name##_PICK(MIN))
-#define COMPLEX64_PICK(op) complex64_##op(a, b)
-#define COMPLEX128_PICK(op) complex128_##op(a, b)
+/* The kernels of a type, by its arithmetic. */
+#define LOGICAL_KERNEL(op, called, name, T) KERNEL(name, op, T, LOGICAL_##op(T, a, b))
+#define INTEGER_KERNEL(op, called, name, T) KERNEL(name, op, T, INTEGER_##op(T, a, b))
+#define REAL_KERNEL(op, called, name, T) KERNEL(name, op, T, REAL_##op(T, a, b))
+#define COMPLEX_KERNEL(op, called, name, T) \
+    static inline TARGET T name##_##op(T a, T b) { \
+        return COMPLEX_##op(T, a, b); \
+    } \
+    KERNEL(name, op, T, name##_##op(a, b))
+#define HALF_KERNEL(op, called, name, T) KERNEL_OF_HALVES(name, op, REAL_##op(float, a, b))
+#define LOGICAL_DIVISION(name, T)
+#define INTEGER_DIVISION(name, T)
+#define REAL_DIVISION(name, T) DIVISION(name, T, a / (T)n)
+#define COMPLEX_DIVISION(name, T) DIVISION(name, T, ((T){a.re / n, a.im / n}))
+#define HALF_DIVISION(name, T) DIVISION_OF_HALVES(name)
+#define KERNELS_OF(name, numpy, T, arithmetic, mpi) \
+    MLXDIST_REDUCTIONS(arithmetic##_KERNEL, name, T) arithmetic##_DIVISION(name, T)
 
 MLXDIST_TYPES(KERNELS_OF)
 
-#define ROW(name, ...) {name##_reduce_SUM, name##_reduce_MAX, name##_reduce_MIN},
+#define REDUCE_OF(op, called, name) name##_reduce_##op,
+#define REDUCE_ROW(name, ...) {MLXDIST_REDUCTIONS(REDUCE_OF, name)},
+#define LOGICAL_DIVIDE(name) NULL
+#define INTEGER_DIVIDE(name) NULL
+#define REAL_DIVIDE(name) name##_divide
+#define COMPLEX_DIVIDE(name) name##_divide
+#define HALF_DIVIDE(name) name##_divide
+#define DIVIDE_OF(name, numpy, T, arithmetic, mpi) arithmetic##_DIVIDE(name),
 const struct kernels VARIANT = {
-    .reduce = {MLXDIST_TYPES(ROW)},
-    .divide =
-        {
-            [TYPE_FLOAT16] = FLOAT16_divide,
-            [TYPE_BFLOAT16] = BFLOAT16_divide,
-            [TYPE_FLOAT32] = FLOAT32_divide,
-            [TYPE_FLOAT64] = FLOAT64_divide,
-            [TYPE_COMPLEX64] = COMPLEX64_divide,
-            [TYPE_COMPLEX128] = COMPLEX128_divide,
-        },
+    .reduce = {MLXDIST_TYPES(REDUCE_ROW)},
+    .divide = {MLXDIST_TYPES(DIVIDE_OF)},
 };

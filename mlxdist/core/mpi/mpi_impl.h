@@ -118,38 +118,43 @@ static void version(char *text, size_t nbytes) {
  * different results: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
  * MPI 4.1.4, 4.1.8 and 5.0.11 saturate (8 and 16 bits, seen with AVX-512); unsigned max and min are signed in Debian's
  * MPICH 4.0.2. */
-#define CALLBACK(name, op) \
+#define CALLBACK(op, called, name) \
     static void own_##name##_##op(void *in, void *inout, int *count, MPI_Datatype *datatype) { \
         (void)datatype; \
         reduce(TYPE_##name, REDUCE_##op, (const void *const[]){in, inout}, 2, inout, (size_t)*count); \
     }
-#define CALLBACK_ROW(name, op) {TYPE_##name, REDUCE_##op, own_##name##_##op},
-#define OWN_ALL(row, name) row(name, SUM) row(name, MAX) row(name, MIN)
-#define OWN_ORDER(row, name) row(name, MAX) row(name, MIN)
-#define OWN_LOGICAL OWN_ALL
-#define OWN_INTEGER OWN_ALL
-#define OWN_HALF OWN_ALL
-#define OWN_REAL OWN_ORDER
-#define OWN_COMPLEX OWN_ORDER
-#define CALLBACKS(name, numpy, ctype, arithmetic, datatype) OWN_##arithmetic(CALLBACK, name)
-#define CALLBACK_ROWS(name, numpy, ctype, arithmetic, datatype) OWN_##arithmetic(CALLBACK_ROW, name)
-
+#define CALLBACKS(name, ...) MLXDIST_REDUCTIONS(CALLBACK, name)
 MLXDIST_TYPES(CALLBACKS)
 
-static const struct {
-    enum element_type type;
-    enum reduction op;
-    MPI_User_function *function;
-} own_ops[] = {MLXDIST_TYPES(CALLBACK_ROWS)};
-enum { OWN_OPS = sizeof own_ops / sizeof *own_ops };
+#define CALLBACK_OF(op, called, name) own_##name##_##op,
+#define CALLBACK_ROW(name, ...) {MLXDIST_REDUCTIONS(CALLBACK_OF, name)},
+static MPI_User_function *const own_ops[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(CALLBACK_ROW)};
+
+enum { MPI_ADDS_LOGICAL = 0, MPI_ADDS_INTEGER = 0, MPI_ADDS_HALF = 0, MPI_ADDS_REAL = 1, MPI_ADDS_COMPLEX = 1 };
+
+static int is_own(int type, int op) {
+#define MPI_ADDS(name, numpy, ctype, arithmetic, datatype) MPI_ADDS_##arithmetic,
+    static const int mpi_adds[ELEMENT_TYPES] = {MLXDIST_TYPES(MPI_ADDS)};
+    return op != REDUCE_SUM || !mpi_adds[type];
+}
 
 static int create_ops(struct outcome *outcome) {
     for (int type = 0; type < ELEMENT_TYPES; type++)
-        ops[type][REDUCE_SUM] = mpi.OP_SUM;
-    for (int i = 0; i < OWN_OPS; i++)
-        if (CALL(Op_create, own_ops[i].function, 1, &ops[own_ops[i].type][own_ops[i].op]))
-            return outcome->status;
+        for (int op = 0; op < REDUCTIONS; op++) {
+            ops[type][op] = mpi.OP_SUM;
+            if (is_own(type, op) && CALL(Op_create, own_ops[type][op], 1, &ops[type][op]))
+                return outcome->status;
+        }
     return STATUS_OK;
+}
+
+static int free_ops(struct outcome *outcome) {
+    int result = STATUS_OK;
+    for (int type = 0; type < ELEMENT_TYPES; type++)
+        for (int op = 0; op < REDUCTIONS; op++)
+            if (is_own(type, op) && CALL(Op_free, &ops[type][op]))
+                result = outcome->status;
+    return result;
 }
 
 static enum thread_level thread_level(intptr_t provided) {
@@ -217,12 +222,9 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
 }
 
 static int finish(int ours, struct outcome *outcome) {
-    int result = STATUS_OK;
     if (is_over())
         return STATUS_OK;
-    for (int i = 0; i < OWN_OPS; i++)
-        if (CALL(Op_free, &ops[own_ops[i].type][own_ops[i].op]))
-            result = outcome->status;
+    int result = free_ops(outcome);
     return ours && CALL(Finalize) ? outcome->status : result;
 }
 

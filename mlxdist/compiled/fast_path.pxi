@@ -135,16 +135,10 @@ def barrier(*, group=None):
         run_call(resolved, &made, NULL, NULL, None)
 
 
-cdef dict compiled = {
-    function.__name__: function
-    for function in (all_sum, all_max, all_min, all_gather, sum_scatter, broadcast, barrier, recv_like, send, recv)
-}
-
-
 def operation(general):
     """Decorates the general form of an operation: the compiled form of the same name goes first, where there is one."""
     general_of[OPERATION_NAMES.index(general.__name__)] = general
-    fast_form = compiled.get(general.__name__)
+    fast_form = globals().get(general.__name__)
     if fast_form is None:
         return general
     for name in ("__qualname__", "__doc__", "__module__", "__annotations__"):
