@@ -46,7 +46,8 @@ enum call_name { MLXDIST_CALLS(MLXDIST_CALL) CALLS };
 #undef MLXDIST_OPERATION
 #undef MLXDIST_CALL
 
-/* The shape of the result: x's, or x's with axis 0 multiplied or divided by the number of ranks. */
+/* The shape of the result: x's; x's with axis 0 multiplied by the number of ranks (a number gives one element for each
+ * rank); x's with axis 0 divided by the number of ranks, which must leave no remainder. */
 enum result_shape { RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED };
 /* The rank that is named: none, any as the root, or another rank as `dst` or `src`. */
 enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC };

@@ -46,7 +46,7 @@ struct member {
 #ifdef __linux__
     cpu_set_t processors;
 #endif
-    _Alignas(SEGMENT_LINE) char slots[2][NODE_SLOT];
+    _Alignas(SEGMENT_LINE) char slots[2][NODE_SLOT]; /* a longer payload; who may use it when: see struct flag */
 };
 
 struct node_memory {

@@ -1,4 +1,10 @@
-"""One job from start to end: shows its output, forwards signals, enforces the timeout, and says how it ended."""
+"""One job from start to end: shows its output, forwards signals, enforces the timeout, and says how it ended.
+
+Each rank reports how it ends (reports.py), even if mpirun kills it. To blame is the first rank that is reported to have
+failed: its status is not 0, or its connection is lost. A rank that was stopped from here has not failed. A rank that
+announced that it aborts the job comes after those that did not, since it may have failed because another died. See
+``Job._outcome``.
+"""
 
 from __future__ import annotations
 
