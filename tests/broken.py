@@ -214,8 +214,8 @@ SET_UPS = (
     Broken(
         "MLXDIST_LIBMPI names another library",
         variables(MLXDIST_LIBMPI=str(SYSTEM_LIBRARIES / "libm.so.6")),
-        {"it is no MPI": "unset MLXDIST_LIBMPI"},
-        "it is no MPI",
+        {"not an MPI library": "unset MLXDIST_LIBMPI"},
+        "not an MPI library",
     ),
     Broken(
         "MLXDIST_LIBMPI names an empty folder",

@@ -1,5 +1,5 @@
 /* MLX opens this library as its libmpi: the 14 functions and 16 data symbols of Open MPI's ABI that MLX's "mpi"
- * backend looks up (MLX 0.29.4 to 0.32.4), over our core. Here is what Python says to that side. */
+ * backend looks up (MLX 0.29.4 to 0.32.4), over our core. Here is what Python tells that side. */
 #ifndef MLXDIST_MLX_LIBMPI_H
 #define MLXDIST_MLX_LIBMPI_H
 
@@ -9,20 +9,20 @@
 extern "C" {
 #endif
 
-/* MLX knows only MPI_Allreduce on a communicator, so a communicator may mean something else: with MEANS_SUM_SCATTER
- * an all_sum fills only this rank's part of the output, with MEANS_BROADCAST it gives everybody root's array. The root
- * of MEANS_REDUCTION is the peer of its calls, a digest. */
+/* MLX knows only MPI_Allreduce, so a communicator says what an all_sum on it does: with KIND_SUM_SCATTER it fills only
+ * this rank's part of the output, with KIND_BROADCAST every rank gets root's array. The root of KIND_REDUCTION is the
+ * peer of its calls, a digest. */
 enum mlx_collective_kind { KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST };
 
-/* This thread's next MPI_Comm_split communicates nothing and returns this group with this meaning. */
+/* This thread's next MPI_Comm_split communicates nothing and returns a communicator of this group and kind. */
 void mlx_override_next_split(struct group *group, enum mlx_collective_kind kind, int root);
 
-/* This thread's next MPI_Comm_split throws, communicates nothing, and leaves the group that it was called on for
- * mlx_answer(), which is NULL if that was no group of ours. */
+/* This thread's next MPI_Comm_split communicates nothing and throws; afterwards mlx_queried_group() is the group that
+ * it was called on, or NULL if that was not a group of ours. */
 void mlx_query_next_split(void);
 struct group *mlx_queried_group(void);
 
-/* Has MLX opened this library, and not another MPI? */
+/* Whether MLX has opened this library, not another MPI. */
 int mlx_has_opened_us(void);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-// C++ only because an error has to be thrown through MLX, which drops the return codes of its libmpi.
+// In C++ only because errors are thrown through MLX, which ignores the return codes of its libmpi.
 #include "mlxdist/mlx_libmpi.h"
 
 #include <atomic>
@@ -20,48 +20,49 @@ struct communicator {
     int root;
 };
 
-// MLX's own 16-bit types come as two bytes without a name; the operation that comes with them tells which.
+// MLX's 16-bit types come as two bytes without a name; the reduction that comes with them tells which.
 constexpr int UNNAMED = HALF_UNNAMED;
 struct datatype {
     int type;
     size_t size;
 };
 
-// A reduction with a name, or a callback of MLX.
+// One of MPI's reductions, or a callback of MLX.
 struct reducer {
     int op;
     int type;
     void (*callback)(void *in, void *inout, int *count, datatype **type);
 };
-constexpr int UNASKED = REDUCTIONS;
+constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 
-// MLX frees a group with the last array that knows it, while operations on it may still wait in a stream (MLX 0.32.4).
-// So a freed communicator rests until so many others have been freed; after that an operation on it is an error.
-constexpr int RESTING = 64;
-std::mutex resting_lock;
+// MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX
+// 0.32.4). So a freed communicator is kept until so many others have been freed; after that an operation on it is an
+// error.
+constexpr int KEPT_AFTER_FREE = 64;
+std::mutex freed_lock;
 
-void rest(communicator *freed) {
-    static communicator *resting[RESTING];
+void keep_freed(communicator *comm) {
+    static communicator *freed[KEPT_AFTER_FREE];
     static int next = 0;
-    std::lock_guard<std::mutex> guard(resting_lock);
-    if (resting[next]) {
-        group_release(resting[next]->members);
-        resting[next]->members = nullptr;
+    std::lock_guard<std::mutex> guard(freed_lock);
+    if (freed[next]) {
+        group_release(freed[next]->members);
+        freed[next]->members = nullptr;
     }
-    resting[next] = freed;
-    next = (next + 1) % RESTING;
+    freed[next] = comm;
+    next = (next + 1) % KEPT_AFTER_FREE;
 }
 
 thread_local communicator next_split;
-thread_local bool asked_for_group;
-thread_local group *answer;
+thread_local bool is_query;
+thread_local group *queried;
 std::atomic<bool> opened{false};
 void *const IN_PLACE = reinterpret_cast<void *>(1);
 
-// MLX before 0.32.2 ends the process on an exception without showing its text, so it goes to stderr as well.
+// MLX before 0.32.2 ends the process on an exception without printing its text, so it goes to stderr too.
 [[noreturn]] void fail(const char *call, const char *text) {
     char message[1200];
     std::snprintf(message, sizeof message, "[%s] %s", call, text);
@@ -69,13 +70,13 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
     throw std::runtime_error(message);
 }
 
-// The ranks of a communicator, which an operation under way keeps.
+// A reference to the group of a communicator, for an operation under way.
 class kept {
   public:
     kept(const communicator *comm, const char *call) {
-        std::lock_guard<std::mutex> guard(resting_lock);
+        std::lock_guard<std::mutex> guard(freed_lock);
         if (!comm->members)
-            fail(call, "this group was freed before the operation was evaluated: keep it until then");
+            fail(call, "this group was freed before the operation was evaluated: keep a reference until then");
         members = group_retain(comm->members);
     }
     ~kept() {
@@ -90,7 +91,7 @@ class kept {
     group *members;
 };
 
-// MLX narrows its size_t to an int; what it meant is at most 2^32 - 1.
+// MLX narrows a size_t to an int; the number that it meant is at most 2^32 - 1.
 int64_t elements(int count) {
     return static_cast<uint32_t>(count);
 }
@@ -103,63 +104,63 @@ union number {
 };
 
 // Pairs of numbers on which sum, max and min of this type differ from each other and from those of the types below.
-// Every pair is of finite numbers: on NaN, MLX and our kernels need not agree. The first, bfloat16, is told from
-// float16 by numbers that are NaN there.
-struct question {
+// All are finite, since MLX and our kernels may differ on NaN. bfloat16, the first, is told from float16 by numbers
+// that are NaN in float16.
+struct sample {
     element_type type;
     int n_pairs;
     number pairs[5][2];
 };
-const question questions[] = {
+const sample samples[] = {
     {TYPE_BFLOAT16, 5, {{0x3c00, 0x3c00}, {0x7c01, 0x4000}, {0x4000, 0x7c01}, {0xfc01, 0x4000}, {0x4000, 0xfc01}}},
     {TYPE_FLOAT16, 3, {{0x3c00, 0x3c00}, {0x3c00, 0x4000}, {0x4000, 0x3c00}, {0, 0}, {0, 0}}},
     {TYPE_COMPLEX64, 3, {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
 };
 
-bool agrees(const reducer &asked, element_type type, reduction op, const number (&pair)[2]) {
+bool agrees(const reducer &reducer, element_type type, reduction op, const number (&pair)[2]) {
     number in = pair[0], theirs = pair[1], ours = pair[1];
     datatype as{type, element_size(type)}, *as_pointer = &as;
     int one = 1;
-    asked.callback(&in, &theirs, &one, &as_pointer);
+    reducer.callback(&in, &theirs, &one, &as_pointer);
     const void *inputs[] = {&in, &ours};
     reduce(type, op, inputs, 2, &ours, 1);
     return std::memcmp(&theirs, &ours, as.size) == 0;
 }
 
-// What a callback does is asked, not guessed from the order in which MLX registers its callbacks: it is the reduction
-// of ours that gives the same on every pair.
-void identify(reducer &asked, size_t size) {
-    for (const question &question : questions) {
-        if (element_size(question.type) != size)
+// Find out what a callback does by calling it, rather than by the order in which MLX registers its callbacks: it is the
+// reduction of ours that gives the same on every pair.
+void identify(reducer &reducer, size_t size) {
+    for (const sample &sample : samples) {
+        if (element_size(sample.type) != size)
             continue;
         for (int op = 0; op < REDUCTIONS; op++) {
             bool same = true;
-            for (int i = 0; i < question.n_pairs; i++)
-                same = same && agrees(asked, question.type, static_cast<reduction>(op), question.pairs[i]);
+            for (int i = 0; i < sample.n_pairs; i++)
+                same = same && agrees(reducer, sample.type, static_cast<reduction>(op), sample.pairs[i]);
             if (same) {
-                asked.type = question.type;
-                asked.op = op;
+                reducer.type = sample.type;
+                reducer.op = op;
                 return;
             }
         }
     }
-    fail("all_reduce", "MLX asks for a reduction that mlxdist does not know: report it with MLX's version");
+    fail("all_reduce", "MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
 }
 
-void resolve(reducer &asked, const datatype &with, element_type *type, reduction *op) {
+void resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
     static std::mutex lock;
     std::lock_guard<std::mutex> guard(lock);
-    if (asked.op == UNASKED)
-        identify(asked, with.size);
-    *type = static_cast<element_type>(with.type == UNNAMED ? asked.type : with.type);
-    *op = static_cast<reduction>(asked.op);
+    if (reducer.op == UNKNOWN)
+        identify(reducer, with.size);
+    *type = static_cast<element_type>(with.type == UNNAMED ? reducer.type : with.type);
+    *op = static_cast<reduction>(reducer.op);
 }
 
 } // namespace
 
 extern "C" {
 
-// The names that MLX looks up. It takes the addresses of the data and hands them back as handles.
+// The names that MLX looks up. It uses the addresses of the data as handles.
 #define NAMED_TYPE(symbol, name) EXPORT datatype ompi_mpi_##symbol = {TYPE_##name, element_size(TYPE_##name)};
 NAMED_TYPE(c_bool, BOOL)
 NAMED_TYPE(int8_t, INT8)
@@ -183,13 +184,13 @@ void mlx_override_next_split(group *members, mlx_collective_kind kind, int root)
 }
 
 void mlx_query_next_split(void) {
-    asked_for_group = true;
-    answer = nullptr;
+    is_query = true;
+    queried = nullptr;
 }
 
 group *mlx_queried_group(void) {
-    asked_for_group = false;
-    return answer;
+    is_query = false;
+    return queried;
 }
 
 int mlx_has_opened_us(void) {
@@ -198,7 +199,7 @@ int mlx_has_opened_us(void) {
 
 EXPORT int MPI_Get_library_version(char *text, int *length) {
     opened = true;
-    // MLX 0.32.4 offers 256 bytes and wants to read "Open MPI" in them
+    // MLX 0.32.4 has a buffer of 256 bytes and looks for "Open MPI" in it
     *length = std::snprintf(text, 256, "mlxdist in the place of Open MPI");
     return 0;
 }
@@ -225,9 +226,9 @@ EXPORT int MPI_Comm_size(communicator *comm, int *size) {
 }
 
 EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator **part) {
-    if (asked_for_group) {
-        answer = comm->members;
-        throw std::runtime_error("[split] only a question");
+    if (is_query) {
+        queried = comm->members;
+        throw std::runtime_error("[split] a query");
     }
     outcome outcome;
     communicator wanted = next_split;
@@ -243,7 +244,7 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
 }
 
 EXPORT int MPI_Comm_free(communicator **comm) {
-    rest(*comm);
+    keep_freed(*comm);
     return 0;
 }
 
@@ -257,16 +258,16 @@ EXPORT int MPI_Type_commit(datatype **) {
 }
 
 EXPORT int MPI_Op_create(void (*callback)(void *, void *, int *, datatype **), int, reducer **created) {
-    *created = new reducer{UNASKED, UNNAMED, callback};
+    *created = new reducer{UNKNOWN, UNNAMED, callback};
     return 0;
 }
 
-EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype *with, reducer *asked,
+EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype *with, reducer *reducer,
                          communicator *comm) {
     outcome outcome;
     element_type type;
     reduction op;
-    resolve(*asked, *with, &type, &op);
+    resolve(*reducer, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
     kept members(comm, reduction_names[op]);

@@ -45,7 +45,7 @@ static inline void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory"); /* "yield" does nothing on most of these processors */
+    __asm__ volatile("isb" ::: "memory"); /* "yield" has no effect on most of these processors */
 #endif
 }
 
@@ -55,7 +55,7 @@ double wait_now_s(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* After 10 ms of waiting a thousandth of it more does not count, and an idle processor does. */
+/* After a long wait, one that is a thousandth longer does not matter, and a processor that is free for others does. */
 static void rest(double waited_s) {
     const double most_s = 1e-3;
     double pause_s = waited_s / 1000 < most_s ? waited_s / 1000 : most_s;
@@ -86,25 +86,25 @@ static int timed_out(const struct wait_condition *condition, double timeout_s, s
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
     const double poll_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
-    int come;
+    int done;
     for (int i = 0; i < policy->spins; i++) {
-        if ((come = condition->poll(condition->it, 0, outcome)))
-            return come > 0 ? STATUS_OK : outcome->status;
+        if ((done = condition->poll(condition->it, 0, outcome)))
+            return done > 0 ? STATUS_OK : outcome->status;
         pause_briefly();
     }
     int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
     double began_s = wait_now_s(), polled_s = began_s, asked_s = 0, say_s = 10;
     for (;;) {
         for (int i = 0; i < POLLS_PER_CLOCK; i++) {
-            if ((come = condition->poll(condition->it, 0, outcome)))
-                return come > 0 ? STATUS_OK : outcome->status;
+            if ((done = condition->poll(condition->it, 0, outcome)))
+                return done > 0 ? STATUS_OK : outcome->status;
             sched_yield();
         }
         double now = wait_now_s(), waited_s = now - began_s;
         if (now - polled_s >= poll_s) {
             polled_s = now;
-            if ((come = condition->poll(condition->it, 1, outcome)))
-                return come > 0 ? STATUS_OK : outcome->status;
+            if ((done = condition->poll(condition->it, 1, outcome)))
+                return done > 0 ? STATUS_OK : outcome->status;
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
             if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
                 if (policy->interrupt(signals != seen))
@@ -131,7 +131,7 @@ static int poll_turn(void *it, int slow_check, struct outcome *outcome) {
 
 static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
     (void)it, (void)to_all;
-    snprintf(text, nbytes, "a group that another thread of this rank uses: it has not ended its call");
+    snprintf(text, nbytes, "a group that another thread of this rank uses: that thread is still in its call");
 }
 
 int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struct outcome *outcome) {

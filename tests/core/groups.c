@@ -221,7 +221,7 @@ static void call_differently(struct group *world) {
     CHECK_TEXT(outcome,
                "the ranks differ in call 1 on this group of 4:\n  rank 0, 1, 3: all_sum float32 (1,)\n  rank 2");
     CHECK(group_run(world, &call, x, x, &outcome) == STATUS_MISMATCH);
-    CHECK_TEXT(outcome, "this group cannot be used any more, since before: the ranks differ");
+    CHECK_TEXT(outcome, "this group was broken by an earlier error: the ranks differ");
     CHECK(group_split(world, 0, 0, &nobodys, &outcome) == STATUS_MISMATCH && !nobodys);
     end();
 }
@@ -263,7 +263,7 @@ static void last_dies(struct group *world) {
     CHECK(is_neighbour || !has_limit || strstr(outcome.text, "barrier, call 2 of rank "));
     CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
           (is_neighbour || !has_limit ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
-    CHECK_TEXT(outcome, "this group cannot be used any more, since before: ");
+    CHECK_TEXT(outcome, "this group was broken by an earlier error: ");
     end();
 }
 

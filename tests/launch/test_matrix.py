@@ -140,7 +140,7 @@ def test_what_is_not_a_libmpi(ranks: Ranks, tmp_path: Path, kind: str) -> None:
     """Named by the user: no fallback to a group of one, strict or not."""
     name, expected = {
         "text": ("libmpi.so.40", "invalid ELF header"),
-        "another library": ("libm.so.6", "it is no MPI"),
+        "another library": ("libm.so.6", "not an MPI library"),
         "empty folder": ("empty", "no libmpi in"),
         "missing": ("nowhere/libmpi.so.12", "cannot open shared object file"),
     }[kind]

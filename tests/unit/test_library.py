@@ -98,11 +98,11 @@ def test_the_family_and_the_first_line_of_the_version_are_known(kind: str, tmp_p
     [
         ({"handle": "void *", "extra": OPENMPI.replace("ompi_mpi_op_sum", "other")}, "ompi_mpi_op_sum"),
         ({"handle": "int", "without": "MPI_Improbe"}, "MPI_Improbe"),
-        ({"handle": "int", "without": "MPI_Get_library_version"}, "it is no MPI"),
+        ({"handle": "int", "without": "MPI_Get_library_version"}, "not an MPI library"),
     ],
 )
 def test_what_a_library_lacks_is_named(options: dict[str, str], missing: str, tmp_path: Path) -> None:
-    if missing == "it is no MPI":
+    if missing == "not an MPI library":
         (tmp_path / "empty.c").write_text("int nothing;")
         path = tmp_path / "libmpi.so"
         subprocess.run([str(COMPILER), "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(path)], check=True)

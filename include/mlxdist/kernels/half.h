@@ -1,6 +1,6 @@
-/* float16 and bfloat16 from and to float32: the scalar reference that every faster variant must match bit by bit.
+/* float16 and bfloat16 from and to float32: the scalar reference that every faster variant must match bit for bit.
  *
- * Rounding is to nearest even. A NaN stays a NaN, made quiet, with the upper bits of its payload, as processors do.
+ * Rounding is to nearest even. A NaN stays a NaN, made quiet, with the upper bits of its payload, as in hardware.
  * Nothing here reads or makes a float32 that is subnormal and matters, so flush-to-zero modes change nothing. */
 #ifndef MLXDIST_KERNELS_HALF_H
 #define MLXDIST_KERNELS_HALF_H
@@ -46,7 +46,7 @@ static inline float bfloat16_to_float32(uint16_t half) {
     return float32_from_bits((uint32_t)half << 16);
 }
 
-/* The bfloat16 in the upper half of a word; what is in its lower half does not count. */
+/* The bfloat16 in the upper half of a word; the lower half is to be ignored. */
 static inline uint32_t bfloat16_word(float value) {
     uint32_t bits = float32_bits(value), rounded = bits + 0x7fffu + (bits >> 16 & 1u);
     return (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : rounded;

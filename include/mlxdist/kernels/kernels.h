@@ -1,4 +1,4 @@
-/* Arithmetic on arrays: reduce several inputs into one output, divide. Knows nothing of MPI or of ranks. */
+/* Arithmetic on arrays: reduce several inputs into one output; divide. There are no MPI and no ranks here. */
 #ifndef MLXDIST_KERNELS_KERNELS_H
 #define MLXDIST_KERNELS_KERNELS_H
 
@@ -10,27 +10,26 @@ extern "C" {
 
 /* output[i] = inputs[0][i] op ... op inputs[n_inputs - 1][i], from the first to the last, for i < count.
  *
- * output may be one of the inputs, but may not overlap one in part. Integers wrap. Bool: sum and max are "or",
+ * output may be one of the inputs, but may not overlap one otherwise. Integers wrap. Bool: sum and max are "or",
  * min is "and". 16-bit floats are reduced in float32 and rounded once. Complex numbers are ordered by real, then
  * imaginary part. max and min of anything and NaN are NaN; of zeros of both signs, max is +0 and min -0: so the
  * order of the inputs never shows in their result. */
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count);
 
-/* numbers[i] /= n, rounded once to the type; 0: integers and bool, which would not stay what they are, are as before.
- */
+/* numbers[i] /= n, rounded once to the type. 0: integers and bools, whose quotient is another type, are left alone. */
 int divide_by(enum element_type type, void *numbers, size_t count, int n);
 
-/* The same for one type and op. Every variant gives the same bits. */
+/* Both for one type and op. Every variant gives the same bits. */
 struct kernels {
     void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
     void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */
 };
 extern const struct kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
-/* Names of the variants that this build has, the best first; NULL after the last. */
+/* Names of the variants in this build, the fastest first; NULL after the last. */
 const char *kernels_variant(int i);
-/* Use the variant of this name, "" for the best that the processor has. -1: it has none such. */
+/* Use the variant of this name, or "" for the fastest that this processor can run. -1: it cannot, or there is none. */
 int kernels_choose(const char *name);
 const char *kernels_chosen(void);
 

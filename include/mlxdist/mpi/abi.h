@@ -8,7 +8,7 @@
 
 enum abi_family { ABI_OPENMPI, ABI_MPICH, ABI_STANDARD };
 
-/* Which of the three an opened library speaks; it need not be initialized. -1: it is no MPI. */
+/* Which of the three an opened library has; it need not be initialized. -1: it is not an MPI library. */
 int abi_identify(void *library, enum abi_family *family);
 
 /* clang-format off */
@@ -43,8 +43,8 @@ int abi_identify(void *library, enum abi_family *family);
     row(THREAD_SERIALIZED,        2,     2,     2048) \
     row(THREAD_MULTIPLE,          3,     3,     4096)
 
-/* Intel MPI 2021.18 and 2021.19 follow a draft of the standard ABI in libmpi_abi.so.1, where two error handlers have
- * changed places and LASTUSEDCODE (a number of at least 16383) is not this attribute. */
+/* Intel MPI 2021.18 and 2021.19 follow a draft of the standard ABI in libmpi_abi.so.1, where two error handlers are
+ * swapped and LASTUSEDCODE (a number of at least 16383) is not this attribute. */
 enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x142 };
 
 /* Every MPI 3 library has these. */
@@ -85,7 +85,7 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Imrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Request *)) \
     row(Get_elements_x, (const MPI_Status *, MPI_Datatype, MPI_Count *))
 
-/* In our own words: MPICH 5.0.2's libmpi_abi gives those of other classes. */
+/* Described by us: the descriptions of MPICH 5.0.2's libmpi_abi are those of other classes. */
 /*      class          Open MPI  MPICH  standard  outcome, meaning */
 #define MPI_ERROR_CLASSES(row) \
     row(MPI_ERR_BUFFER,       1,     1,        1, STATUS_MPI_FAILED, "a buffer is not valid") \

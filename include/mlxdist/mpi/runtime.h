@@ -1,5 +1,5 @@
-/* The MPI that this process has started, and the shutdown lock before it: nothing enters after the end, in a fork, or
- * on a thread that this MPI does not allow. */
+/* The MPI that this process has started, and its shutdown lock: no operation begins after the end, in a fork, or on a
+ * thread that this MPI does not allow. */
 #ifndef MLXDIST_MPI_RUNTIME_H
 #define MLXDIST_MPI_RUNTIME_H
 
@@ -13,8 +13,8 @@ extern "C" {
 /* What the user may choose. */
 struct settings {
     struct wait_policy policy;
-    int share; /* 0: as if each rank were alone on its host */
-    int check; /* 0: ranks of different hosts need not agree before a collective */
+    int share; /* 0: no shared memory */
+    int check; /* 0: ranks of different hosts do not compare their calls */
 };
 
 struct runtime {
@@ -32,15 +32,15 @@ const struct transport *runtime_load(void *library, int64_t max_count, struct ou
 int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
                   struct outcome *outcome);
 
-/* Around every operation; a call between them cannot be overtaken by the end. */
+/* Around every operation: the end waits for those that have entered. */
 int runtime_enter(struct outcome *outcome);
 void runtime_leave(void);
 /* Around every call of MPI: where it allows less than MPI_THREAD_MULTIPLE, one at a time. */
 void runtime_begin_call(void);
 void runtime_end_call(void);
 
-/* Wait for operations under way and let no other enter. 1: this call has closed the shutdown lock and holds it until
- * runtime_leave; 0: it was closed; -1: the waiting was given up. */
+/* Wait for operations under way and let no other enter. 1: this call has closed the runtime and holds the lock until
+ * runtime_leave; 0: it was closed before; -1: see outcome. */
 int runtime_close(const struct wait_policy *policy, struct outcome *outcome);
 int runtime_is_closed(void);
 int runtime_is_forked(void); /* this process is a child of the rank, made by fork */

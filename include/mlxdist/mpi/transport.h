@@ -1,9 +1,9 @@
-/* What is asked of MPI: about a dozen whole operations, the same from every library.
+/* What is asked of MPI: about a dozen whole operations, the same for every library.
  *
  * mpi_int serves the MPICH family, mpi_ptr Open MPI and the standard ABI (one source, mpi_impl.h, compiled twice),
- * alone a single process without any MPI. Collectives block, what may have to wait for a peer only begins: test()
- * tells whether it is done. Sizes are in bytes where no arithmetic is done, else in elements, and may exceed 2^31. No
- * operation is called with a type, peer or size that its group does not allow: that is checked above. */
+ * alone a single process without any MPI. Collectives block; an operation that may have to wait for a peer is
+ * only started, and test() tells whether it is done. Sizes are in bytes, in elements for reductions, and may exceed
+ * 2^31. Types, peers and sizes are checked by the callers. */
 #ifndef MLXDIST_MPI_TRANSPORT_H
 #define MLXDIST_MPI_TRANSPORT_H
 
@@ -18,7 +18,7 @@ struct comm {
 /* MPI's handles, an int or a pointer. */
 typedef intptr_t request_handle, message_handle;
 
-/* A message that has come. */
+/* A message that has arrived. */
 struct message {
     message_handle handle;
     int64_t nbytes;
@@ -28,37 +28,37 @@ struct message {
 enum thread_level { THREADS_SINGLE, THREADS_FUNNELED, THREADS_SERIALIZED, THREADS_MULTIPLE };
 
 struct transport {
-    /* Look up every function and handle of the opened library; one call may carry max_count elements. */
+    /* Look up every function and handle of the opened library; max_count: the most elements of one call of it. */
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
-    /* The first line of the library's own description; works before start. */
+    /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);
-    /* Initialize MPI, unless somebody has: then ours = 0. world is a private duplicate. After a failure finish is due
-     * where ours is not 0. */
+    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate. After a failure call finish if *ours
+     * is not 0. */
     int (*start)(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome);
-    /* Nonzero: MPI has been finalized, by whomever. */
+    /* Nonzero: MPI has been finalized, by us or by others. */
     int (*is_over)(void);
-    /* Give back what start took; finalize MPI if that was ours. */
+    /* Free what start made; finalize MPI if ours. */
     int (*finish)(int ours, struct outcome *outcome);
     void (*abort)(int status);
 
     /* color and key are not negative. */
     int (*split)(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome);
-    /* Those of the same host. */
+    /* The ranks of the same host. */
     int (*split_host)(struct comm *comm, struct comm **part, struct outcome *outcome);
     int (*release)(struct comm *comm, struct outcome *outcome);
 
     /* sendbuf may be recvbuf. */
     int (*allreduce)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                      enum reduction op, struct outcome *outcome);
-    /* sendbuf: size * count elements, recvbuf: count elements, apart from each other. */
+    /* sendbuf: size * count elements, recvbuf: count elements, without overlap. */
     int (*reduce_scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                           enum reduction op, struct outcome *outcome);
-    /* sendbuf: nbytes, recvbuf: size * nbytes, apart from each other. */
+    /* sendbuf: nbytes, recvbuf: size * nbytes, without overlap. */
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);
     int (*barrier)(struct comm *comm, struct outcome *outcome);
 
-    /* These do not wait. sent or agreed belongs to MPI until test() has found it done. */
+    /* These do not wait. MPI uses the buffers until test() has found the request done. */
     int (*send)(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
                 struct outcome *outcome);
     /* lowest[i] = the lowest of all ranks' own[i], for i < 2. */
@@ -66,7 +66,7 @@ struct transport {
                  struct outcome *outcome);
     int (*test)(request_handle *request, int *done, struct outcome *outcome);
     int (*probe)(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome);
-    /* recvbuf: message->nbytes, MPI's until test() has found it done. */
+    /* recvbuf: message->nbytes. */
     int (*recv)(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome);
 };
 

@@ -130,7 +130,7 @@ static int free_retired(struct outcome *outcome) {
     return result;
 }
 
-/* The group cannot be used any more: ranks are not at the same call. */
+/* If its ranks may no longer be at the same call. */
 static int break_group(struct group *group, const struct outcome *outcome) {
     if (!breaks_group(outcome->status))
         return outcome->status;
@@ -145,18 +145,18 @@ static int break_group(struct group *group, const struct outcome *outcome) {
         if (outcome->status == STATUS_INTERRUPTED)
             group->why_broken.status = STATUS_GROUP_BROKEN;
         snprintf(group->why_broken.text, sizeof group->why_broken.text,
-                 "this group cannot be used any more, since before: %.900s", outcome->text);
+                 "this group was broken by an earlier error: %.900s", outcome->text);
         atomic_store_explicit(&group->is_broken, 1, memory_order_release);
     }
     pthread_mutex_unlock(&groups_lock);
     return outcome->status;
 }
 
-/* The ranks end together, so that whoever still waits for this one learns that it has ended. */
+/* The ranks end together, so that a rank that still waits for this one is told that it has ended. */
 static int end_together(struct outcome *outcome) {
-    const double last_s = 2; /* to wait, where something went wrong before */
+    const double last_s = 2; /* to wait, if something went wrong before */
     struct wait_policy policy = world->members.policy;
-    pthread_mutex_lock(&groups_lock); /* another thread may let go of a group */
+    pthread_mutex_lock(&groups_lock); /* another thread may free a group */
     for (struct group *group = live; group; group = group->next)
         if (group->members.shm)
             shm_leave(group->members.shm, !atomic_load(&skip_finalize));
@@ -174,15 +174,15 @@ int core_finish(struct outcome *outcome) {
     int closed = runtime_close(world ? &world->members.policy : &none, outcome);
     if (closed <= 0)
         return closed ? outcome->status : STATUS_OK;
-    int knew = atomic_load(&skip_finalize), result = end_together(outcome);
-    if (!result && !knew) {
+    int had_failed = atomic_load(&skip_finalize), result = end_together(outcome);
+    if (!result && !had_failed) {
         struct outcome second;
         result = free_retired(outcome);
         int ended = runtime.transport->finish(runtime.ours, result ? &second : outcome);
         result = result ? result : ended;
     }
     runtime_leave();
-    return knew ? STATUS_OK : result;
+    return had_failed ? STATUS_OK : result;
 }
 
 struct group *group_retain(struct group *group) {
@@ -228,8 +228,8 @@ void group_set_timeout(struct group *group, double timeout_s) {
     group->members.policy.timeout_s = timeout_s;
 }
 
-/* What every operation does first and last. A collective waits for its turn in the group; send and recv do not, or a
- * thread that waits for a message would keep another from sending the one that it waits for. */
+/* What every operation does first and last. Collectives of a group take turns; send and recv do not, or a thread that
+ * waits for a message could keep another from sending the one that its peer waits for. */
 static int begin_call(struct group *group, struct call *call, struct outcome *outcome) {
     int is_collective = call_is_collective(call);
     call->rank = group->members.comm->rank;
@@ -325,7 +325,7 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
     return end_call(group, &call, STATUS_OK);
 }
 
-/* A signal handler, run while this very thread waits in a call on the group, may let go of an array: never wait here.
+/* An array may be freed by a signal handler that runs while this thread waits in a call on the group: never wait here.
  */
 void group_free(struct group *group, struct symmetric *symmetric) {
     shm_free(symmetric);

@@ -186,7 +186,8 @@ int members_arrive(struct members *members, const struct call *call, struct outc
     members->sequence++;
     if (members->shm)
         result = shm_arrive(members->shm, call, !ends_here, &members->policy, outcome);
-    /* A rank that has left the world tells all hosts by members_end, and so does one that has seen it leave. */
+    /* A rank that has left the world tells all hosts by members_end; a rank that has seen it leave goes on to tell them
+     * too. */
     if (ends_here || (result && !(result == STATUS_MISMATCH && members->is_world)))
         return result;
     return agree_on_call(members, call, outcome);

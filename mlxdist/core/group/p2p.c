@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A peer that has left or died may have sent before: what it sent has come after so many looks, a millisecond each or
- * more where others need the processor, and after so much time. */
+/* A peer that has left or died may have sent before. What it sent has arrived after so many slow checks, one a
+ * millisecond or less often on a busy machine, and so much time. */
 enum { LAST_POLLS = 20 };
 static const double last_s = 0.2;
 
@@ -12,7 +12,7 @@ struct request {
     struct members *members;
     const struct call *call;
     request_handle request; /* under way */
-    struct message message; /* that has come */
+    struct message message; /* the one that has arrived */
     int polls_after_end;
     double end_s;
 };
@@ -60,8 +60,8 @@ static int send_by_mpi(struct members *members, const struct call *call, const v
     return result;
 }
 
-/* Into a buffer that is MPI's, where this fails. */
-static int take(struct request *request, void *recvbuf, int *pending, struct outcome *outcome) {
+/* If this fails, MPI may still write to recvbuf. */
+static int receive(struct request *request, void *recvbuf, int *pending, struct outcome *outcome) {
     if (TRANSPORT(recv, recvbuf, &request->message, &request->request, outcome))
         return outcome->status;
     int result = wait_for(&(struct wait_condition){poll_moved, describe_request, request, 1}, &request->members->policy,
@@ -82,7 +82,7 @@ static int throw_away(struct request *request, int *pending, struct outcome *out
     void *unwanted = malloc((size_t)message->nbytes + 1);
     if (!unwanted)
         return out_of_memory(message->nbytes, outcome);
-    int result = take(request, unwanted, pending, outcome);
+    int result = receive(request, unwanted, pending, outcome);
     if (!*pending)
         free(unwanted);
     if (result)
@@ -97,7 +97,7 @@ static int recv_by_mpi(struct members *members, const struct call *call, void *r
     if (wait_for(&(struct wait_condition){poll_message, describe_request, &request, 1}, &members->policy, outcome))
         return outcome->status;
     int is_expected = request.message.nbytes == call_nbytes(call) && types_agree(request.message.tag, call->type);
-    return is_expected ? take(&request, recvbuf, pending, outcome) : throw_away(&request, pending, outcome);
+    return is_expected ? receive(&request, recvbuf, pending, outcome) : throw_away(&request, pending, outcome);
 }
 
 int p2p_send(struct members *members, const struct call *call, const void *sendbuf, int *pending,
@@ -108,14 +108,15 @@ int p2p_send(struct members *members, const struct call *call, const void *sendb
     return result == STATUS_NOT_SHARED ? send_by_mpi(members, call, sendbuf, pending, outcome) : result;
 }
 
-/* What has come through the host's memory goes to a device by way of MPI, which can: as a message to oneself. */
+/* MPI can write to a device's memory, and we cannot: send it what came through the host's memory as a message from this
+ * rank to itself. */
 static int move_to_device(struct members *members, const struct call *call, const void *received, void *recvbuf,
                           int *pending, struct outcome *outcome) {
     static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
     struct call own = *call;
     struct request sent = {members, &own, 0, {0, 0, 0}, 0, 0};
     own.peer = members->comm->rank;
-    *pending = 1; /* the sender has it no more, so whoever gives it up loses it */
+    *pending = 1; /* it is sent already, so if this fails it is lost */
     if (wait_for_turn(&turn, &members->policy, outcome))
         return outcome->status;
     int result =

@@ -1,5 +1,5 @@
-/* The kernels of every type and reduction, as plain loops; kernels_<variant>.c compile them each for other processors
- * (TARGET, VARIANT and the converters of 16-bit floats are theirs) and give the same bits. */
+/* The kernels of every type and reduction, as plain loops. kernels_<variant>.c compile them for their processors; they
+ * define TARGET, VARIANT and the converters of 16-bit floats. All give the same bits. */
 #include <math.h>
 #include <string.h>
 
@@ -53,7 +53,7 @@ static inline double float64_from_bits(uint64_t bits) {
      : a.re better b.re || (a.re == b.re && a.im better b.im) ? a \
                                                               : b)
 
-/* Equal numbers have equal bits, but for zeros: "and" keeps the sign of neither, "or" of any. */
+/* Equal numbers have equal bits, except zeros: "and" is negative if both are, "or" if one is. */
 #define ORDERED_BY_BITS(T, BITS, pick, better, join) \
     static inline TARGET T pick(T a, T b) { \
         T chosen = a better b ? a : b; \
@@ -66,7 +66,7 @@ ORDERED_BY_BITS(float, float32, float_min, <, |)
 ORDERED_BY_BITS(double, float64, double_max, >, &)
 ORDERED_BY_BITS(double, float64, double_min, <, |)
 
-/* Element i of the output depends on no other: the compiler need not fear that output is one of the inputs. */
+/* Each element of the output depends on no other, even if output is one of the inputs. */
 #ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed" /* loops over complex numbers stay as they are (clang 14) */
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -75,13 +75,13 @@ ORDERED_BY_BITS(double, float64, double_min, <, |)
 #endif
 
 /* to[i] = x[i] op y[i] */
-#define STEP(T, n, to, x, y, combine) \
+#define COMBINE(T, n, to, x, y, combine) \
     INDEPENDENT for (size_t i = 0; i < n; i++) { \
         T a = (x)[i], b = (y)[i]; \
         (to)[i] = combine; \
     }
 
-/* reduce() for one type and one op; what lies between the first input and the last stays in cache. */
+/* reduce() for one type and op; intermediate results stay in cache. */
 #define KERNEL(name, op, T, combine) \
     static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
         T sofar[BLOCK]; \
@@ -90,18 +90,18 @@ ORDERED_BY_BITS(double, float64, double_min, <, |)
         if (n_inputs == 1) \
             memmove(out, *in, count * sizeof(T)); \
         if (n_inputs == 2) \
-            STEP(T, count, out, in[0], in[1], combine) \
+            COMBINE(T, count, out, in[0], in[1], combine) \
         for (size_t start = 0; n_inputs > 2 && start < count; start += BLOCK) { \
             size_t n = count - start < BLOCK ? count - start : BLOCK; \
-            STEP(T, n, sofar, in[0] + start, in[1] + start, combine) \
+            COMBINE(T, n, sofar, in[0] + start, in[1] + start, combine) \
             for (int k = 2; k < n_inputs - 1; k++) \
-                STEP(T, n, sofar, sofar, in[k] + start, combine) \
-            STEP(T, n, out + start, sofar, in[n_inputs - 1] + start, combine) \
+                COMBINE(T, n, sofar, sofar, in[k] + start, combine) \
+            COMBINE(T, n, out + start, sofar, in[n_inputs - 1] + start, combine) \
         } \
     }
 
-/* Two bfloat16 are one word: the even ones are its lower half, the odd ones its upper half, and no element has to move.
- * Counts that are odd leave one over. */
+/* Two bfloat16 are one word: the even ones are lower halves, the odd ones upper halves, and no element has to move. An
+ * odd count leaves one over. */
 typedef uint32_t __attribute__((may_alias, aligned(2))) words;
 
 static inline TARGET float even_of(uint32_t word) {
@@ -136,7 +136,7 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
         halves[n - 1] = bfloat16_from_float32(floats[n - 1]);
 }
 
-/* Two inputs without a detour through memory. */
+/* Two inputs, without a block of floats between. */
 #define FLOAT16_OF_TWO(combine)
 #define BFLOAT16_OF_TWO(combine) \
     if (n_inputs == 2) { \
@@ -150,7 +150,7 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
         start = count / 2 * 2; \
     }
 
-/* 16-bit floats: a block of each input becomes float32, in whatever order suits the converter; rounded once. */
+/* 16-bit floats: a block of each input becomes float32, in any order that suits the converter; rounded once. */
 #define KERNEL_OF_HALVES(name, op, combine) \
     static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
         float sofar[BLOCK], next[BLOCK]; \
@@ -160,13 +160,13 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
             name##_load((const uint16_t *)inputs[0] + start, sofar, n); \
             for (int k = 1; k < n_inputs; k++) { \
                 name##_load((const uint16_t *)inputs[k] + start, next, n); \
-                STEP(float, n, sofar, sofar, next, combine) \
+                COMBINE(float, n, sofar, sofar, next, combine) \
             } \
             name##_store(sofar, (uint16_t *)output + start, n); \
         } \
     }
 
-/* numbers[i] /= n; of a complex number both parts, so that infinities and signs of zeros stay what they are. */
+/* numbers[i] /= n; a complex number by parts, so that infinities and signs of zeros are kept. */
 #define DIVISION(name, T, quotient) \
     static TARGET void name##_divide(void *numbers, size_t count, int n) { \
         T *x = numbers; \

@@ -27,7 +27,7 @@ static int has_avx512(void) {
 }
 #endif
 
-/* The best first. */
+/* The fastest first. */
 static const struct variant {
     const char *name;
     int (*is_usable)(void);

@@ -1,4 +1,4 @@
-/* For x86-64 with AVX-512. Not with its BF16 instructions, which take subnormal numbers for zero. */
+/* For x86-64 with AVX-512, without its BF16 instructions, which treat subnormal numbers as zero. */
 #include "mlxdist/kernels/half.h"
 #include "mlxdist/kernels/kernels.h"
 

@@ -1,4 +1,4 @@
-/* For arm64, which has these instructions always. */
+/* For arm64, every one of which has these instructions. */
 #include "mlxdist/kernels/half.h"
 #include "mlxdist/kernels/kernels.h"
 

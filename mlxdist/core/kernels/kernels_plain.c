@@ -1,4 +1,4 @@
-/* For every processor: what the compiler makes of the loops by itself. */
+/* For every processor: the loops as the compiler vectorizes them. */
 #include "mlxdist/kernels/half.h"
 #include "mlxdist/kernels/kernels.h"
 

@@ -1,5 +1,5 @@
-/* The transport of a single process. A collective of one is its input, and messages have no peer: that is answered
- * before anybody asks a transport. */
+/* The transport of a single process. The result of a collective of one rank is its input, and there is no peer for a
+ * message: the callers see to both, so only a barrier gets here. */
 #include <stdlib.h>
 
 #include "mlxdist/mpi/transport.h"

@@ -1,5 +1,5 @@
-/* mlxdist's whole use of MPI, an ordinary MPI program over a struct of functions; mpi_int.c and mpi_ptr.c compile it
- * once for each width of a handle (HANDLE, TRANSPORT and handle() are theirs). */
+/* All use of MPI: an ordinary MPI program over a struct of functions. mpi_int.c and mpi_ptr.c compile it, once for each
+ * width of a handle; they define HANDLE, THIS_TRANSPORT and handle(). */
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Info, MPI_Message, MPI_Request;
 typedef intptr_t MPI_Aint;
 typedef long long MPI_Count;
-/* The largest is the standard's, 32 bytes; only MPI itself looks inside. */
+/* The largest is that of the standard ABI, 32 bytes; only MPI itself reads it. */
 typedef struct {
     _Alignas(8) char opaque[64];
 } MPI_Status;
@@ -25,7 +25,7 @@ static struct {
     MPI_HANDLES(HANDLE_MEMBER) MPI_NUMBERS(NUMBER_MEMBER) MPI_FUNCTIONS(FUNCTION_MEMBER)
 } mpi;
 
-static enum abi_family spoken;
+static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
@@ -47,34 +47,34 @@ static int check(int rc, const char *call, struct outcome *outcome) {
         int value[3];
         const char *name;
         int status;
-        const char *kind;
+        const char *meaning;
     } classes[] = {
-#define CLASS_ROW(name, openmpi, mpich, standard, what, kind) {{openmpi, mpich, standard}, #name, what, kind},
+#define CLASS_ROW(name, openmpi, mpich, standard, status, meaning) {{openmpi, mpich, standard}, #name, status, meaning},
         MPI_ERROR_CLASSES(CLASS_ROW)};
-    int class_ = 0, length = 0, what = STATUS_MPI_FAILED;
+    int class_ = 0, length = 0, status = STATUS_MPI_FAILED;
     char said[1024] = "";
     mpi.Error_class(rc, &class_);
-    /* MPICH 5.0.2's libmpi_abi describes another class than the one it means. */
-    if (spoken != ABI_STANDARD)
+    /* MPICH 5.0.2's libmpi_abi describes another class than that of the error. */
+    if (family_in_use != ABI_STANDARD)
         mpi.Error_string(rc, said, &length);
-    const char *name = "an unknown class", *kind = "no description";
+    const char *name = "an unknown class", *meaning = "no description";
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-        if (classes[i].value[spoken] == class_)
-            name = classes[i].name, what = classes[i].status, kind = classes[i].kind;
-    outcome->status = what;
+        if (classes[i].value[family_in_use] == class_)
+            name = classes[i].name, status = classes[i].status, meaning = classes[i].meaning;
+    outcome->status = status;
     outcome->mpi_code = rc;
     outcome->class_ = name;
     outcome->call = call;
-    snprintf(outcome->text, sizeof outcome->text, "%s failed with %s (code %d): %s%s%.700s", call, name, rc, kind,
+    snprintf(outcome->text, sizeof outcome->text, "%s failed with %s (code %d): %s%s%.700s", call, name, rc, meaning,
              *said ? "; the library says: " : "", said);
-    return what;
+    return status;
 }
 
 #define CALL(function, ...) check(mpi.function(__VA_ARGS__), "MPI_" #function, outcome)
 
-static int unfit(struct outcome *outcome, const char *fact, const char *name) {
+static int is_missing(const char *symbol, struct outcome *outcome) {
     outcome->status = STATUS_LIBRARY_UNFIT;
-    snprintf(outcome->text, sizeof outcome->text, "%s%s", fact, name);
+    snprintf(outcome->text, sizeof outcome->text, "symbol %s is missing", symbol);
     return STATUS_LIBRARY_UNFIT;
 }
 
@@ -85,19 +85,19 @@ static int out_of_memory(struct outcome *outcome, int64_t nbytes) {
 }
 
 static int load(void *library, enum abi_family family, int64_t limit, struct outcome *outcome) {
-    spoken = family;
+    family_in_use = family;
     max_count = limit < INT_MAX ? limit : INT_MAX;
 #define LOAD_HANDLE(name, openmpi, mpich, standard) \
     mpi.name = handle(library, family, openmpi, mpich, standard); \
     if (!mpi.name) \
-        return unfit(outcome, "it has no ", openmpi);
+        return is_missing(openmpi, outcome);
     MPI_HANDLES(LOAD_HANDLE)
 #define LOAD_NUMBER(name, openmpi, mpich, standard) mpi.name = (intptr_t[]){openmpi, mpich, standard}[family];
     MPI_NUMBERS(LOAD_NUMBER)
 #define LOAD_FUNCTION(name, parameters) \
     mpi.name = (int(*) parameters)dlsym(library, "MPI_" #name); \
     if (!mpi.name) \
-        return unfit(outcome, "it has no ", "MPI_" #name);
+        return is_missing("MPI_" #name, outcome);
     MPI_FUNCTIONS(LOAD_FUNCTION)
 #define SET_DATATYPE(name, numpy, ctype, arithmetic, datatype) datatypes[TYPE_##name] = mpi.datatype;
     MLXDIST_TYPES(SET_DATATYPE)
@@ -105,7 +105,7 @@ static int load(void *library, enum abi_family family, int64_t limit, struct out
 }
 
 static void version(char *text, size_t nbytes) {
-    /* MPICH 4 writes up to 8192 bytes whatever it is given. */
+    /* MPICH 4 writes up to 8192 bytes however long the buffer is. */
     int length = 0;
     char *whole = calloc(1, 1 << 16);
     if (whole)
@@ -114,8 +114,8 @@ static void version(char *text, size_t nbytes) {
     free(whole);
 }
 
-/* libmpi adds real and complex numbers; all else is ours, since it is not done, not done right or not done alike
- * everywhere: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
+/* libmpi adds real and complex numbers. All other reductions are ours, since libraries lack them or give wrong or
+ * different results: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
  * MPI 4.1.4, 4.1.8 and 5.0.11 saturate (8 and 16 bits, seen with AVX-512); unsigned max and min are signed in Debian's
  * MPICH 4.0.2. */
 #define CALLBACK(op, called, name) \
@@ -177,7 +177,7 @@ static int wrap(MPI_Comm comm, struct comm **wrapped, struct outcome *outcome) {
 
 static int use_numbering(struct outcome *outcome) {
     int *value = NULL, found = 0;
-    if (spoken != ABI_STANDARD)
+    if (family_in_use != ABI_STANDARD)
         return STATUS_OK;
     if (CALL(Comm_get_attr, mpi.COMM_WORLD, LASTUSEDCODE, &value, &found))
         return outcome->status;
@@ -186,7 +186,6 @@ static int use_numbering(struct outcome *outcome) {
     return STATUS_OK;
 }
 
-/* By us or by whom we share MPI with. */
 static int is_over(void) {
     int finalized = 0;
     mpi.Finalized(&finalized);
@@ -199,9 +198,12 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
     *ours = 0;
     if (CALL(Initialized, &initialized))
         return outcome->status;
-    if (is_over())
-        return unfit(outcome, "MPI has been finalized in this process and cannot start again: start mlxdist before",
-                     "");
+    if (is_over()) {
+        outcome->status = STATUS_LIBRARY_UNFIT;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "MPI has been finalized in this process and cannot start again: call init() before");
+        return STATUS_LIBRARY_UNFIT;
+    }
     if (initialized ? CALL(Query_thread, &provided)
                     : CALL(Init_thread, NULL, NULL, (int)mpi.THREAD_MULTIPLE, &provided))
         return outcome->status;
@@ -209,8 +211,8 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
     *threads = thread_level(provided);
     if (use_numbering(outcome))
         return outcome->status;
-    /* Errors of calls without a communicator go to the world's handler, in some libraries to self's. Who shares
-     * his MPI with us keeps his own. */
+    /* Errors of calls without a communicator go to the handler of MPI_COMM_WORLD, in some libraries to that of
+     * MPI_COMM_SELF. A program that initialized MPI itself keeps its own handlers. */
     if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
                   CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
         return outcome->status;
@@ -254,7 +256,7 @@ static int64_t piece(int64_t left) {
     return left < max_count ? left : max_count;
 }
 
-/* Open MPI has no calls for counts beyond an int (5.0.11), so long arrays go in pieces, on every library alike. */
+/* Open MPI has no functions with counts beyond an int (5.0.11), so long arrays go in pieces, with every library. */
 static int allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                      enum reduction op, struct outcome *outcome) {
     const char *from = sendbuf;
@@ -285,10 +287,10 @@ static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf,
     return STATUS_OK;
 }
 
-/* nbytes as a datatype and an int count of it; free_span takes it back. */
+/* nbytes as a datatype and an int count of it; see free_span. */
 struct span {
     MPI_Datatype datatype;
-    int count, made;
+    int count, is_own;
 };
 
 static int make_span(int64_t nbytes, struct span *span, struct outcome *outcome) {
@@ -309,14 +311,14 @@ static int make_span(int64_t nbytes, struct span *span, struct outcome *outcome)
         CALL(Type_create_struct, 2, counts, offsets, parts, &span->datatype) || CALL(Type_commit, &span->datatype) ||
         CALL(Type_free, &block) || CALL(Type_free, &parts[0]))
         return outcome->status;
-    span->count = span->made = 1;
+    span->count = span->is_own = 1;
     return STATUS_OK;
 }
 
 static int free_span(int result, struct span *span, struct outcome *outcome) {
     struct outcome second;
     int freed = STATUS_OK;
-    if (span->made)
+    if (span->is_own)
         freed = check(mpi.Type_free(&span->datatype), "MPI_Type_free", result ? &second : outcome);
     return result ? result : freed;
 }
@@ -384,8 +386,8 @@ static int probe(struct comm *comm, int src, int *found, struct message *message
     return STATUS_OK;
 }
 
-/* The length is known before a buffer is offered: Open MPI 4.1 and 5.0 write a longer message past the buffer's end,
- * and only then report it. */
+/* The length is known before: Open MPI 4.1 and 5.0 write a message that is too long past the end of the buffer, and
+ * only then report it. */
 static int recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
     struct span span;
     MPI_Message arrived = (MPI_Message)message->handle;
@@ -397,7 +399,7 @@ static int recv(void *recvbuf, struct message *message, request_handle *request,
     return free_span(result, &span, outcome);
 }
 
-const struct transport TRANSPORT = {
+const struct transport THIS_TRANSPORT = {
     .load = load,
     .version = version,
     .start = start,

@@ -4,7 +4,7 @@
 #include "mlxdist/mpi/abi.h"
 
 typedef int HANDLE;
-#define TRANSPORT mpi_int
+#define THIS_TRANSPORT mpi_int
 
 static HANDLE handle(void *library, enum abi_family family, const char *symbol, int mpich, intptr_t standard) {
     (void)library, (void)family, (void)symbol, (void)standard;

@@ -5,7 +5,7 @@
 #include "mlxdist/mpi/abi.h"
 
 typedef void *HANDLE;
-#define TRANSPORT mpi_ptr
+#define THIS_TRANSPORT mpi_ptr
 
 static HANDLE handle(void *library, enum abi_family family, const char *symbol, int mpich, intptr_t standard) {
     (void)mpich;

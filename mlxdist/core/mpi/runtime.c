@@ -17,14 +17,14 @@ const struct transport *runtime_load(void *library, int64_t max_count, struct ou
     enum abi_family family;
     if (abi_identify(library, &family)) {
         outcome->status = STATUS_LIBRARY_UNFIT;
-        snprintf(outcome->text, sizeof outcome->text, "it is no MPI: it has no MPI_Get_library_version");
+        snprintf(outcome->text, sizeof outcome->text, "not an MPI library: symbol MPI_Get_library_version is missing");
         return NULL;
     }
     const struct transport *loaded = family == ABI_MPICH ? &mpi_int : &mpi_ptr;
     return loaded->load(library, family, max_count, outcome) ? NULL : loaded;
 }
 
-/* In a child made by fork: MPI belongs to its parent. */
+/* In a child made by fork: MPI is its parent's. */
 static void after_fork(void) {
     atomic_store(&forked, 1);
     atomic_store(&closed, 1);
@@ -61,8 +61,8 @@ int runtime_enter(struct outcome *outcome) {
     } else if (runtime.threads < THREADS_SERIALIZED && !pthread_equal(starter, pthread_self())) {
         outcome->status = STATUS_WRONG_THREAD;
         snprintf(outcome->text, sizeof outcome->text,
-                 "this MPI was initialized for one thread, and this is another: call from the thread that called "
-                 "init(), or let mlxdist initialize MPI first (it asks for MPI_THREAD_MULTIPLE)");
+                 "MPI was initialized for one thread, and this is another: call from the thread that called init(), "
+                 "or let mlxdist initialize MPI (it asks for MPI_THREAD_MULTIPLE)");
     } else {
         return STATUS_OK;
     }
@@ -91,7 +91,7 @@ static int poll_shutdown_lock(void *it, int slow_check, struct outcome *outcome)
 
 static void describe_shutdown_lock(void *it, int to_all, char *text, size_t nbytes) {
     (void)it, (void)to_all;
-    snprintf(text, nbytes, "finalize: another thread of this rank has not ended its call");
+    snprintf(text, nbytes, "finalize: another thread of this rank is still in a call");
 }
 
 int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
