@@ -9,11 +9,11 @@ PY := $(VENV)/bin/python
 BUILT := build/.built
 # PyPI's build for Linux brings 2 GB of CUDA; the CPU-only build has +cpu in its version and its own index.
 TORCH := $(if $(filter Darwin,$(shell uname)),torch,torch==2.13.0+cpu)
-SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
+SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcard mlxdist/compiled/*.pxi) $(wildcard mlxdist/core/* mlxdist/core/*/* include/mlxdist/*.h include/mlxdist/*/*.h)
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx sanitize soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4
 
 sanitize: $(VENV)/.made ## the C core without MPI, under the address, undefined-behaviour and thread sanitizers; part of make test
 	$(PY) -m pytest tests/core
+
+models: $(VENV)/.made ## model-check the shared-memory protocols with spin (Debian: apt install spin)
+	$(PY) -m pytest tests/models
 
 soak: $(BUILT) .mpi/.made ## random operations for MINUTES=10 on SIZE=4 ranks of every MPI; MPI=mpich-5: of one
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do \

@@ -28,7 +28,7 @@ extension = Extension(
     sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.rglob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
     depends=[
         "mlxdist/_core.pxd",
-        *map(str, Path("mlxdist").glob("*.pxi")),
+        *map(str, Path("mlxdist/compiled").glob("*.pxi")),
         *map(str, Path("include/mlxdist").rglob("*.h")),
         *map(str, CORE.rglob("*_impl.h")),
         "pyproject.toml",

@@ -34,7 +34,7 @@ MAX_COUNT = Variable("MLXDIST_MAX_COUNT", str(2**31 - 1), "elements per MPI call
 CUDA_AWARE = Variable(
     "MLXDIST_CUDA_AWARE", "", "1: libmpi reads GPU memory itself, 0: it does not; by default libmpi is asked"
 )
-TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: for ever")
+TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: no timeout")
 QUIET = Variable("MLXDIST_QUIET", "0", "1: no lines on stderr about calls that have waited for 10 s, 20 s, 40 s ...")
 CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
 SHARED_MEMORY = Variable(

@@ -1,7 +1,8 @@
 """The public operations: signatures and docstrings.
 
-Each has a compiled form of the same name (fast_path.pxi) for NumPy arrays that can be used as they are; everything else
-goes through ``dispatch``. Both end in one check of the arguments, ``prepare_call`` in operations.pxi.
+Each has a compiled form of the same name, in compiled/fast_path.pxi, for NumPy arrays that can be used as they are;
+everything else goes through ``dispatch``. Both end in one check of the arguments: ``prepare_call`` in
+compiled/operations.pxi.
 """
 
 from __future__ import annotations

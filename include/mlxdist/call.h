@@ -73,7 +73,7 @@ struct call {
     int digest; /* of what the elements are, which must be the same on every rank; 0: no more than the rest says */
 };
 
-/* A call whose shape nobody told: count elements in a row. */
+/* A call on count elements without a shape. */
 static inline struct call flat_call(enum operation operation, int op, int type, int peer, int64_t count) {
     struct call call = {operation, op, type, peer, count, 0, 0, 1, {count}, 0, 0};
     return call;

@@ -1,5 +1,6 @@
 /* The whole core over a transport of the test's own: ranks are processes, on one host or on two, with threads. */
 #include "mlxdist/group/core.h"
+#include "mlxdist/shm/shm.h"
 #include "wire.h"
 
 enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, SAMPLES = 25 };
@@ -8,6 +9,8 @@ static int shares = 1;
 static double timeout_s;
 static void (*ranks_body)(struct group *world);
 static struct group *nobodys;
+static char refused[400]; /* what core_start says, if it fails on all ranks */
+static void (*tamper_of_last)(void *data, int64_t nbytes);
 
 static void run_rank(int rank) {
     struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL}, shares, 1};
@@ -15,6 +18,12 @@ static void run_rank(int rank) {
     world_rank = rank;
     board->pids[rank] = getpid();
     CHECK(core_world() == NULL);
+    tamper = rank == RANKS - 1 ? tamper_of_last : NULL;
+    if (*refused) {
+        CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_MISMATCH);
+        CHECK(!strcmp(outcome.text, refused) && !core_world() && !atomic_load(&living_comms));
+        return;
+    }
     CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_OK);
     struct group *world = core_world();
     CHECK(group_rank(world) == rank && group_size(world) == RANKS);
@@ -295,6 +304,99 @@ static void half_received(void) {
         run_groups(1, receive_half, 0);
 }
 
+/* Mapped into this process. */
+static int n_segments(void) {
+    char line[512];
+    int n = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    CHECK(maps);
+    while (fgets(line, sizeof line, maps))
+        n += strstr(line, "/mlxdist.") != NULL;
+    fclose(maps);
+    return n;
+}
+
+/* What was made for a group that fails to open is given back: its memory soon, its communicator by the end. */
+static void fail_to_split(struct group *world) {
+    enum { COLLECTIVES = 3 }; /* of a split: the handle, whether all have it, whether all are on one host */
+    struct outcome outcome;
+    struct group *part;
+    int before = n_segments();
+    for (int which = 1; which <= COLLECTIVES; which++) {
+        fails_in = which;
+        CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_MPI_FAILED && !part && !fails_in);
+        CHECK_TEXT(outcome, "the wire is cut");
+        CHECK(n_segments() == before);
+    }
+    CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
+    operate(part, (const int[]){0, 1, 2, 3}, 7);
+    group_release(part);
+    CHECK(n_segments() == before);
+    end();
+    CHECK(atomic_load(&living_comms) == 1);
+}
+
+static void split_that_fails(void) {
+    run_groups(1, fail_to_split, 0);
+}
+
+/* The last rank says that it is of another build. */
+static void be_of_another_build(void *data, int64_t nbytes) {
+    uint64_t *digest = data;
+    struct shm_build *build = data;
+    if (nbytes == sizeof *build)
+        strcpy(build->version, "0.0.other");
+    else if (nbytes == 2 * sizeof *digest)
+        digest[1] = ~(digest[0] ^= 1);
+}
+
+static void another_build(void) {
+    snprintf(refused, sizeof refused,
+             "the ranks run different builds of mlxdist:\n  rank 0, 1, 2: version %s, memory layout %d\n"
+             "  rank 3: version 0.0.other, memory layout %d\ninstall the same mlxdist for all ranks",
+             shm_own_build.version, SHM_LAYOUT, SHM_LAYOUT);
+    tamper_of_last = be_of_another_build;
+    run_groups(1, NULL, 0);
+    run_groups(2, NULL, 0);
+}
+
+/* A thread waits for ever for a message; whoever ends all does not. */
+static void *wait_for_message(void *argument) {
+    struct outcome outcome;
+    float x;
+    struct call call = flat_call(OPERATION_RECV, 0, TYPE_FLOAT32, 1, 1);
+    CHECK(group_recv(argument, &call, &x, &outcome) == STATUS_OK && x == 7);
+    return NULL;
+}
+
+static void time_out_at_the_end(struct group *world) {
+    struct outcome outcome;
+    struct group *part;
+    pthread_t thread;
+    float x = 7;
+    CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
+    if (world_rank == 0) {
+        CHECK(!pthread_create(&thread, NULL, wait_for_message, part));
+        sleep_s(0.1);
+        group_set_timeout(world, 0.2);
+        double began_s = clock_s();
+        CHECK(core_finish(&outcome) == STATUS_TIMED_OUT && clock_s() - began_s >= 0.2);
+        CHECK_TEXT(outcome, "waited for 0.2 s in finalize: another thread of this rank");
+        group_set_timeout(world, 0);
+    }
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    struct call send = flat_call(OPERATION_SEND, 0, TYPE_FLOAT32, 0, 1);
+    CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == STATUS_OK);
+    CHECK(world_rank != 1 || group_send(part, &send, &x, &outcome) == STATUS_OK);
+    CHECK(world_rank || !pthread_join(thread, NULL));
+    group_release(part);
+    end();
+}
+
+static void time_limit_of_the_end(void) {
+    run_groups(1, time_out_at_the_end, 0);
+}
+
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
     struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1, 1};
@@ -312,4 +414,5 @@ static void alone_without_a_wire(void) {
 PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shared-at-all", not_shared_at_all},
         {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
         {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
-        {"alone-without-a-wire", alone_without_a_wire})
+        {"split-that-fails", split_that_fails}, {"another-build", another_build},
+        {"time-limit-of-the-end", time_limit_of_the_end}, {"alone-without-a-wire", alone_without_a_wire})

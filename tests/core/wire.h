@@ -34,6 +34,9 @@ struct wire {
 static struct wire *wire;
 static int n_hosts, world_rank;
 static atomic_int living_comms;
+/* What a test does with data that this rank puts on the wire; which of the next collectives fails on every rank. */
+static void (*tamper)(void *data, int64_t nbytes);
+static int fails_in;
 
 struct fake {
     struct comm comm;
@@ -81,6 +84,13 @@ static inline int wire_barrier(struct comm *comm, struct outcome *outcome) {
     (void)outcome;
     pthread_barrier_wait(&line_of(comm)->barrier);
     return STATUS_OK;
+}
+
+static inline int wire_fails(struct outcome *outcome) {
+    if (!fails_in || --fails_in)
+        return STATUS_OK;
+    *outcome = (struct outcome){STATUS_MPI_FAILED, 1, "MPI_ERR_OTHER", "MPI_Wire", "the wire is cut"};
+    return outcome->status;
 }
 
 static inline int wire_start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
@@ -138,11 +148,15 @@ static inline int wire_allreduce(struct comm *comm, const void *sendbuf, void *r
     size_t nbytes = element_size(type);
     int64_t most = AREA / (int64_t)nbytes;
     const void *inputs[MOST];
+    if (wire_fails(outcome))
+        return outcome->status;
     for (int i = 0; i < comm->size; i++)
         inputs[i] = line->areas[i];
     for (int64_t at = 0; at < count; at += most) {
         size_t n = (size_t)(count - at < most ? count - at : most), offset = (size_t)at * nbytes;
         memcpy(line->areas[comm->rank], (const char *)sendbuf + offset, n * nbytes);
+        if (tamper)
+            tamper(line->areas[comm->rank], (int64_t)(n * nbytes));
         wire_barrier(comm, outcome);
         reduce(type, op, inputs, comm->size, (char *)recvbuf + offset, n);
         wire_barrier(comm, outcome);
@@ -163,6 +177,8 @@ static inline int wire_reduce_scatter(struct comm *comm, const void *sendbuf, vo
 
 static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
     struct line *line = line_of(comm);
+    if (wire_fails(outcome))
+        return outcome->status;
     for (int64_t at = 0; at < nbytes; at += AREA) {
         size_t n = (size_t)(nbytes - at < AREA ? nbytes - at : AREA);
         if (comm->rank == root)
@@ -178,6 +194,8 @@ static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, i
 static inline int wire_allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes,
                                  struct outcome *outcome) {
     memcpy((char *)recvbuf + comm->rank * nbytes, sendbuf, (size_t)nbytes);
+    if (tamper)
+        tamper((char *)recvbuf + comm->rank * nbytes, nbytes);
     for (int root = 0; root < comm->size; root++)
         wire_broadcast(comm, (char *)recvbuf + root * nbytes, nbytes, root, outcome);
     return STATUS_OK;

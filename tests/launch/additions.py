@@ -85,7 +85,7 @@ def all_prod(x: Any, *, group: world.GroupLike | None = None, stream: Any = None
     ("docs/api.md", "autofunction:: all_min", ".. autofunction:: all_prod\n"),
     ("mlxdist/_core.pxd", "CALL_ALL_MIN,", " CALL_ALL_PROD,"),
     (
-        "mlxdist/fast_path.pxi",
+        "mlxdist/compiled/fast_path.pxi",
         "    return collective(CALL_ALL_MIN, x, group, stream, out)",
         """
 

@@ -190,3 +190,30 @@ def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks
     said = re.search(r"\[finalize\] waited for 1 s in finalize: .* \| ([\d.]+)$", finished.output, re.MULTILINE)
     assert said, finished.output
     assert 1 <= float(said[1]) < 2
+
+
+THREAD_IN_A_CALL = """
+world = dist.init()
+part = world.split(0)
+dist.init(timeout_s=1)
+peer = world.size() - 1 - world.rank()
+if world.rank():
+    time.sleep(3)
+else:
+    threading.Thread(target=lambda: dist.recv(3, float, peer, group=part), daemon=True).start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    try:
+        dist.finalize()
+    except dist.TimeoutError as error:
+        say(f"{error} | {time.monotonic() - began:.2f}")
+os._exit(0)
+"""
+
+
+def test_a_timeout_given_later_reaches_the_wait_for_a_thread(launcher: mpis.MPI, ranks: Ranks) -> None:
+    """It waits for a message, without a timeout: its group was made before."""
+    finished = ranks(launcher, 2, BEGIN + THREAD_IN_A_CALL, timeout_s=20)
+    said = re.search(r"\[finalize\] waited for 1 s in finalize: another thread .* \| ([\d.]+)$", finished.output, re.M)
+    assert said, finished.output
+    assert 1 <= float(said[1]) < 2

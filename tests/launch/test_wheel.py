@@ -57,7 +57,17 @@ def test_the_sdist_has_what_builds_and_tests(archives: tuple[Path, Path]) -> Non
         names = {name.partition("/")[2] for name in opened.getnames()}
     wanted = files_of("mlxdist", "include", "tests", "examples", "benchmarks", "docs")
     assert wanted - names == set()
-    assert {"Makefile", "pyproject.toml", "setup.py", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"} < names
+    assert {
+        "Makefile",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        "SECURITY.md",
+        "LICENSE",
+    } < names
     assert [name for name in names if name.endswith((".so", ".pyc", "_core.c"))] == []
 
 

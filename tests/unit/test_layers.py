@@ -113,6 +113,7 @@ SOURCES = sorted(
     if path.suffix in (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".cpp") and path != GENERATED
 )
 C = (".c", ".h", ".cpp")
+TESTS = sorted(path for path in (mpis.ROOT / "tests").rglob("*") if path.suffix in (".py", ".c", ".h", ".pml"))
 PYTHON = [path for path in SOURCES if path.suffix == ".py"]
 
 
@@ -249,7 +250,7 @@ def test_variables_are_named_in_config_only(path: Path) -> None:
         assert "getenv" not in text
 
 
-@each_source
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=label)
 def test_is_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= LONGEST, f"{label(path)} has {lines} lines: divide it"

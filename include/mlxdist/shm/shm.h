@@ -19,7 +19,7 @@ struct shm_build {
     int32_t layout;
     char version[28];
 };
-struct shm_build shm_build(void);
+extern const struct shm_build shm_own_build;
 
 struct shm;
 

@@ -67,7 +67,7 @@ def stale(env: Environment) -> Iterator[Finding]:
         yield Finding(WARNING, fact, pip_install("--force-reinstall mlxdist"))
     compiled = Path(_core.__file__)
     # in a checkout; an installed package has none of them
-    patterns = ("*.pyx", "*.pxd", "*.pxi", "core/**/*.*", "../include/mlxdist/**/*.h")
+    patterns = ("*.pyx", "*.pxd", "compiled/*.pxi", "core/**/*.*", "../include/mlxdist/**/*.h")
     sources = [path for pattern in patterns for path in PACKAGE.glob(pattern)]
     newer = [path.name for path in sources if path.stat().st_mtime > compiled.stat().st_mtime]
     if newer:

@@ -25,13 +25,13 @@ static void describe_builds(const struct shm_build *builds, int size, char *text
         snprintf(text + used, nbytes - used, "\ninstall the same mlxdist for all ranks");
 }
 
-static int list_builds(struct comm *comm, const struct shm_build *own, struct outcome *outcome) {
+static int list_builds(struct comm *comm, struct outcome *outcome) {
     struct shm_build *builds = malloc((size_t)comm->size * sizeof *builds);
     int result = STATUS_MISMATCH;
     outcome->status = STATUS_MISMATCH;
     snprintf(outcome->text, sizeof outcome->text,
              "the ranks run different builds of mlxdist: install the same for all");
-    if (builds && !(result = TRANSPORT(allgather, comm, own, builds, sizeof *own, outcome))) {
+    if (builds && !(result = TRANSPORT(allgather, comm, &shm_own_build, builds, sizeof *builds, outcome))) {
         result = STATUS_MISMATCH;
         describe_builds(builds, comm->size, outcome->text, sizeof outcome->text);
     }
@@ -40,14 +40,14 @@ static int list_builds(struct comm *comm, const struct shm_build *own, struct ou
 }
 
 int members_compare_builds(struct comm *comm, struct outcome *outcome) {
-    struct shm_build own = shm_build();
+    const unsigned char *own = (const unsigned char *)&shm_own_build;
     uint64_t digest = 14695981039346656037u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof own; i++)
-        digest = (digest ^ ((const unsigned char *)&own)[i]) * 1099511628211u;
+    for (size_t i = 0; i < sizeof shm_own_build; i++)
+        digest = (digest ^ own[i]) * 1099511628211u;
     uint64_t lowest[2] = {digest, ~digest};
     if (TRANSPORT(allreduce, comm, lowest, lowest, 2, TYPE_UINT64, REDUCE_MIN, outcome))
         return outcome->status;
-    return lowest[0] == ~lowest[1] ? STATUS_OK : list_builds(comm, &own, outcome);
+    return lowest[0] == ~lowest[1] ? STATUS_OK : list_builds(comm, outcome);
 }
 
 /* What the first rank of a host tells the others before they share anything. */
