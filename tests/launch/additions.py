@@ -1,7 +1,7 @@
-"""Things that CONTRIBUTING tells how "To add", one of each kind, and programs that use them: see test_to_add.py.
+"""One thing of each kind under "To add" in CONTRIBUTING, and programs that use them; test_to_add.py adds and runs them.
 
-An addition is a list of places: a file, what stands there, and what goes behind it. Text that ends a line goes behind
-the line that is named; where nothing is named it goes to the end of the file, which may be a new one.
+An addition is a list of places: a file, a text in it, and what is inserted after that text; whole lines are inserted
+after its line. An empty text stands for the end of the file, which may be a new one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ REDUCTION: Places = [
         "#define COMPLEX_PROD(T, a, b) ((T){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re})\n",
     ),
 ]
-# CONTRIBUTING, "An operation", of a kind that there is: the last four are its fast path
+# CONTRIBUTING, "An operation"; the last three places give it the fast path
 OPERATION: Places = [
     (
         "include/mlxdist/call.h",
@@ -117,10 +117,11 @@ try:
 except ValueError as error:
     assert str(error).startswith("[all_prod] out has shape (2,), x has shape (3,)"), error
 assert dist.all_prod.__doc__.startswith("The product")
+assert dist.all_prod.__wrapped__  # the general way, which the fast path goes before
 """
 
-# CONTRIBUTING, "An operation", of a kind of its own. Its algorithm is made of broadcasts: each rank adds up what comes
-# from those before it. Arrays on a GPU have no row, and are refused.
+# CONTRIBUTING, "A kind of operation". The algorithm is made of broadcasts: each rank adds up what comes from the ranks
+# before it. There is no row for arrays on a GPU, which are refused.
 KIND_OF_OPERATION: Places = [
     ("include/mlxdist/call.h", 'row(BROADCAST, "broadcast")', '    row(SCAN, "scan") \\\n'),
     (
@@ -195,6 +196,12 @@ for n in (3, 1000, 100_000):
 assert dist.scan(1) == rank + 1
 alone = world.split(rank)
 assert np.array_equal(dist.scan(x, group=alone), x)
+on_gpu = _core.Buffer(x.ctypes.data, x.size, _core.type_of(x.dtype), x, x.shape, on_device=True)
+try:
+    _core.prepare("scan", world, None, x).run(on_gpu, on_gpu)
+    raise AssertionError("there is no row for it")
+except dist.Error as error:
+    assert "pass an array in host memory" in str(error), error
 both = world.split(0)
 try:
     (dist.scan if rank else dist.all_sum)(x, group=both)
@@ -203,7 +210,7 @@ except dist.MismatchError as error:
     assert "rank 1: scan float64 (100000,)" in str(error), error
 """
 
-# CONTRIBUTING, "A framework". TINYARRAY is the framework itself: NumPy's memory, and dtypes and a class of its own.
+# CONTRIBUTING, "A framework". TINYARRAY is the framework itself: NumPy's memory in a class of its own, with own dtypes.
 TINYARRAY = """
 class DType:
     def __init__(self, name):
@@ -390,7 +397,7 @@ def descriptors(env: Environment) -> Iterator[Finding]:
     ),
 ]
 
-# CONTRIBUTING, "An MPI": it speaks MPICH's ABI and PMI, is called Tiny MPI, and has an mpirun with options of its own
+# CONTRIBUTING, "An MPI": Tiny MPI has MPICH's ABI, speaks PMI, and has an mpirun with options of its own
 MPI: Places = [
     (
         "tests/mpis.py",
