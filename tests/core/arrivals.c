@@ -56,26 +56,29 @@ struct row {
     struct call calls[3];
     const char *text; /* NULL: they agree */
 };
-#define SUM_OF(type, count) \
-    { \
-        OPERATION_ALLREDUCE, REDUCE_SUM, type, 0, count, 0, 0, 1, { \
-            count \
-        } \
-    }
+#define CALL(...) {__VA_ARGS__}
+#define SUM_OF(kind, elements) \
+    CALL(.operation = OPERATION_ALLREDUCE, .type = kind, .count = elements, .ndim = 1, .shape = {elements})
 #define FOUR SUM_OF(TYPE_FLOAT32, 4)
+#define FOUR_IN_ROWS \
+    CALL(.operation = OPERATION_ALLREDUCE, .type = TYPE_FLOAT32, .count = 4, .ndim = 2, .shape = {2, 2})
+#define MAX_OF_FOUR \
+    CALL(.operation = OPERATION_ALLREDUCE, .op = REDUCE_MAX, .type = TYPE_FLOAT32, .count = 4, .ndim = 1, .shape = {4})
+#define ROOT(root) CALL(.operation = OPERATION_BROADCAST, .type = TYPE_INT8, .peer = root, .count = 1)
+#define TREE(number) \
+    CALL(.operation = OPERATION_ALLREDUCE, .type = TYPE_FLOAT32, .count = 4, .ndim = 1, .shape = {4}, \
+         .name = CALL_AVERAGE_GRADIENTS, .digest = number)
 static const struct row rows[] = {
     {{FOUR, FOUR, FOUR}, NULL},
-    {{FOUR, {OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_FLOAT32, 0, 4, 0, 0, 2, {2, 2}}, FOUR}, NULL},
+    {{FOUR, FOUR_IN_ROWS, FOUR}, NULL},
     {{FOUR, FOUR, SUM_OF(TYPE_FLOAT32, 5)}, "rank 3, 13: all_sum float32 (4,)\n  rank 23: all_sum float32 (5,)"},
     {{FOUR, SUM_OF(TYPE_INT32, 4), FOUR}, "rank 3, 23: all_sum float32 (4,)\n  rank 13: all_sum int32 (4,)"},
-    {{{OPERATION_ALLREDUCE, REDUCE_MAX, TYPE_FLOAT32, 0, 4, 0, 0, 1, {4}}, FOUR, FOUR},
-     "rank 3: all_max float32 (4,)\n  rank 13, 23"},
-    {{{OPERATION_BARRIER, 0, 0, 0, 0, 0, 0, 0, {0}}, FOUR, {OPERATION_SPLIT, 0, 0, 0, 0, 0, 0, 0, {0}}},
+    {{MAX_OF_FOUR, FOUR, FOUR}, "rank 3: all_max float32 (4,)\n  rank 13, 23"},
+    {{CALL(.operation = OPERATION_BARRIER), FOUR, CALL(.operation = OPERATION_SPLIT)},
      "rank 3: barrier\n  rank 13: all_sum"},
-    {{{OPERATION_BROADCAST, 0, TYPE_INT8, 1, 1, 0, 0, 0, {0}},
-      {OPERATION_BROADCAST, 0, TYPE_INT8, 2, 1, 0, 0, 0, {0}},
-      FOUR},
-     "from rank 2"},
+    {{ROOT(1), ROOT(2), FOUR}, "from rank 2"},
+    {{TREE(7), TREE(7), TREE(7)}, NULL},
+    {{TREE(7), TREE(8), TREE(7)}, "rank 13: average_gradients float32 (4,) of tree 00000008"},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_FLOAT16, 1)}, NULL},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_BFLOAT16, 1)}, "rank 23: all_sum bfloat16 (1,)"},
     {{SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_INT16, 1), SUM_OF(HALF_UNNAMED, 1)}, "rank 3, 23: all_sum 16-bit float"},

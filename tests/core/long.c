@@ -8,7 +8,11 @@
 
 #include "mlxdist/shm/symmetric.h"
 
-enum { COUNT = 300000, CALLS = 15, CHUNK = 64 << 10 }; /* of int32: more chunks than a trial takes, and a part of one */
+enum {
+    COUNT = 300000,
+    LONG_CALLS = 15,
+    CHUNK = 64 << 10
+}; /* of int32: more chunks than a trial takes, and a part of one */
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
@@ -69,7 +73,7 @@ static void exchange(struct node *node, struct staging *staging, struct call cal
 static void all_operations(struct node *node, int local_rank) {
     struct staging *staging = open_window(node);
     int32_t *x = malloc((COUNT + 16) * sizeof *x), *y = malloc(sizeof *y * COUNT * (size_t)n_ranks);
-    for (uint32_t k = 1; k <= CALLS; k++) {
+    for (uint32_t k = 1; k <= LONG_CALLS; k++) {
         int64_t count = k == 1 ? 1 : COUNT - scramble(k) % (k % 2 ? COUNT : 2000);
         int32_t *out = k % 3 ? x : y + k % 5; /* in place, or at some place in a line */
         count -= count % n_ranks;
@@ -142,7 +146,7 @@ static void reduce_in_pools(struct node *node, int local_rank) {
     struct symmetric *in = symmetrics;
     CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetrics, &for_ever, &outcome) == STATUS_OK);
     struct symmetric *out = symmetrics;
-    for (uint32_t k = 1; k <= CALLS; k++) {
+    for (uint32_t k = 1; k <= LONG_CALLS; k++) {
         int64_t first = scramble(k) % 1000, count = COUNT - first - scramble(k + 1) % 200000;
         int32_t *x = (int32_t *)symmetric_memory(in) + first, *y = k % 2 ? x : (int32_t *)symmetric_memory(out) + first;
         struct call call = call_of(node, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, count));

@@ -29,6 +29,7 @@ PROGRAMS = {
     "messages": (*NODE, "wait.c", "shm/handshake.c"),
     "shared": (*NODE, "wait.c"),
     "consensus": NODE,
+    "finished": (*NODE, "shm/handshake.c"),
     "groups": tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c"))),
 }
 BUILDS = {

@@ -1,120 +1,163 @@
-"""What CONTRIBUTING says "To add" is true: each thing is added to one copy of the tree, which is built and used.
-
-An addition is a list of places: a file, what stands there, and what goes behind it. Text that ends a line goes behind
-the line that is named; where nothing is named it goes to the end of the file, which may be a new one.
-"""
+"""What CONTRIBUTING says "To add" is true: one thing of each kind is added to a copy of the tree, built, and used."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mpis
+import pytest
+from broken import SYSTEM_PATH
+from conftest import PYTEST, Finished, Ranks, run
+from launch.additions import ADDITIONS, HAS_FLOAT128, TINYARRAY, TINYRUN, USE_MPI, USES, Places
+from unit.test_library import COMPILER, build
+
+
+def add(tree: Path, places: Places) -> None:
+    for name, named, text in places:
+        file = tree / name
+        old = file.read_text() if file.exists() else ""
+        assert old.count(named) == 1 or not named, f"{name} has {named!r} {old.count(named)} times"
+        end = old.index(named) + len(named) if named else len(old)
+        if named and text.endswith("\n") and not named.endswith("\n"):
+            end = old.index("\n", end) + 1
+        file.write_text(old[:end] + text + old[end:])
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built copy of the files that git tracks or would add, with all additions."""
+    tree = tmp_path_factory.mktemp("added")
+    listed = ["git", "-C", str(mpis.ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"not a checkout: {error}")
+    for name in filter(os.path.isfile, (mpis.ROOT / name for name in names if name)):
+        copy = tree / Path(name).relative_to(mpis.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, copy)
+    for places in ADDITIONS:
+        add(tree, places)
+    (tree / "tinyarray.py").write_text(TINYARRAY)
+    (tree / ".mpi").mkdir()
+    for prefix in mpis.PREFIXES.iterdir():
+        (tree / ".mpi" / prefix.name).symlink_to(prefix)
+    built = within(tree, "setup.py", "--quiet", "build_ext", "--inplace", timeout_s=180)
+    assert built.status == 0, built.output
+    return tree
+
+
+def within(tree: Path, *arguments: str | Path, timeout_s: float = 60, **environ: str) -> Finished:
+    """Run Python in the copy, so that it imports the copy."""
+    command = ["env", f"--chdir={tree}", sys.executable, *map(str, arguments)]
+    return run(command, timeout_s=timeout_s, **({"PYTHONPATH": str(tree)} | environ))
+
+
+BEGIN = """
 import numpy as np
+import mlxdist as dist
+from mlxdist import _core
 
-Places = list[tuple[str, str, str]]
-
-# CONTRIBUTING, "A dtype"
-HAS_FLOAT128 = np.dtype("longdouble").name == "float128"
-DTYPE: Places = [
-    (
-        "include/mlxdist/types.h",
-        "row(FLOAT64,",
-        '    row(FLOAT128, "float128", long double, REAL, LONG_DOUBLE) \\\n',
-    ),
-    (
-        "include/mlxdist/mpi/abi.h",
-        "row(DOUBLE,",
-        '    row(LONG_DOUBLE, "ompi_mpi_long_double", 0x4c00100c, 0x220) \\\n',
-    ),
-]
-USE_DTYPE = """
-for n in (3, 1000, 100_000):
-    each = [np.arange(n, dtype=np.longdouble) / (3 + r) for r in range(2)]
-    x = each[rank].copy()
-    assert np.array_equal(dist.all_sum(x), each[0] + each[1])
-    assert np.array_equal(dist.all_max(-x), np.maximum(-each[0], -each[1]))
-    assert np.array_equal(dist.all_gather(x), np.concatenate(each))
-    assert np.array_equal(dist.average_gradients([x])[0], (each[0] + each[1]) / 2)
-zeros = dist.all_min(np.array([0.0, -0.0, np.nan][rank:] + [1.0] * rank, np.longdouble))
-assert np.isnan(zeros[1]) and np.signbit(zeros[0]) and zeros[2] == 1, zeros
-if rank:
-    dist.send(x, 0)
-else:
-    assert np.array_equal(dist.recv(n, "float128", 1), each[1])
+world = dist.init()
+rank = world.rank()
+assert world.size() == 2
 """
 
-# CONTRIBUTING, "A reduction"
-REDUCTION: Places = [
-    ("include/mlxdist/types.h", "row(MAX,", '    row(PROD, "all_prod", __VA_ARGS__) \\\n'),
-    ("mlxdist/core/kernels/kernel_impl.h", "#define LOGICAL_MIN(", "#define LOGICAL_PROD(T, a, b) (T)(a & b)\n"),
-    (
-        "mlxdist/core/kernels/kernel_impl.h",
-        "#define INTEGER_MIN(",
-        "#define INTEGER_PROD(T, a, b) (T)((uint64_t)a * (uint64_t)b)\n",
-    ),
-    ("mlxdist/core/kernels/kernel_impl.h", "#define REAL_MIN(", "#define REAL_PROD(T, a, b) (a * b)\n"),
-    (
-        "mlxdist/core/kernels/kernel_impl.h",
-        "#define COMPLEX_MIN(",
-        "#define COMPLEX_PROD(T, a, b) ((T){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re})\n",
-    ),
-]
-# CONTRIBUTING, "An operation", of a kind that there is: the last four are its fast path
-OPERATION: Places = [
-    (
-        "include/mlxdist/call.h",
-        "row(ALL_MAX,",
-        '    row(ALL_PROD,          "all_prod",          ALLREDUCE,      PROD,      SAME,      NONE) \\\n',
-    ),
-    (
-        "mlxdist/ops.py",
-        "",
-        '''
 
-@_core.operation
-def all_prod(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
-    """The product of all ranks' ``x``, element by element, on every rank.
+@pytest.mark.parametrize("shared", ["1", "0"], ids=["in shared memory", "by MPI"])
+def test_a_reduction_two_operations_a_framework_and_a_dtype(
+    tree: Path, ranks: Ranks, representative: mpis.MPI, shared: str
+) -> None:
+    program = "".join([BEGIN, *USES, "print(dist.__file__)"])
+    finished = ranks(representative, 2, program, PYTHONPATH=str(tree), MLXDIST_SHARED_MEMORY=shared)
+    assert finished.status == 0, finished.output
+    assert finished.output.count(str(tree / "mlxdist")) == 2, finished.output
 
-    bool: "and". Integers wrap. Arguments, result and errors as for ``all_sum``.
 
-    Example:
-        >>> mlxdist.all_prod(np.arange(4))
-    """
-    return dispatch.run("all_prod", x, group=group, stream=stream, out=out)
-''',
-    ),
-    ("mlxdist/__init__.py", "        all_min,", "        all_prod,\n"),
-    ("mlxdist/__init__.py", '"all_min",', '    "all_prod",\n'),
-    ("docs/api.md", "autofunction:: all_min", ".. autofunction:: all_prod\n"),
-    ("mlxdist/_core.pxd", "CALL_ALL_MIN,", " CALL_ALL_PROD,"),
-    (
-        "mlxdist/compiled/fast_path.pxi",
-        "    return collective(CALL_ALL_MIN, x, group, stream, out)",
-        """
+@pytest.mark.skipif(not HAS_FLOAT128, reason="NumPy's longdouble is not float128 here")
+def test_the_kernels_tests_miss_the_new_names(tree: Path) -> None:
+    """Until reference.py has them."""
+    finished = within(tree, *PYTEST[1:], "tests/unit/test_kernels.py", "-k", "table")
+    assert finished.status == 1, finished.output
+    assert "float128" in finished, finished.output
 
-def all_prod(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_PROD, x, group, stream, out)
-""",
-    ),
-    (
-        "mlxdist/_core.pyi",
-        "def all_min(",
-        "def all_prod(x: Any, *, group: Any = None, stream: Any = None, out: Any = None) -> Any: ...\n",
-    ),
-]
-USE_OPERATION = """
-for dtype in ("bool", "int8", "uint64", "float16", "float32", "float64", "complex64"):
-    for n in (5, 100_000):
-        each = [(np.arange(n) % 7 - 3 + r).astype(dtype) for r in range(2)]
-        if dtype == "complex64":
-            each = [x + x[::-1] * 1j for x in each]
-        with np.errstate(all="ignore"):
-            expected = each[0] * each[1]
-        assert np.array_equal(dist.all_prod(each[rank].copy()), expected), dtype
-        assert np.array_equal(dist.all_prod(memoryview(each[rank])), expected), dtype  # not on the fast path
-x = np.full(3, 2.0)
-assert dist.all_prod(x, out=x) is x and (x == 4).all()
-try:
-    dist.all_prod(x, out=x[:2])
-    raise AssertionError("out is too short")
-except ValueError as error:
-    assert str(error).startswith("[all_prod] out has shape (2,), x has shape (3,)"), error
-assert dist.all_prod.__doc__.startswith("The product")
-"""
+
+def test_an_operation_that_mlx_lacks_is_refused(tree: Path) -> None:
+    if not importlib.util.find_spec("mlx"):
+        pytest.skip("mlx is not installed")
+    finished = within(tree, "-c", "import mlx.core as mx, mlxdist; mlxdist.all_prod(mx.array(1))")
+    assert "TypeError: [all_prod] MLX has no all_prod: pass numpy.array(x)" in finished, finished.output
+
+
+def test_a_framework_passes_the_tests_of_all(tree: Path, one: mpis.MPI) -> None:
+    folder = "tests/parallel/frameworks"
+    files = (f"{folder}/test_frameworks.py", f"{folder}/test_gradients.py")
+    command = ["env", f"--chdir={tree}", *PYTEST, *files, "-k", "tinyarray"]
+    finished = run(one.command(2, *command), PYTHONPATH=str(tree), **one.environment())
+    assert finished.status == 0, finished.output
+    assert " passed" in finished, finished.output
+
+
+def test_a_check_of_doctor(tree: Path) -> None:
+    finished = within(tree, *PYTEST[1:], "tests/launch/test_doctor.py", "-k", "few")
+    assert finished.status == 0, finished.output
+    assert "1 passed" in finished or "1 skipped" in finished, finished.output
+
+
+@pytest.mark.parametrize("name", ["test_layers.py", "test_docs.py"])
+def test_the_rules_still_hold(tree: Path, name: str) -> None:
+    finished = within(tree, *PYTEST[1:], f"tests/unit/{name}")
+    assert finished.status == 0, finished.output
+
+
+@pytest.fixture(scope="module")
+def tiny(tree: Path) -> Path:
+    """Where Tiny MPI is installed: a fake libmpi, and an mpirun that starts one rank."""
+    if COMPILER is None:
+        pytest.skip("no C compiler to build a fake libmpi with")
+    prefix = tree / ".mpi" / "tinympi-1.2"
+    for folder in ("bin", "lib"):
+        (prefix / folder).mkdir(parents=True)
+    build(prefix / "lib", handle="int", VERSION='"Tiny MPI 1.2"').rename(prefix / "lib" / "libtinympi.so.1")
+    command = [COMPILER, "-w", "-x", "c", "-", "-o", str(prefix / "bin" / "tinyrun")]
+    subprocess.run(command, input=TINYRUN, text=True, check=True)
+    (prefix / "bin" / "mpiexec").symlink_to("tinyrun")
+    return prefix
+
+
+def test_an_mpi_is_found_and_named(tree: Path, tiny: Path) -> None:
+    listed = within(tree, "tests/mpis.py", "list", "tiny")
+    assert listed.output == "tiny-1\n"
+    rank = ("--ranks", "3", "env", f"--chdir={tree}", sys.executable, "-c", USE_MPI)
+    finished = run([str(tiny / "bin" / "tinyrun"), *rank], PYTHONPATH=str(tree))
+    library = f"Tiny MPI 1.2 ({tiny}/lib/libtinympi.so.1)"
+    assert json.loads(finished.output) == ["Tiny MPI's tinyrun", library, "prefix of the launcher"]
+
+
+def test_a_stranger_is_refused_under_an_mpi(tree: Path, tiny: Path, one: mpis.MPI) -> None:
+    rank = ("--ranks", "3", "env", f"--chdir={tree}", sys.executable, "-c", USE_MPI)
+    stranger = str(one.library_path)
+    finished = run([str(tiny / "bin" / "tinyrun"), *rank], PYTHONPATH=str(tree), MLXDIST_LIBMPI=stranger)
+    assert finished.status != 0
+    assert "cannot join the ranks of Tiny MPI's tinyrun" in finished, finished.output
+    assert f"set MLXDIST_LIBMPI={tiny}" in finished, finished.output
+
+
+def test_an_mpi_is_launched_with_its_own_options(tree: Path, tiny: Path) -> None:
+    launch = ("-m", "mlxdist", "launch", "--dry-run", "-n", "2", "--hosts", "a,b", "x.py")
+    finished = within(tree, *launch, TINYMPI_ROOT=str(tiny), PATH=SYSTEM_PATH)
+    assert finished.output == f"{tiny}/bin/tinyrun --ranks 2 --on a:1,b:1 {sys.executable} x.py\n"
+
+
+def test_doctor_knows_an_mpi(tree: Path, tiny: Path) -> None:
+    facts = "from mlxdist.cli.doctor import environment as e; print(e.facts(e.examine()))"
+    finished = within(tree, "-c", facts, PATH=f"{tiny}/bin:{SYSTEM_PATH}")
+    assert f"{tiny}/bin/mpiexec (Tiny MPI's tinyrun 1.2), its ranks open {tiny}/lib/libtinympi.so.1" in finished, (
+        finished.output
+    )

@@ -1,5 +1,6 @@
 #include "mlxdist/group/collective.h"
 
+#include <stdio.h>
 #include <string.h>
 
 int collective_by_mpi(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
@@ -18,8 +19,12 @@ int collective_by_mpi(struct members *members, const struct call *call, const vo
         if (comm->rank == call->peer && sendbuf != recvbuf)
             memcpy(recvbuf, sendbuf, (size_t)call_nbytes(call));
         return TRANSPORT(broadcast, comm, recvbuf, call_nbytes(call), call->peer, outcome);
-    default:
+    case OPERATION_BARRIER:
         return TRANSPORT(barrier, comm, outcome);
+    default: /* only rows of its own say how */
+        outcome->status = STATUS_NOT_SHARED;
+        snprintf(outcome->text, sizeof outcome->text, "libmpi cannot do this: pass an array in host memory");
+        return STATUS_NOT_SHARED;
     }
 }
 

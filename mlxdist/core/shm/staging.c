@@ -120,14 +120,13 @@ static uint64_t chunks_of(const struct flags *flags, int local_rank) {
 static int poll_progress(void *it, int slow_check, struct outcome *outcome) {
     struct flags *flags = it;
     const struct staging *staging = flags->staging;
+    int is_gone = 0;
+    /* First: a rank may have finished this call before it left the group or gave up the next call. */
+    for (int local_rank = 0; slow_check && !is_gone && local_rank < staging->local_size; local_rank++)
+        is_gone = node_check(staging->node, local_rank, outcome) != STATUS_OK;
     while (flags->next < staging->local_size && chunks_of(flags, flags->next) >= flags->until)
         flags->next++;
-    if (flags->next == staging->local_size)
-        return 1;
-    for (int local_rank = 0; slow_check && local_rank < staging->local_size; local_rank++)
-        if (node_check(staging->node, local_rank, outcome))
-            return -1;
-    return 0;
+    return flags->next == staging->local_size ? 1 : is_gone ? -1 : 0;
 }
 
 static void describe_flags(void *it, int to_all, char *text, size_t nbytes) {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from parallel.reference import COMPLEX, dtype_of
 
 
@@ -78,8 +79,11 @@ def jax_kind() -> Kind:
     )
 
 
-KINDS = {
-    name: kind
-    for name, kind in {"torch": torch_kind, "jax": jax_kind}.items()
-    if importlib.util.find_spec(name) is not None
-}
+KINDS = {"torch": torch_kind, "jax": jax_kind}
+
+
+def kind_of(name: str) -> Kind:
+    """The Kind of a framework; skips the test where it is not installed."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return KINDS[name]()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parallel.frameworks.kinds import KINDS, Kind
+from parallel.frameworks.kinds import KINDS, Kind, kind_of
 from parallel.reference import COMPLEX, NAMES, REALS, assert_same, mean, values
 from parallel.refused import SIZE, assert_refused, case
 
@@ -22,11 +22,9 @@ def expected_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return mean([values(name, shape, rank) for rank in range(SIZE)])
 
 
-@pytest.fixture(params=("torch", "jax"))
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    if request.param not in KINDS:
-        pytest.skip(f"{request.param} is not installed")
-    return KINDS[request.param]()
+    return kind_of(request.param)
 
 
 @pytest.mark.parametrize("all_reduce_size", SIZES.values(), ids=SIZES)

@@ -1,0 +1,72 @@
+/* A long call whose other rank finishes it and is gone while a slow rank polls: it has seen that a flag is not there
+ * yet, and then looks who is gone. */
+#include "local_ranks.h"
+
+/* The other rank goes on in the middle of the slow one's poll. */
+static int check_after_others(const struct node *node, int local_rank, struct outcome *outcome);
+#define node_check check_after_others
+#include "shm/staging.c"
+#undef node_check
+
+enum { CHUNK = 4096, LOCAL_RANKS = 2 };
+
+static struct node slow_node, quick_node;
+static struct staging slow, quick;
+static void (*goes)(struct node *);
+static _Alignas(SEGMENT_LINE) char memory[LOCAL_RANKS * (sizeof(struct progress) + STAGING_SLOTS * CHUNK)];
+
+int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
+    (void)policy;
+    int come = condition->poll(condition->it, 1, outcome);
+    return come > 0 ? STATUS_OK : come < 0 ? outcome->status : STATUS_TIMED_OUT;
+}
+
+static int check_after_others(const struct node *node, int local_rank, struct outcome *outcome) {
+    void (*leaves)(struct node *) = goes;
+    goes = NULL;
+    if (leaves) {
+        staging_announce(&quick, STAGE_REDUCED, 1);
+        CHECK(staging_await(&quick, STAGE_REDUCED, 1, outcome) == STATUS_OK);
+        leaves(&quick_node);
+    }
+    return node_check(node, local_rank, outcome);
+}
+
+static struct staging staging_of(struct node *node, int local_rank) {
+    return (struct staging){.node = node,
+                            .local_rank = local_rank,
+                            .local_size = LOCAL_RANKS,
+                            .chunk = CHUNK,
+                            .part = sizeof(struct progress) + STAGING_SLOTS * CHUNK,
+                            .memory = memory};
+}
+
+static void finish_and(void (*leave)(struct node *)) {
+    struct outcome outcome;
+    CHECK(node_create(LOCAL_RANKS, &handle, &everybodys, &outcome) == STATUS_OK);
+    segment_unlink(&handle);
+    slow_node = quick_node = *everybodys;
+    node_join(&slow_node, 0, 0, &slow_node, 0);
+    node_join(&quick_node, 1, 1, &quick_node, 1);
+    memset(memory, 0, sizeof memory);
+    slow = staging_of(&slow_node, 0);
+    quick = staging_of(&quick_node, 1);
+    staging_announce(&slow, STAGE_REDUCED, 1);
+    goes = leave;
+    CHECK(staging_await(&slow, STAGE_REDUCED, 1, &outcome) == STATUS_OK);
+    node_close(everybodys);
+}
+
+static void leave(struct node *node) {
+    node_leave(node, 1);
+}
+
+static void leaves_the_group(void) {
+    finish_and(leave);
+}
+
+static void gives_up_the_next_call(void) {
+    finish_and(node_give_up);
+}
+
+PROGRAM({"leaves-the-group", leaves_the_group}, {"gives-up-the-next-call", gives_up_the_next_call})
