@@ -119,11 +119,11 @@ cdef extern from "mlxdist/mpi/runtime.h" nogil:
     struct settings:
         wait_policy policy
         int share, check
-    struct c_job "job":
+    struct c_runtime "runtime":
         const transport *transport
         int ours
         thread_level threads
-    c_job runtime
+    c_runtime runtime
     const transport *runtime_load(void *library, int64_t max_count, outcome *outcome)
     int runtime_is_closed()
     int runtime_is_forked()
