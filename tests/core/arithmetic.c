@@ -29,19 +29,18 @@ static void compare_variants(enum element_type type, enum reduction op, const vo
 
 static void random_blocks(void) {
     static _Alignas(64) char raw[5][BLOCK_BYTES + 64];
-    for (uint32_t autotune = 0; autotune < TRIALS; autotune++) {
+    for (uint32_t trial = 0; trial < TRIALS; trial++) {
         const void *inputs[5];
         for (uint32_t i = 0; i < 5; i++) {
             for (uint32_t at = 0; at < sizeof raw[i]; at++)
-                raw[i][at] = (char)(scramble(autotune * 1000003 + i * 50021 + at) & NO_NAN);
-            inputs[i] = raw[i] + 16 * (scramble(autotune + i) % 4);
+                raw[i][at] = (char)(scramble(trial * 1000003 + i * 50021 + at) & NO_NAN);
+            inputs[i] = raw[i] + 16 * (scramble(trial + i) % 4);
         }
         for (int type = 0; type < ELEMENT_TYPES; type++)
             for (int op = 0; op < REDUCTIONS; op++) {
                 size_t most = BLOCK_BYTES / element_size((enum element_type)type);
-                int n = 1 + (int)((autotune + (uint32_t)op) % 5);
-                compare_variants((enum element_type)type, (enum reduction)op, inputs, n,
-                                 autotune % 3 ? most : autotune);
+                int n = 1 + (int)((trial + (uint32_t)op) % 5);
+                compare_variants((enum element_type)type, (enum reduction)op, inputs, n, trial % 3 ? most : trial);
             }
     }
 }
@@ -73,9 +72,9 @@ static void rounding(void) {
     enum { COUNT = 4096 };
     static uint16_t x[COUNT], y[COUNT], out[COUNT];
     const void *inputs[] = {x, y};
-    for (uint32_t autotune = 0; autotune < TRIALS; autotune++) {
+    for (uint32_t trial = 0; trial < TRIALS; trial++) {
         for (uint32_t k = 0; k < COUNT; k++) {
-            x[k] = (uint16_t)scramble(autotune * COUNT + k);
+            x[k] = (uint16_t)scramble(trial * COUNT + k);
             y[k] = (uint16_t)(x[k] - 0x400 * (scramble(k) % 14));
         }
         for (int i = 0; kernels_variant(i); i++) {

@@ -1,4 +1,4 @@
-/* Everybody arrives: order, payloads, calls that differ, and arrivals that are given up. */
+/* Arrivals: order, payloads, calls that differ, and arrivals that are given up. */
 #include "local_ranks.h"
 
 enum { ARRIVALS = 1500, RACES = 600, RACED = 3 };
@@ -51,7 +51,7 @@ static void one_alone(void) {
     run_ranks(PROCESSES, 1, copy_in, 0);
 }
 
-/* What the local ranks call, and whether they agree. */
+/* The calls of the local ranks, and whether they agree. */
 struct row {
     struct call calls[3];
     const char *text; /* NULL: they agree */
@@ -104,7 +104,7 @@ static void calls_that_differ(void) {
     run_ranks(THREADS, 3, allow_mismatch, 0);
 }
 
-/* The first local rank has a time limit, the last comes too late for it. */
+/* The first local rank has a timeout, and the last is too late for it. */
 static void give_up(struct node *node, int local_rank) {
     struct call call = call_of(node, flat_call(OPERATION_BARRIER, 0, 0, 0, 0));
     for (int commit = 0; commit < 2; commit++) {
@@ -135,7 +135,7 @@ static void leave(struct node *node, int local_rank) {
         begin_anew(node);
         int last = local_rank == n_ranks - 1;
         if (!last && local_rank)
-            sleep_s(0.05); /* who leaves has arrived, and does not disturb those who come after */
+            sleep_s(0.05); /* a rank that has arrived and left does not disturb those that arrive later */
         CHECK(last || node_arrive(node, &call, NULL, 0, 0, 0, &for_ever, &outcome) == STATUS_OK);
         if (last) {
             CHECK(node_arrive(node, &call, NULL, 0, 0, 0, &for_ever, &outcome) == STATUS_OK);
@@ -153,7 +153,7 @@ static void left(void) {
     run_ranks(THREADS, 4, leave, 0);
 }
 
-/* The first gives up after a millisecond, about when the last comes: all go on or none does, time after time. */
+/* The first gives up after a millisecond, about when the last arrives: all go on or none does, each time. */
 static void race(struct node *node, int local_rank) {
     struct call call = call_of(node, flat_call(OPERATION_SPLIT, 0, 0, 0, 0));
     int all = 0, none = 0;

@@ -1,4 +1,4 @@
-/* What becomes of a binding arrival while a local rank is slow: here wait_for does what the other local rank does
+/* What becomes of an arrival with commit if a local rank is slow: here wait_for does what the other local rank does
  * meanwhile. */
 #include "local_ranks.h"
 
@@ -99,7 +99,7 @@ static void what_is_decided_stays(void) {
     start(NULL, 0);
     CHECK(consensus_decide(&slow.memory->consensus, 1, 0) == 0 && consensus_decide(&slow.memory->consensus, 1, 1) == 0);
     CHECK(consensus_decide(&slow.memory->consensus, 2, 1) == 1 && consensus_decide(&slow.memory->consensus, 2, 0) == 1);
-    CHECK(consensus_decide(&slow.memory->consensus, 1, 1) == 0); /* who comes late learns that all went on */
+    CHECK(consensus_decide(&slow.memory->consensus, 1, 1) == 0); /* a late rank learns that all went on */
     CHECK(consensus_decide(&slow.memory->consensus, 2, 0) == 1);
     node_close(everybodys);
 }

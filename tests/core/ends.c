@@ -1,4 +1,4 @@
-/* Seats that die, stop, fork or end: what the others are told, and how soon. */
+/* Ranks that die, stop, fork or end: what the others are told, and how soon. */
 #include "local_ranks.h"
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
@@ -49,7 +49,7 @@ static void last_dies_before_arriving(struct node *node, int local_rank) {
     if (local_rank == n_ranks - 1)
         sleep_s(0.05), die();
     told_of_death(arrive(node, commit, &for_ever, &outcome), &outcome);
-    sleep_s(0.1); /* who goes first must not seem to have died */
+    sleep_s(0.1); /* the first to end must not seem to have died */
 }
 
 /* With its lock kept by a forked child, and after it has arrived while the first has not. */
@@ -85,7 +85,7 @@ static void killed_after_arriving_with_a_child_left(void) {
     run_ranks(PROCESSES, 4, last_dies_after_arriving, SIGKILL);
 }
 
-/* The others give it up; when it goes on, it is told. */
+/* The others give up; when it goes on, it is told. */
 static void last_stops(struct node *node, int local_rank) {
     struct outcome outcome;
     if (local_rank == n_ranks - 1) {
@@ -121,7 +121,7 @@ static void fork_and_let_it_end(struct node *node, int local_rank) {
     pid_t child = local_rank ? fork() : 0;
     int status;
     if (local_rank && !child) {
-        node_close(node); /* the child's: its parent's lock stays */
+        node_close(node); /* of the child; its parent's lock stays */
         _exit(0);
     }
     CHECK(!local_rank || (waitpid(child, &status, 0) == child && !status));
@@ -176,7 +176,7 @@ static void ends(void) {
     run_ranks(PROCESSES, 4, last_dies_at_the_end, SIGKILL);
 }
 
-/* A part of the group, in which everybody watches the locks of the whole; seated the other way round. */
+/* A part of the group, whose ranks watch the locks of the whole group, and are numbered in reverse. */
 static void last_dies_in_a_part(struct node *whole, int local_rank) {
     struct shm_handle *published = &board->published;
     struct outcome outcome;

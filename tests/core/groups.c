@@ -1,4 +1,4 @@
-/* The whole core over a transport of the test's own: ranks are processes, on one host or on two, with threads. */
+/* The whole core over a transport of the tests: ranks are processes, on one host or on two, with threads. */
 #include "mlxdist/group/core.h"
 #include "mlxdist/shm/shm.h"
 #include "wire.h"
@@ -21,7 +21,7 @@ static void run_rank(int rank) {
     tamper = rank == RANKS - 1 ? tamper_of_last : NULL;
     if (*refused) {
         CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_MISMATCH);
-        CHECK(!strcmp(outcome.text, refused) && !core_world() && !atomic_load(&living_comms));
+        CHECK(!strcmp(outcome.text, refused) && !core_world() && !atomic_load(&live_comms));
         return;
     }
     CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_OK);
@@ -119,8 +119,8 @@ static void operate(struct group *group, const int *members, uint32_t draw) {
     free(out);
 }
 
-/* Groups of groups, let go of at times of each rank's own. */
-static void come_and_go(struct group *world) {
+/* Groups of groups, freed by each rank at a time of its own. */
+static void split_and_free(struct group *world) {
     struct group *groups[KEPT] = {world};
     int members[KEPT][RANKS] = {{0, 1, 2, 3}}, n = 1;
     struct outcome outcome;
@@ -145,23 +145,23 @@ static void come_and_go(struct group *world) {
     while (n > 1)
         group_release(groups[--n]);
     end();
-    CHECK(atomic_load(&living_comms) == 1); /* the world */
+    CHECK(atomic_load(&live_comms) == 1); /* the world */
 }
 
 static void on_one_host(void) {
-    run_groups(1, come_and_go, 0);
+    run_groups(1, split_and_free, 0);
 }
 
 static void on_two_hosts(void) {
-    run_groups(2, come_and_go, 0);
+    run_groups(2, split_and_free, 0);
 }
 
 static void not_shared_at_all(void) {
     shares = 0;
-    run_groups(1, come_and_go, 0);
+    run_groups(1, split_and_free, 0);
 }
 
-/* Collectives of several threads, and groups that a thread lets go of while another ends all. */
+/* Collectives of several threads, and groups that a thread frees while another ends all. */
 static void *turn(void *argument) {
     struct group *group = argument, *part;
     static const int members[RANKS] = {0, 1, 2, 3};
@@ -174,7 +174,7 @@ static void *turn(void *argument) {
     return NULL;
 }
 
-static void *let_go_slowly(void *argument) {
+static void *free_slowly(void *argument) {
     struct group **groups = argument;
     for (int i = 0; i < SAMPLES; i++) {
         sleep_s(1e-4);
@@ -195,7 +195,7 @@ static void at_once(struct group *world) {
         CHECK(!pthread_create(&threads[i], NULL, turn, groups[i]));
     for (int i = 0; i < N_THREADS; i++)
         CHECK(!pthread_join(threads[i], NULL));
-    CHECK(!pthread_create(&other, NULL, let_go_slowly, more));
+    CHECK(!pthread_create(&other, NULL, free_slowly, more));
     end();
     CHECK(!pthread_join(other, NULL));
     for (int i = 0; i < N_THREADS; i++)
@@ -226,7 +226,7 @@ static void call_differently(struct group *world) {
     end();
 }
 
-/* What a GPU holds goes another way than what the host holds, so one rank would wait there for another here. */
+/* Arrays on a GPU go another way than those on the host, so one rank would wait for the other for ever. */
 static void call_from_a_device(struct group *world) {
     struct outcome outcome;
     float x[2] = {1, 2};
@@ -244,8 +244,8 @@ static void who_differs(void) {
     run_groups(2, call_from_a_device, 0);
 }
 
-/* Those of its host see that the last has died. On the other host one waits as long as it may, and the next, that has
- * no limit of its own, is told that this one has given up. */
+/* The ranks of its host see that the last has died. On the other host one waits until its timeout, and the next, which
+ * has none, is told that this one has given up. */
 static void last_dies(struct group *world) {
     struct outcome outcome;
     struct call call = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
@@ -273,8 +273,8 @@ static void one_dies(void) {
     run_groups(2, last_dies, 1);
 }
 
-/* A message whose beginning has been taken cannot be received again: who gives it up spends the group. Each second rank
- * receives, and what goes by MPI does not get on: the whole to the receiver, or what it has to its own device. */
+/* A message that has been received in part cannot be received again: giving it up breaks the group. Every second rank
+ * receives, and what goes by MPI does not arrive: the message to the receiver, or its data to its own device. */
 static int goes_to_device;
 
 static void receive_half(struct group *world) {
@@ -333,7 +333,7 @@ static void fail_to_split(struct group *world) {
     group_release(part);
     CHECK(n_segments() == before);
     end();
-    CHECK(atomic_load(&living_comms) == 1);
+    CHECK(atomic_load(&live_comms) == 1);
 }
 
 static void split_that_fails(void) {
@@ -360,7 +360,7 @@ static void another_build(void) {
     run_groups(2, NULL, 0);
 }
 
-/* A thread waits for ever for a message; whoever ends all does not. */
+/* A thread waits for a message without a timeout; the thread that ends all has one. */
 static void *wait_for_message(void *argument) {
     struct outcome outcome;
     float x;

@@ -64,14 +64,14 @@ static inline void sleep_s(double seconds) {
     nanosleep(&(struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);
 }
 
-/* A number that looks like chance. */
+/* A pseudorandom number. */
 static inline uint32_t scramble(uint32_t x) {
     x = (x ^ x >> 16) * 0x7feb352du;
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x ^ x >> 16;
 }
 
-/* Ranks are not local ranks. */
+/* A rank is not its local rank. */
 static inline int rank_of(int local_rank) {
     return 10 * local_rank + 3;
 }
@@ -85,7 +85,7 @@ static inline void meet(void) {
     pthread_barrier_wait(&board->barrier);
 }
 
-/* For a test that spends a node many times. */
+/* For a test that breaks a node many times. */
 static inline void begin_anew(struct node *node) {
     meet();
     if (node->local_rank == 0) {
@@ -121,7 +121,7 @@ static inline void join_and_run(struct node *node, int local_rank) {
     CHECK(node_local_size(node) == n_ranks && node_local_rank(node) == local_rank);
     CHECK(node_local_rank_of(node, rank_of(local_rank)) == local_rank && node_local_rank_of(node, 4) == -1);
     body(node, local_rank);
-    if (!board->dies[n_ranks - 1]) /* or who goes first would seem to have died */
+    if (!board->dies[n_ranks - 1]) /* or the first to end would seem to have died */
         meet();
 }
 
@@ -147,7 +147,7 @@ static inline pid_t run_process(int local_rank) {
     exit(0);
 }
 
-/* The last is waited for last: until then it is a zombie. */
+/* The last is waited for last; until then it is a zombie. */
 static inline void run_ranks(enum way way, int local_size, void (*run)(struct node *, int), int dies) {
     pthread_t threads[MOST];
     pid_t pids[MOST];

@@ -1,8 +1,8 @@
-/* Long arrays through a staging buffer, and in symmetric blocks: right numbers whoever is late, and an error in the
- * middle of a call. */
+/* Long arrays through a staging buffer and in symmetric memory: the right numbers whichever rank is late, and errors in
+ * the middle of a call. */
 #include "local_ranks.h"
 #include "shm/staging.c"
-/* As if the cache were small, so that most messages are more than it holds. */
+/* As if the cache were small, so that most arrays are larger. */
 #define copy_cache_nbytes() ((size_t)1 << 20)
 #include "shm/pipeline.c"
 
@@ -12,14 +12,14 @@ enum {
     COUNT = 300000,
     LONG_CALLS = 15,
     CHUNK = 64 << 10
-}; /* of int32: more chunks than a trial takes, and a part of one */
+}; /* of int32: more chunks than all samples take, and a part of one */
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
-static struct staging *first_window;
+static struct staging *first_staging;
 
-/* Threads of one process use one mapping: a tool that looks for races knows memory by its address. */
-static struct staging *open_window(struct node *node) {
+/* Threads share one mapping, see local_ranks.h. */
+static struct staging *open_staging(struct node *node) {
     struct staging *staging;
     struct outcome outcome;
     CHECK(staging_open(node, &staging, &for_ever, &outcome) == STATUS_OK && staging);
@@ -27,14 +27,14 @@ static struct staging *open_window(struct node *node) {
     if (board->pids[0] != board->pids[n_ranks - 1] || n_ranks == 1)
         return staging;
     if (node->local_rank == 0)
-        first_window = staging;
+        first_staging = staging;
     meet();
-    staging->memory = first_window->memory;
+    staging->memory = first_staging->memory;
     meet();
     return staging;
 }
 
-static void close_window(struct staging *staging) {
+static void close_staging(struct staging *staging) {
     meet();
     staging_close(staging);
 }
@@ -61,7 +61,7 @@ static int arrive(struct node *node, const struct call *call, const void *recvbu
     return node_arrive(node, call, &buffer_descriptor, sizeof buffer_descriptor, 0, 0, policy, outcome);
 }
 
-static void exchange(struct node *node, struct staging *staging, struct call call, const void *in, void *out) {
+static void run_pipeline(struct node *node, struct staging *staging, struct call call, const void *in, void *out) {
     struct outcome outcome;
     call = call_of(node, call);
     if (scramble((uint32_t)(node_sequence(node) * MOST) + (uint32_t)node->local_rank) % 4 == 0)
@@ -71,35 +71,35 @@ static void exchange(struct node *node, struct staging *staging, struct call cal
 }
 
 static void all_operations(struct node *node, int local_rank) {
-    struct staging *staging = open_window(node);
+    struct staging *staging = open_staging(node);
     int32_t *x = malloc((COUNT + 16) * sizeof *x), *y = malloc(sizeof *y * COUNT * (size_t)n_ranks);
     for (uint32_t k = 1; k <= LONG_CALLS; k++) {
         int64_t count = k == 1 ? 1 : COUNT - scramble(k) % (k % 2 ? COUNT : 2000);
-        int32_t *out = k % 3 ? x : y + k % 5; /* in place, or at some place in a line */
+        int32_t *out = k % 3 ? x : y + k % 5; /* in place, or at some offset in a line */
         count -= count % n_ranks;
         fill(x, count, local_rank, k);
         if (!count)
             continue;
-        exchange(node, staging, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, count), x, out);
+        run_pipeline(node, staging, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, count), x, out);
         for (int64_t i = 0; i < count; i++)
             CHECK(out[i] == sum(k, i));
         fill(x, count, local_rank, k);
-        exchange(node, staging, flat_call(OPERATION_REDUCE_SCATTER, REDUCE_SUM, TYPE_INT32, 0, count), x, y);
+        run_pipeline(node, staging, flat_call(OPERATION_REDUCE_SCATTER, REDUCE_SUM, TYPE_INT32, 0, count), x, y);
         for (int64_t i = 0; i < count / n_ranks; i++)
             CHECK(y[i] == sum(k, local_rank * (count / n_ranks) + i));
-        exchange(node, staging, flat_call(OPERATION_ALLGATHER, 0, TYPE_INT32, 0, count), x, y);
+        run_pipeline(node, staging, flat_call(OPERATION_ALLGATHER, 0, TYPE_INT32, 0, count), x, y);
         for (int64_t i = 0; i < count * n_ranks; i++)
             CHECK(y[i] == value((int)(i / count), k, i % count));
         int root = (int)k % n_ranks;
         int32_t *copied = k % 2 ? x : y;
-        exchange(node, staging, flat_call(OPERATION_BROADCAST, 0, TYPE_INT32, root, count), x, copied);
+        run_pipeline(node, staging, flat_call(OPERATION_BROADCAST, 0, TYPE_INT32, root, count), x, copied);
         for (int64_t i = 0; i < count; i++)
             CHECK(copied[i] == value(root, k, i));
     }
-    CHECK(staging->autotune.known_for); /* there was one */
+    CHECK(staging->autotune.known_for); /* it was tuned */
     free(x);
     free(y);
-    close_window(staging);
+    close_staging(staging);
 }
 
 static void operations_of_processes(void) {
@@ -112,7 +112,7 @@ static void operations_of_threads(void) {
 }
 
 static void last_stops_in_the_middle(struct node *node, int local_rank) {
-    struct staging *staging = open_window(node);
+    struct staging *staging = open_staging(node);
     struct outcome outcome;
     struct call call = call_of(node, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, COUNT));
     int32_t *x = calloc(COUNT, sizeof *x);
@@ -139,41 +139,42 @@ static void stopped(void) {
     run_ranks(PROCESSES, 3, last_stops_in_the_middle, SIGKILL);
 }
 
-static void reduce_in_pools(struct node *node, int local_rank) {
-    struct symmetric *symmetrics = NULL;
+static void reduce_in_symmetric_memory(struct node *node, int local_rank) {
+    struct symmetric *symmetric_memory_of_all = NULL;
     struct outcome outcome;
-    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetrics, &for_ever, &outcome) == STATUS_OK);
-    struct symmetric *in = symmetrics;
-    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetrics, &for_ever, &outcome) == STATUS_OK);
-    struct symmetric *out = symmetrics;
+    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetric_memory_of_all, &for_ever, &outcome) == STATUS_OK);
+    struct symmetric *in = symmetric_memory_of_all;
+    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetric_memory_of_all, &for_ever, &outcome) == STATUS_OK);
+    struct symmetric *out = symmetric_memory_of_all;
     for (uint32_t k = 1; k <= LONG_CALLS; k++) {
         int64_t first = scramble(k) % 1000, count = COUNT - first - scramble(k + 1) % 200000;
         int32_t *x = (int32_t *)symmetric_memory(in) + first, *y = k % 2 ? x : (int32_t *)symmetric_memory(out) + first;
         struct call call = call_of(node, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, count));
-        struct buffer_descriptor buffer_descriptor = {0, symmetric_offset(symmetrics, x, (size_t)count * 4),
-                                                      symmetric_offset(symmetrics, y, (size_t)count * 4)};
+        struct buffer_descriptor buffer_descriptor = {0,
+                                                      symmetric_offset(symmetric_memory_of_all, x, (size_t)count * 4),
+                                                      symmetric_offset(symmetric_memory_of_all, y, (size_t)count * 4)};
         fill(x, count, local_rank, k);
         CHECK(node_arrive(node, &call, &buffer_descriptor, sizeof buffer_descriptor, 0, 0, &for_ever, &outcome) ==
               STATUS_OK);
         CHECK(symmetric_is_common(node));
-        CHECK(symmetric_reduce(node, symmetrics, &call, &for_ever, &outcome) == STATUS_OK);
+        CHECK(symmetric_reduce(node, symmetric_memory_of_all, &call, &for_ever, &outcome) == STATUS_OK);
         for (int64_t i = 0; i < count; i++)
             CHECK(y[i] == sum(k, i));
     }
-    CHECK(symmetric_offset(symmetrics, &outcome, 1).id == 0);
+    CHECK(symmetric_offset(symmetric_memory_of_all, &outcome, 1).id == 0);
     symmetric_drop(in);
-    CHECK(symmetrics == out && symmetric_offset(symmetrics, symmetric_memory(in), 1).id);
-    symmetric_sweep(&symmetrics);
-    CHECK(symmetrics == out);
+    CHECK(symmetric_memory_of_all == out && symmetric_offset(symmetric_memory_of_all, symmetric_memory(in), 1).id);
+    symmetric_sweep(&symmetric_memory_of_all);
+    CHECK(symmetric_memory_of_all == out);
     symmetric_drop(out);
-    symmetric_sweep(&symmetrics);
-    CHECK(!symmetrics);
+    symmetric_sweep(&symmetric_memory_of_all);
+    CHECK(!symmetric_memory_of_all);
 }
 
-static void symmetrics(void) {
+static void symmetric_memory_of_all(void) {
     for (int local_size = 1; local_size <= 4; local_size++)
-        run_ranks(PROCESSES, local_size, reduce_in_pools, 0);
+        run_ranks(PROCESSES, local_size, reduce_in_symmetric_memory, 0);
 }
 
 PROGRAM({"operations-of-processes", operations_of_processes}, {"operations-of-threads", operations_of_threads},
-        {"stopped", stopped}, {"pools", symmetrics})
+        {"stopped", stopped}, {"symmetric-memory", symmetric_memory_of_all})

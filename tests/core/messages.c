@@ -1,4 +1,4 @@
-/* Messages between local ranks: in order and whole whoever is late; thrown away, given up, or another way. */
+/* Messages between local ranks: in order and complete whichever rank is late; thrown away, given up, or by MPI. */
 #include "local_ranks.h"
 #include "shm/mailbox.c"
 
@@ -8,24 +8,24 @@ enum { MESSAGES = 150, LONGEST = 2 * RING_NBYTES + 100, LONG_ONE = 4 * RING_NBYT
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
-static struct mailbox *first_post;
+static struct mailbox *first_mailbox;
 
-/* Threads of one process use one mapping: a tool that looks for races knows memory by its address. */
-static struct mailbox *open_post(struct node *node) {
+/* Threads share one mapping, see local_ranks.h. */
+static struct mailbox *open_mailbox(struct node *node) {
     struct mailbox *mailbox;
     struct outcome outcome;
     CHECK(mailbox_open(node, &mailbox, &for_ever, &outcome) == STATUS_OK && mailbox);
     if (board->pids[0] != board->pids[n_ranks - 1] || n_ranks == 1)
         return mailbox;
     if (node->local_rank == 0)
-        first_post = mailbox;
+        first_mailbox = mailbox;
     meet();
-    mailbox->memory = first_post->memory;
+    mailbox->memory = first_mailbox->memory;
     meet();
     return mailbox;
 }
 
-static void close_post(struct mailbox *mailbox) {
+static void close_mailbox(struct mailbox *mailbox) {
     meet();
     mailbox_close(mailbox);
 }
@@ -34,7 +34,7 @@ static struct call message_of(struct node *node, int operation, int type, int lo
     return call_of(node, flat_call((enum operation)operation, 0, type, rank_of(local_rank), count));
 }
 
-/* Around all lengths that are treated differently. */
+/* Around all lengths that are handled differently. */
 static int64_t length_of(uint32_t k) {
     const int64_t around[] = {
         0, 1, IN_HEADER, IN_HEADER + 1, CACHE_LINE, PIECE_NBYTES, RING_NBYTES - CACHE_LINE, RING_NBYTES, LONGEST};
@@ -54,27 +54,27 @@ static void send_to(struct node *node, struct mailbox *mailbox, int to, uint32_t
     for (int64_t i = 0; i < n; i++)
         x[i] = byte_of(node->local_rank, to, k, i);
     struct call call = message_of(node, OPERATION_SEND, TYPE_UINT8, to, n);
-    int other_way = k % 11 == 5;
-    CHECK(mailbox_send(mailbox, to, &call, x, other_way, &begun, &for_ever, &outcome) ==
-          (other_way ? STATUS_NOT_SHARED : STATUS_OK));
+    int by_mpi = k % 11 == 5;
+    CHECK(mailbox_send(mailbox, to, &call, x, by_mpi, &begun, &for_ever, &outcome) ==
+          (by_mpi ? STATUS_NOT_SHARED : STATUS_OK));
     CHECK(!begun);
 }
 
 static void recv_from(struct node *node, struct mailbox *mailbox, int from, uint32_t k, uint8_t *x) {
     struct outcome outcome;
     int64_t n = length_of(k);
-    int begun, is_other = k % 7 == 3, other_way = k % 11 == 5;
+    int begun, is_other = k % 7 == 3, by_mpi = k % 11 == 5;
     struct call call = message_of(node, OPERATION_RECV, is_other ? TYPE_INT8 : TYPE_UINT8, from, n);
     int result = mailbox_recv(mailbox, from, &call, x, &begun, &for_ever, &outcome);
-    CHECK(result == (other_way ? STATUS_NOT_SHARED : is_other ? STATUS_MISMATCH : STATUS_OK));
-    CHECK(begun == other_way);
+    CHECK(result == (by_mpi ? STATUS_NOT_SHARED : is_other ? STATUS_MISMATCH : STATUS_OK));
+    CHECK(begun == by_mpi);
     for (int64_t i = 0; !result && i < n; i++)
         CHECK(x[i] == byte_of(from, node->local_rank, k, i));
 }
 
-/* The pairs take turns: who waits for whom never goes in a circle. */
+/* The pairs take turns, so ranks never wait for each other in a circle. */
 static void all_pairs(struct node *node, int local_rank) {
-    struct mailbox *mailbox = open_post(node);
+    struct mailbox *mailbox = open_mailbox(node);
     uint8_t *x = malloc(LONGEST + 1);
     for (uint32_t k = 0; k < MESSAGES; k++)
         for (int from = 0; from < n_ranks; from++)
@@ -87,7 +87,7 @@ static void all_pairs(struct node *node, int local_rank) {
                     recv_from(node, mailbox, from, k, x);
             }
     free(x);
-    close_post(mailbox);
+    close_mailbox(mailbox);
 }
 
 static void pairs_of_processes(void) {
@@ -119,9 +119,9 @@ static void *send_numbers(void *it) {
     return NULL;
 }
 
-/* Each message is whole, though two threads send at once. */
+/* Each message is complete, though two threads send at the same time. */
 static void two_threads_send(struct node *node, int local_rank) {
-    struct mailbox *mailbox = open_post(node);
+    struct mailbox *mailbox = open_mailbox(node);
     struct sender senders[] = {{node, mailbox, 1}, {node, mailbox, 2}};
     pthread_t threads[2];
     for (int i = 0; local_rank == 0 && i < 2; i++)
@@ -140,21 +140,21 @@ static void two_threads_send(struct node *node, int local_rank) {
         counts[result ? 0 : x[0]]++;
     }
     CHECK(!local_rank || (counts[0] == MESSAGES && counts[1] == MESSAGES / 2 && counts[2] == MESSAGES / 2));
-    close_post(mailbox);
+    close_mailbox(mailbox);
 }
 
 static void threads_send(void) {
     run_ranks(PROCESSES, 2, two_threads_send, 0);
 }
 
-/* The last begins a long message, or to receive one, and stops or dies in its middle. */
+/* The last rank stops or dies in the middle of a long message that it sends or receives. */
 static void last_stops(struct node *node, int local_rank, enum operation operation) {
-    struct mailbox *mailbox = open_post(node);
+    struct mailbox *mailbox = open_mailbox(node);
     struct outcome outcome;
     int begun, dies = board->dies[n_ranks - 1], peer = 1 - local_rank;
     uint8_t *x = calloc(1, LONG_ONE);
     struct call call = message_of(node, operation, TYPE_UINT8, peer, LONG_ONE);
-    if (local_rank && operation == OPERATION_RECV) { /* so this one sends, and takes back the end of it */
+    if (local_rank && operation == OPERATION_RECV) { /* this one sends, and then pretends that the message is longer */
         struct call sent = message_of(node, OPERATION_SEND, TYPE_UINT8, peer, RING_NBYTES / 2);
         struct transfer transfer = transfer_of(mailbox, &sent, peer);
         CHECK(mailbox_send(mailbox, peer, &sent, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
@@ -199,9 +199,9 @@ static void stopped(void) {
     }
 }
 
-/* What a sender wrote before it died has come. */
+/* What a sender wrote before it died is received. */
 static void last_sends_and_dies(struct node *node, int local_rank) {
-    struct mailbox *mailbox = open_post(node);
+    struct mailbox *mailbox = open_mailbox(node);
     struct outcome outcome;
     int begun;
     uint8_t x[1000] = {7};
@@ -222,9 +222,9 @@ static void last_words(void) {
     run_ranks(PROCESSES, 2, last_sends_and_dies, SIGKILL);
 }
 
-/* The rings are had one by one: where there is no more room, messages go another way. */
+/* Rings are reserved one by one; without memory for one, messages go by MPI. */
 static void send_without_room(struct node *node, int local_rank) {
-    struct mailbox *mailbox = open_post(node);
+    struct mailbox *mailbox = open_mailbox(node);
     struct outcome outcome;
     int begun;
     uint8_t x[10] = {0};
@@ -233,7 +233,7 @@ static void send_without_room(struct node *node, int local_rank) {
     for (int k = 0; k < 3; k++)
         CHECK((local_rank ? mailbox_recv(mailbox, 0, &call, x, &begun, &for_ever, &outcome)
                           : mailbox_send(mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome)) == STATUS_NOT_SHARED);
-    close_post(mailbox);
+    close_mailbox(mailbox);
 }
 
 static void no_room(void) {

@@ -1,4 +1,4 @@
-/* Memory that cannot be had, or is not the same; what is left of it; fewer processors than local ranks. */
+/* Memory that cannot be shared or is not the same; what is left of it; fewer processors than local ranks. */
 #include "local_ranks.h"
 
 #include <dirent.h>
@@ -8,7 +8,7 @@
 
 static int signals_come;
 
-/* In place of the C library's: as Linux did, which gave up in /dev/shm at any signal, however far it had come. */
+/* In place of the C library's, as on older Linux: in /dev/shm any signal undid the whole allocation. */
 int posix_fallocate(int file, off_t at, off_t nbytes) {
     static int calls;
     if (signals_come && (calls++ % 2 == 0 || nbytes > 8 << 20))
@@ -16,7 +16,7 @@ int posix_fallocate(int file, off_t at, off_t nbytes) {
     return syscall(SYS_fallocate, file, 0, at, nbytes) ? errno : 0;
 }
 
-/* Files in shared memory that this process has made. */
+/* Files in /dev/shm that this process has created. */
 static int n_left(void) {
     char prefix[32];
     int n = 0;
@@ -39,7 +39,7 @@ static int n_files(void) {
     return n;
 }
 
-static struct node *made(int local_size, struct shm_handle *published) {
+static struct node *create(int local_size, struct shm_handle *published) {
     struct outcome outcome;
     struct node *node = NULL;
     CHECK(node_create(local_size, published, &node, &outcome) == STATUS_OK);
@@ -53,11 +53,11 @@ static void refused(int result, const struct outcome *outcome, const char *text)
     CHECK(n_left() == 0);
 }
 
-static void names_are_taken_away(void) {
+static void names_are_unlinked(void) {
     struct shm_handle published[3];
     int files = n_files();
     for (int i = 0; i < 3; i++) {
-        struct node *node = made(1 + i * (NODE_MAX_RANKS - 1) / 2, &published[i]), *other;
+        struct node *node = create(1 + i * (NODE_MAX_RANKS - 1) / 2, &published[i]), *other;
         struct outcome outcome;
         CHECK(n_left() == 1);
         CHECK(node_attach(&published[i], &other, &outcome) == STATUS_OK);
@@ -69,12 +69,12 @@ static void names_are_taken_away(void) {
         CHECK(n_files() == files);
     }
     CHECK(strcmp(published[0].name, published[1].name) && published[0].token != published[1].token);
-    CHECK(strlen(published[0].name) <= 31); /* macOS takes no more */
+    CHECK(strlen(published[0].name) <= 31); /* the most on macOS */
 }
 
 static void other_memory(void) {
     struct shm_handle mine, theirs;
-    struct node *node = made(2, &mine), *other;
+    struct node *node = create(2, &mine), *other;
     struct outcome outcome;
     int files = n_files();
     theirs = mine;
@@ -119,12 +119,12 @@ static void too_much(void) {
 static void signals(void) {
     struct shm_handle published;
     signals_come = 1;
-    struct node *node = made(NODE_MAX_RANKS, &published);
+    struct node *node = create(NODE_MAX_RANKS, &published);
     segment_unlink(&published);
     node_close(node);
 }
 
-/* Mount over path in a world of this process alone. */
+/* Mount over path for this process alone. */
 static void mount_over(const char *path, unsigned long flags, const char *options) {
     if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("tmpfs", path, "tmpfs", flags, options))
@@ -137,7 +137,7 @@ static void full(void) {
     struct node *node;
     mount_over("/dev/shm", 0, "size=256k");
     refused(node_create(4, &published, &node, &outcome), &outcome, "posix_fallocate in /dev/shm: No space left");
-    node = made(1, &published); /* for one there is room */
+    node = create(1, &published); /* there is room for one */
     segment_unlink(&published);
     node_close(node);
 }
@@ -158,10 +158,10 @@ static void missing(void) {
     refused(node_create(2, &published, &node, &outcome), &outcome, "shm_open: ");
 }
 
-/* Seats that may run on the first so many processors. */
-static int is_crowded(int local_size, int processors) {
+/* Ranks that may run on the first so many processors. */
+static int is_oversubscribed(int local_size, int processors) {
     struct shm_handle published;
-    struct node *node = made(local_size, &published);
+    struct node *node = create(local_size, &published);
     cpu_set_t all, some;
     CHECK(!sched_getaffinity(0, sizeof all, &all));
     CPU_ZERO(&some);
@@ -176,20 +176,21 @@ static int is_crowded(int local_size, int processors) {
         node_join(&mine, local_rank, local_rank, &mine, local_rank);
     }
     CHECK(!sched_setaffinity(0, sizeof all, &all));
-    int crowded = node_is_oversubscribed(node);
+    int found = node_is_oversubscribed(node);
     segment_unlink(&published);
     node_close(node);
-    return crowded;
+    return found;
 }
 
-static void crowded(void) {
+static void oversubscribed(void) {
     cpu_set_t all;
     CHECK(!sched_getaffinity(0, sizeof all, &all));
-    CHECK(!is_crowded(1, 1));
-    CHECK(is_crowded(2, 1));
-    CHECK(is_crowded(CPU_COUNT(&all) + 1, CPU_COUNT(&all)));
-    CHECK(!is_crowded(CPU_COUNT(&all), CPU_COUNT(&all)));
+    CHECK(!is_oversubscribed(1, 1));
+    CHECK(is_oversubscribed(2, 1));
+    CHECK(is_oversubscribed(CPU_COUNT(&all) + 1, CPU_COUNT(&all)));
+    CHECK(!is_oversubscribed(CPU_COUNT(&all), CPU_COUNT(&all)));
 }
 
-PROGRAM({"names-are-taken-away", names_are_taken_away}, {"other-memory", other_memory}, {"too-much", too_much},
-        {"signals", signals}, {"full", full}, {"read-only", read_only}, {"missing", missing}, {"crowded", crowded})
+PROGRAM({"names-are-unlinked", names_are_unlinked}, {"other-memory", other_memory}, {"too-much", too_much},
+        {"signals", signals}, {"full", full}, {"read-only", read_only}, {"missing", missing},
+        {"oversubscribed", oversubscribed})

@@ -38,7 +38,7 @@ BUILDS = {
     "thread": ("-O1", "-fsanitize=thread"),
     "arm64": ("-O3", "-static"),
 }
-# What the compiler makes much of: these are tested as users have them too.
+# These depend on the optimizer: they are also tested as users have them.
 QUICK = ("arithmetic", "long", "messages")
 # Another compiler than this machine's, and what runs its programs.
 FOREIGN = {"arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64")}

@@ -1,4 +1,4 @@
-/* A transport between the processes of a test: memory that they share is the wire, hosts are a matter of opinion.
+/* A transport between the processes of a test: the wire is memory that they share, and hosts are pretended.
  *
  * Collectives copy through areas between barriers; a message is done when it has been received. */
 #ifndef WIRE_H
@@ -8,7 +8,7 @@
 #include "mlxdist/kernels/kernels.h"
 #include "mlxdist/mpi/transport.h"
 
-enum { MOST_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
+enum { MAX_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
 
 struct mail {
     _Atomic int state; /* 0: empty, 1: sent, 2: found */
@@ -29,11 +29,11 @@ struct line {
 
 struct wire {
     atomic_int lines;
-    struct line line[MOST_LINES];
+    struct line line[MAX_LINES];
 };
 static struct wire *wire;
 static int n_hosts, world_rank;
-static atomic_int living_comms;
+static atomic_int live_comms;
 /* What a test does with data that this rank puts on the wire; which of the next collectives fails on every rank. */
 static void (*tamper)(void *data, int64_t nbytes);
 static int fails_in;
@@ -55,13 +55,13 @@ struct pending {
     struct pending *next;
     int is_received;
 };
-static struct pending *given_up; /* what nobody asks for any more is still known, and no leak */
+static struct pending *given_up; /* so that a request that was given up is not a leak */
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static inline int open_line(int n) {
     pthread_barrierattr_t shared;
     int number = atomic_fetch_add(&wire->lines, 1);
-    CHECK(number < MOST_LINES);
+    CHECK(number < MAX_LINES);
     pthread_barrierattr_init(&shared);
     pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
     pthread_barrier_init(&wire->line[number].barrier, &shared, (unsigned)n);
@@ -72,7 +72,7 @@ static inline struct comm *new_comm(int number, int rank, int size) {
     struct fake *fake = calloc(1, sizeof *fake);
     CHECK(fake);
     *fake = (struct fake){{rank, size}, &wire->line[number], 0};
-    atomic_fetch_add(&living_comms, 1);
+    atomic_fetch_add(&live_comms, 1);
     return &fake->comm;
 }
 
@@ -137,7 +137,7 @@ static inline int wire_split_host(struct comm *comm, struct comm **part, struct 
 
 static inline int wire_release(struct comm *comm, struct outcome *outcome) {
     (void)outcome;
-    atomic_fetch_sub(&living_comms, 1);
+    atomic_fetch_sub(&live_comms, 1);
     free(comm);
     return STATUS_OK;
 }

@@ -22,10 +22,10 @@ enum node_state { NODE_JOINED, NODE_GAVE_UP, NODE_LEFT, NODE_LEFT_ALONE, NODE_EN
 
 /* What a rank publishes with its k-th arrival, in entry k % 2.
  *
- * Memory order: only its own rank writes it. It stores `arrived` last, with release; whoever reads k there with acquire
- * sees the payload, the fingerprint, the call and the slot of arrival k. Two entries are enough: a rank overwrites
- * those of arrival k at its arrival k + 2, so after it has seen everybody's arrival k + 1, and each rank stores that
- * only when it has finished reading arrival k. */
+ * Memory order: only its own rank writes it. It stores `arrived` last, with release; a rank that reads k there with
+ * acquire sees the payload, the fingerprint, the call and the slot of arrival k. Two entries are enough: a rank
+ * overwrites those of arrival k at its arrival k + 2, so after it has seen the arrival k + 1 of all, and each rank
+ * stores that only when it has finished reading arrival k. */
 struct flag {
     _Alignas(SEGMENT_LINE) _Atomic uint64_t arrived;
     uint64_t fingerprint, nbytes;
@@ -36,7 +36,7 @@ struct flag {
 struct member {
     struct flag flags[2];
     _Alignas(SEGMENT_LINE) struct call calls[2];
-    /* Memory order: only its own rank writes it, with release, and never goes back to NODE_JOINED; whoever reads it
+    /* Memory order: only its own rank writes it, with release, and never goes back to NODE_JOINED; a rank that reads it
      * with acquire sees the arrivals before it. A process changes it before its lock on the segment's file is gone, so
      * a rank without a lock that is read as NODE_JOINED afterwards has died. */
     _Alignas(SEGMENT_LINE) _Atomic int state;

@@ -27,7 +27,7 @@ struct segment {
 /* Map nbytes of address space; NOT_SHARED if that fails. */
 int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *segment, struct outcome *outcome);
 int segment_attach(const struct shm_handle *handle, struct segment *segment, struct outcome *outcome);
-/* Allocate this part of it on the NUMA node of the caller, before anybody uses it; one process does it for all.
+/* Allocate this part of it on the NUMA node of the caller, before it is used; one process does it for all.
  * NOT_SHARED if there is too little memory: to write to a part that is not reserved may be a SIGBUS. */
 int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome);
 /* Map the pages of the first nbytes, which have been reserved, into this process, to save page faults later. */

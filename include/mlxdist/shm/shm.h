@@ -30,7 +30,7 @@ int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome
 /* Take a local rank, as this rank of the group. world: the memory of the whole job, in which ranks see who is alive,
  * and which must outlive this one; NULL if this is it. */
 void shm_join(struct shm *shm, int local_rank, int rank, const struct shm *world);
-/* When all have attached, so that nothing is left of it whatever becomes of them. */
+/* Unlink it when all have attached, so that nothing is left behind however they end. (shm_unlink is POSIX's.) */
 void shm_remove_name(const struct shm_handle *handle);
 /* When all have joined; they all call it. Without memory for it, messages go by MPI. */
 int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome);

@@ -21,7 +21,7 @@ struct group {
 static struct group *world, *live, *retired;
 static char why_not_shared[200];
 static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
-/* MPI_Finalize would wait for a rank that is missing, or for a request that nobody will complete. */
+/* MPI_Finalize would wait for a rank that is missing, or for a request that no rank will complete. */
 static atomic_int skip_finalize;
 
 static struct group *new_group(const struct wait_policy *policy, struct outcome *outcome) {

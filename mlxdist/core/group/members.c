@@ -51,7 +51,7 @@ int members_compare_builds(struct comm *comm, struct outcome *outcome) {
 }
 
 /* What the first rank of a host tells the others before they share anything. */
-struct handshake {
+struct host_handshake {
     struct shm_handle handle;
     int32_t created;
     char why_not[120];
@@ -68,7 +68,7 @@ static void close_shm(struct members *members) {
 /* local: the ranks of members->comm on this host, in the same order. */
 static int share(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
                  size_t nbytes, struct outcome *outcome) {
-    struct handshake handshake = {0};
+    struct host_handshake handshake = {0};
     struct outcome why = {0};
     if (local->rank == 0) {
         handshake.created = shm_create(local->size, &handshake.handle, &members->shm, &why) == STATUS_OK;
