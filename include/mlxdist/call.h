@@ -1,4 +1,5 @@
-/* What a rank asks of its group: the operation and everything that the ranks must agree on, and its words. */
+/* What a rank asks of its group: the operation, everything that the ranks must agree on, and how errors describe it.
+ */
 #ifndef MLXDIST_CALL_H
 #define MLXDIST_CALL_H
 
@@ -68,7 +69,7 @@ struct call {
     int64_t count; /* elements of the input */
     int on_device; /* the buffers are not the host's memory */
     int rank;      /* of the caller, filled in by group.c */
-    int ndim;      /* for messages only: shape beyond SHOWN_DIMENSIONS is not kept */
+    int ndim;      /* for error texts only: shape beyond SHOWN_DIMENSIONS is not kept */
     int64_t shape[SHOWN_DIMENSIONS];
     int name;   /* a call_name; 0: the first of this operation and op */
     int digest; /* of what the elements are, which must be the same on every rank; 0: no more than the rest says */
@@ -89,27 +90,22 @@ static inline int64_t call_nbytes(const struct call *call) {
     return call->count * (int64_t)element_size((enum element_type)call->type);
 }
 
-/* NumPy's, "float32" */
-const char *type_name(int type);
-
-/* "all_sum" */
-const char *call_name(const struct call *call);
-
 /* "all_sum float32 (4, 2)" */
 void call_text(const struct call *call, char *text, size_t nbytes);
 
-/* Whether the two can be carried out together: all but the shape and, for an unnamed 16-bit type, the type. */
-int calls_agree(const struct call *one, const struct call *other);
+/* Whether they are the same, or may be: HALF_UNNAMED and a 16-bit float. */
 int types_agree(int one, int other);
 
-/* Calls that agree have the same, unless one of them has an unnamed type; of others hardly two in 2^64 have. */
+/* Calls that agree in all but the shape and the name have the same, unless one of them is of HALF_UNNAMED. That two
+ * others have the same is as likely as one in 2^64. */
 uint64_t call_fingerprint(const struct call *call);
 
-/* OK where all agree; else MISMATCH, with who called what as the sequence-th call on the group. */
+/* OK if all agree; otherwise MISMATCH, with who called what as the sequence-th call on the group. */
 int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome);
 
-/* Of SEND and RECV: what is waited for; MISMATCH, since a message of another length or type has come. */
+/* What a SEND or RECV waits for. */
 void call_awaits_peer(const struct call *call, char *text, size_t nbytes);
+/* A RECV got a message of another length or type: fill in outcome, and return MISMATCH. */
 int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome);
 
 #ifdef __cplusplus

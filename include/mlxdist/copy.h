@@ -1,4 +1,5 @@
-/* Copies between memory, this processor's cache and those of others, in the way that suits. */
+/* Copying memory: the fastest way depends on whether the data are in memory, in this processor's cache, or in others'.
+ */
 #ifndef MLXDIST_COPY_H
 #define MLXDIST_COPY_H
 
@@ -13,7 +14,7 @@ enum copy_way {
     COPY_NON_TEMPORAL, /* to memory, past the cache; others see it only after copy_fence() */
 };
 
-/* The same result as memcpy, in each way. */
+/* Each way gives the same result as memcpy. */
 void copy(void *to, const void *from, size_t nbytes, enum copy_way way);
 void copy_fence(void);
 /* Start to fetch lines into this cache for writing, from the caches of others. */

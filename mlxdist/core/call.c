@@ -4,11 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
+_Static_assert(sizeof(struct call) == 48 + 8 * SHOWN_DIMENSIONS,
+               "ranks exchange it: when it changes, raise SHM_LAYOUT");
+
 #define ROW(name, called, operation, op, result, peer) \
     {called, OPERATION_##operation, REDUCE_##op, RESULT_##result, PEER_##peer},
 const struct call_row call_rows[CALLS] = {MLXDIST_CALLS(ROW)};
 
-const char *call_name(const struct call *call) {
+/* "all_sum" */
+static const char *call_name(const struct call *call) {
 #define NAME(name, called) called,
     static const char *const operations[] = {MLXDIST_OPERATIONS(NAME)};
     if (call->name)
@@ -19,7 +23,8 @@ const char *call_name(const struct call *call) {
     return operations[call->operation];
 }
 
-const char *type_name(int type) {
+/* NumPy's, "float32" */
+static const char *type_name(int type) {
 #define NUMPY_NAME(name, numpy, ...) numpy,
     static const char *const names[] = {MLXDIST_TYPES(NUMPY_NAME) "16-bit float"};
     return names[type];
@@ -62,7 +67,8 @@ int types_agree(int one, int other) {
     return one == other || (is_half(one) && is_half(other) && (one == HALF_UNNAMED || other == HALF_UNNAMED));
 }
 
-int calls_agree(const struct call *one, const struct call *other) {
+/* Whether the two can be carried out together: all but the shape and, for an unnamed 16-bit type, the type. */
+static int calls_agree(const struct call *one, const struct call *other) {
     return one->operation == other->operation && one->op == other->op && types_agree(one->type, other->type) &&
            one->peer == other->peer && one->count == other->count && one->on_device == other->on_device &&
            one->digest == other->digest;

@@ -15,7 +15,7 @@
 namespace {
 
 struct communicator {
-    group *members;
+    struct group *group;
     mlx_collective_kind kind;
     int root;
 };
@@ -49,8 +49,8 @@ void keep_freed(communicator *comm) {
     static int next = 0;
     std::lock_guard<std::mutex> guard(freed_lock);
     if (freed[next]) {
-        group_release(freed[next]->members);
-        freed[next]->members = nullptr;
+        group_release(freed[next]->group);
+        freed[next]->group = nullptr;
     }
     freed[next] = comm;
     next = (next + 1) % KEPT_AFTER_FREE;
@@ -75,20 +75,20 @@ class kept {
   public:
     kept(const communicator *comm, const char *call) {
         std::lock_guard<std::mutex> guard(freed_lock);
-        if (!comm->members)
+        if (!comm->group)
             fail(call, "this group was freed before the operation was evaluated: keep a reference until then");
-        members = group_retain(comm->members);
+        held = group_retain(comm->group);
     }
     ~kept() {
-        group_release(members);
+        group_release(held);
     }
     kept(const kept &) = delete;
     operator group *() const {
-        return members;
+        return held;
     }
 
   private:
-    group *members;
+    group *held;
 };
 
 // MLX narrows a size_t to an int; the number that it meant is at most 2^32 - 1.
@@ -179,8 +179,8 @@ EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
 EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0};
 
-void mlx_override_next_split(group *members, mlx_collective_kind kind, int root) {
-    next_split = {members, kind, root};
+void mlx_override_next_split(struct group *group, mlx_collective_kind kind, int root) {
+    next_split = {group, kind, root};
 }
 
 void mlx_query_next_split(void) {
@@ -207,7 +207,7 @@ EXPORT int MPI_Get_library_version(char *text, int *length) {
 EXPORT int MPI_Init(int *, char ***) {
     if (!core_world())
         return 1;
-    ompi_mpi_comm_world.members = core_world();
+    ompi_mpi_comm_world.group = core_world();
     return 0;
 }
 
@@ -216,28 +216,28 @@ EXPORT int MPI_Finalize(void) {
 }
 
 EXPORT int MPI_Comm_rank(communicator *comm, int *rank) {
-    *rank = group_rank(comm->members);
+    *rank = group_rank(comm->group);
     return 0;
 }
 
 EXPORT int MPI_Comm_size(communicator *comm, int *size) {
-    *size = group_size(comm->members);
+    *size = group_size(comm->group);
     return 0;
 }
 
 EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator **part) {
     if (is_query) {
-        queried = comm->members;
+        queried = comm->group;
         throw std::runtime_error("[split] a query");
     }
     outcome outcome;
     communicator wanted = next_split;
     next_split = {};
-    if (wanted.members)
-        group_retain(wanted.members);
+    if (wanted.group)
+        group_retain(wanted.group);
     else if (color < 0)
         fail("split", "the color is negative: give a number from 0 to 2147483647");
-    else if (group_split(comm->members, color, key, &wanted.members, &outcome))
+    else if (group_split(comm->group, color, key, &wanted.group, &outcome))
         fail("split", outcome.text);
     *part = new communicator(wanted);
     return 0;
@@ -270,30 +270,30 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     resolve(*reducer, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    kept members(comm, reduction_names[op]);
+    kept group(comm, reduction_names[op]);
     call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
     if (comm->kind == KIND_REDUCTION) {
         call.digest = comm->root;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
-        if (group_run(members, &call, from, recvbuf, &outcome))
+        if (group_run(group, &call, from, recvbuf, &outcome))
             fail(reduction_names[op], outcome.text);
     } else if (comm->kind == KIND_SUM_SCATTER) {
         call.operation = OPERATION_REDUCE_SCATTER;
-        size_t nbytes = static_cast<size_t>(n / group_size(members)) * element_size(type);
+        size_t nbytes = static_cast<size_t>(n / group_size(group)) * element_size(type);
         void *sum = std::malloc(nbytes + 1);
         if (!sum)
             fail("sum_scatter", "no memory for the sum");
-        int failed = group_run(members, &call, from, sum, &outcome);
+        int failed = group_run(group, &call, from, sum, &outcome);
         if (!failed)
-            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(members), sum, nbytes);
+            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum, nbytes);
         std::free(sum);
         if (failed)
             fail("sum_scatter", outcome.text);
     } else {
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
-        if (from != recvbuf && group_rank(members) == comm->root)
+        if (from != recvbuf && group_rank(group) == comm->root)
             std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
-        if (group_run(members, &call, recvbuf, recvbuf, &outcome))
+        if (group_run(group, &call, recvbuf, recvbuf, &outcome))
             fail("broadcast", outcome.text);
     }
     return 0;

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 static atomic_int interrupts;
@@ -85,7 +84,7 @@ static int timed_out(const struct wait_condition *condition, double timeout_s, s
 
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
-    const double poll_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
+    const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
     int done;
     for (int i = 0; i < policy->spins; i++) {
         if ((done = condition->poll(condition->it, 0, outcome)))
@@ -93,7 +92,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
         pause_briefly();
     }
     int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
-    double began_s = wait_now_s(), polled_s = began_s, asked_s = 0, say_s = 10;
+    double began_s = wait_now_s(), checked_s = began_s, asked_s = 0, say_s = 10;
     for (;;) {
         for (int i = 0; i < POLLS_PER_CLOCK; i++) {
             if ((done = condition->poll(condition->it, 0, outcome)))
@@ -101,8 +100,8 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
             sched_yield();
         }
         double now = wait_now_s(), waited_s = now - began_s;
-        if (now - polled_s >= poll_s) {
-            polled_s = now;
+        if (now - checked_s >= check_s) {
+            checked_s = now;
             if ((done = condition->poll(condition->it, 1, outcome)))
                 return done > 0 ? STATUS_OK : outcome->status;
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);

@@ -4,11 +4,8 @@
 #include "mlxdist/kernels/half.h"
 #include "mlxdist/kernels/kernels.h"
 
-enum {
-    HALVES = 1 << 16,
-    BLOCK_BYTES = 16 * 2055,
-    TRIALS = 5
-}; /* elements of the widest type, and not a round number */
+/* BLOCK_BYTES: elements of the widest type, and not a round number of them. */
+enum { HALVES = 1 << 16, BLOCK_BYTES = 16 * 2055, TRIALS = 5 };
 /* In each byte, so that no exponent is the highest: of two NaN a sum may give either. */
 enum { NO_NAN = 0xbf };
 

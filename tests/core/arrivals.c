@@ -18,7 +18,7 @@ static size_t nbytes_of(uint32_t random) {
     return random % 8 ? random / 8 % 700 : NODE_SLOT - random / 8 % 3;
 }
 
-static void copy_in(struct node *node, int local_rank) {
+static void arrive_with_payloads(struct node *node, int local_rank) {
     char mine[NODE_SLOT], theirs[NODE_SLOT];
     struct outcome outcome;
     for (uint32_t k = 1; k <= ARRIVALS; k++) {
@@ -28,11 +28,11 @@ static void copy_in(struct node *node, int local_rank) {
         if (own % 32 == 0)
             sleep_s(own / 32 % 300 * 1e-6);
         fill(mine, nbytes, own);
-        board->came[k % 2][local_rank] = k;
+        board->reached[k % 2][local_rank] = k;
         CHECK(node_arrive(node, &call, mine, nbytes, random >> 31, 0, &for_ever, &outcome) == STATUS_OK);
         CHECK(node_sequence(node) == k);
         for (int peer = 0; peer < n_ranks; peer++) {
-            CHECK(board->came[k % 2][peer] == (long)k);
+            CHECK(board->reached[k % 2][peer] == (long)k);
             fill(theirs, nbytes, scramble(k * MOST + (uint32_t)peer));
             CHECK(!memcmp(node_payload(node, peer), theirs, nbytes));
         }
@@ -40,15 +40,15 @@ static void copy_in(struct node *node, int local_rank) {
 }
 
 static void payloads_of_processes(void) {
-    run_ranks(PROCESSES, 4, copy_in, 0);
+    run_ranks(PROCESSES, 4, arrive_with_payloads, 0);
 }
 
 static void payloads_of_threads(void) {
-    run_ranks(THREADS, 4, copy_in, 0);
+    run_ranks(THREADS, 4, arrive_with_payloads, 0);
 }
 
 static void one_alone(void) {
-    run_ranks(PROCESSES, 1, copy_in, 0);
+    run_ranks(PROCESSES, 1, arrive_with_payloads, 0);
 }
 
 /* The calls of the local ranks, and whether they agree. */
@@ -85,7 +85,7 @@ static const struct row rows[] = {
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
-static void allow_mismatch(struct node *node, int local_rank) {
+static void call_differently(struct node *node, int local_rank) {
     for (int i = 0; i < ROWS; i++)
         for (int commit = 0; commit < 2; commit++) {
             struct call call = call_of(node, rows[i].calls[local_rank]);
@@ -100,8 +100,8 @@ static void allow_mismatch(struct node *node, int local_rank) {
 }
 
 static void calls_that_differ(void) {
-    run_ranks(PROCESSES, 3, allow_mismatch, 0);
-    run_ranks(THREADS, 3, allow_mismatch, 0);
+    run_ranks(PROCESSES, 3, call_differently, 0);
+    run_ranks(THREADS, 3, call_differently, 0);
 }
 
 /* The first local rank has a timeout, and the last is too late for it. */

@@ -13,18 +13,18 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
     meanwhile = NULL;
     if (others)
         others();
-    int come = others && has_run_out ? 0 : condition->poll(condition->it, 1, outcome);
-    if (come)
-        return come > 0 ? STATUS_OK : outcome->status;
+    int done = others && has_run_out ? 0 : condition->poll(condition->it, 1, outcome);
+    if (done)
+        return done > 0 ? STATUS_OK : outcome->status;
     outcome->status = STATUS_TIMED_OUT;
     return STATUS_TIMED_OUT;
 }
 
 static void start(void (*others)(void), int run_out) {
     struct outcome outcome;
-    CHECK(node_create(2, &handle, &everybodys, &outcome) == STATUS_OK);
+    CHECK(node_create(2, &handle, &shared_node, &outcome) == STATUS_OK);
     segment_unlink(&handle);
-    slow = quick = *everybodys;
+    slow = quick = *shared_node;
     node_join(&slow, 0, rank_of(0), &slow, 0);
     node_join(&quick, 1, rank_of(1), &quick, 1);
     meanwhile = others;
@@ -71,7 +71,7 @@ static void check(void (*others)(void), int expected, const char *text) {
         int result = arrive(&slow, OPERATION_SPLIT, &outcome);
         CHECK(result == expected || (run_out && expected && result == STATUS_TIMED_OUT));
         CHECK(result != expected || !expected || strstr(outcome.text, text));
-        node_close(everybodys);
+        node_close(shared_node);
     }
 }
 
@@ -101,7 +101,7 @@ static void what_is_decided_stays(void) {
     CHECK(consensus_decide(&slow.memory->consensus, 2, 1) == 1 && consensus_decide(&slow.memory->consensus, 2, 0) == 1);
     CHECK(consensus_decide(&slow.memory->consensus, 1, 1) == 0); /* a late rank learns that all went on */
     CHECK(consensus_decide(&slow.memory->consensus, 2, 0) == 1);
-    node_close(everybodys);
+    node_close(shared_node);
 }
 
 PROGRAM({"all-go-on", all_go_on}, {"all-go-on-though-one-gave-up-later", all_go_on_though_one_gave_up_later},

@@ -139,14 +139,14 @@ static void end_together(struct node *node, int local_rank) {
     struct outcome outcome;
     if (local_rank == n_ranks - 1) {
         sleep_s(0.1);
-        board->came[0][local_rank] = 1;
+        board->reached[0][local_rank] = 1;
         node_leave(node, 1);
         CHECK(node_await_end(node, &for_ever, &outcome) == STATUS_OK);
         return;
     }
     node_leave(node, 1);
     CHECK(node_await_end(node, &for_ever, &outcome) == STATUS_OK);
-    CHECK(board->came[0][n_ranks - 1] == 1);
+    CHECK(board->reached[0][n_ranks - 1] == 1);
 }
 
 static void last_dies_at_the_end(struct node *node, int local_rank) {

@@ -17,8 +17,8 @@ static _Alignas(SEGMENT_LINE) char memory[LOCAL_RANKS * (sizeof(struct progress)
 
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     (void)policy;
-    int come = condition->poll(condition->it, 1, outcome);
-    return come > 0 ? STATUS_OK : come < 0 ? outcome->status : STATUS_TIMED_OUT;
+    int done = condition->poll(condition->it, 1, outcome);
+    return done > 0 ? STATUS_OK : done < 0 ? outcome->status : STATUS_TIMED_OUT;
 }
 
 static int check_after_others(const struct node *node, int local_rank, struct outcome *outcome) {
@@ -43,9 +43,9 @@ static struct staging staging_of(struct node *node, int local_rank) {
 
 static void finish_and(void (*leave)(struct node *)) {
     struct outcome outcome;
-    CHECK(node_create(LOCAL_RANKS, &handle, &everybodys, &outcome) == STATUS_OK);
+    CHECK(node_create(LOCAL_RANKS, &handle, &shared_node, &outcome) == STATUS_OK);
     segment_unlink(&handle);
-    slow_node = quick_node = *everybodys;
+    slow_node = quick_node = *shared_node;
     node_join(&slow_node, 0, 0, &slow_node, 0);
     node_join(&quick_node, 1, 1, &quick_node, 1);
     memset(memory, 0, sizeof memory);
@@ -54,7 +54,7 @@ static void finish_and(void (*leave)(struct node *)) {
     staging_announce(&slow, STAGE_REDUCED, 1);
     goes = leave;
     CHECK(staging_await(&slow, STAGE_REDUCED, 1, &outcome) == STATUS_OK);
-    node_close(everybodys);
+    node_close(shared_node);
 }
 
 static void leave(struct node *node) {

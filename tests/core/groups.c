@@ -8,7 +8,7 @@ enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS =
 static int shares = 1;
 static double timeout_s;
 static void (*ranks_body)(struct group *world);
-static struct group *nobodys;
+static struct group *not_made;
 static char refused[400]; /* what core_start says, if it fails on all ranks */
 static void (*tamper_of_last)(void *data, int64_t nbytes);
 
@@ -34,7 +34,7 @@ static void run_rank(int rank) {
 /* The last may die. */
 static void run_groups(int hosts, void (*run)(struct group *), int last_dies) {
     pid_t pids[RANKS];
-    nobodys = NULL;
+    not_made = NULL;
     begin(RANKS);
     segment_unlink(&handle);
     wire = mmap(NULL, sizeof *wire, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -55,7 +55,7 @@ static void run_groups(int hosts, void (*run)(struct group *), int last_dies) {
         CHECK(waitpid(pids[rank], &status, 0) == pids[rank]);
         CHECK(dies ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
     }
-    node_close(everybodys);
+    node_close(shared_node);
     munmap(wire, sizeof *wire);
     munmap(board, sizeof *board);
 }
@@ -162,7 +162,7 @@ static void not_shared_at_all(void) {
 }
 
 /* Collectives of several threads, and groups that a thread frees while another ends all. */
-static void *turn(void *argument) {
+static void *use_group(void *argument) {
     struct group *group = argument, *part;
     static const int members[RANKS] = {0, 1, 2, 3};
     struct outcome outcome;
@@ -192,7 +192,7 @@ static void at_once(struct group *world) {
     for (int i = 0; i < SAMPLES; i++)
         CHECK(group_split(world, world_rank % 2, world_rank, &more[i], &outcome) == STATUS_OK);
     for (int i = 0; i < N_THREADS; i++)
-        CHECK(!pthread_create(&threads[i], NULL, turn, groups[i]));
+        CHECK(!pthread_create(&threads[i], NULL, use_group, groups[i]));
     for (int i = 0; i < N_THREADS; i++)
         CHECK(!pthread_join(threads[i], NULL));
     CHECK(!pthread_create(&other, NULL, free_slowly, more));
@@ -222,7 +222,7 @@ static void call_differently(struct group *world) {
                "the ranks differ in call 1 on this group of 4:\n  rank 0, 1, 3: all_sum float32 (1,)\n  rank 2");
     CHECK(group_run(world, &call, x, x, &outcome) == STATUS_MISMATCH);
     CHECK_TEXT(outcome, "this group was broken by an earlier error: the ranks differ");
-    CHECK(group_split(world, 0, 0, &nobodys, &outcome) == STATUS_MISMATCH && !nobodys);
+    CHECK(group_split(world, 0, 0, &not_made, &outcome) == STATUS_MISMATCH && !not_made);
     end();
 }
 
@@ -253,16 +253,16 @@ static void last_dies(struct group *world) {
     if (world_rank == RANKS - 1)
         kill(getpid(), SIGKILL);
     int is_neighbour = n_hosts == 1 || world_rank % n_hosts == (RANKS - 1) % n_hosts;
-    int has_limit = is_neighbour || world_rank == 0;
-    if (!has_limit)
+    int has_timeout = is_neighbour || world_rank == 0;
+    if (!has_timeout)
         group_set_timeout(world, 0);
     CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
-          (is_neighbour || !has_limit ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
+          (is_neighbour || !has_timeout ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
     CHECK(!is_neighbour || strstr(outcome.text, "has died"));
-    CHECK(has_limit || strstr(outcome.text, "has given up"));
-    CHECK(is_neighbour || !has_limit || strstr(outcome.text, "barrier, call 2 of rank "));
+    CHECK(has_timeout || strstr(outcome.text, "has given up"));
+    CHECK(is_neighbour || !has_timeout || strstr(outcome.text, "barrier, call 2 of rank "));
     CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
-          (is_neighbour || !has_limit ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
+          (is_neighbour || !has_timeout ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
     CHECK_TEXT(outcome, "this group was broken by an earlier error: ");
     end();
 }
@@ -393,7 +393,7 @@ static void time_out_at_the_end(struct group *world) {
     end();
 }
 
-static void time_limit_of_the_end(void) {
+static void timeout_of_the_end(void) {
     run_groups(1, time_out_at_the_end, 0);
 }
 
@@ -415,4 +415,4 @@ PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shar
         {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
         {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
         {"split-that-fails", split_that_fails}, {"another-build", another_build},
-        {"time-limit-of-the-end", time_limit_of_the_end}, {"alone-without-a-wire", alone_without_a_wire})
+        {"timeout-of-the-end", timeout_of_the_end}, {"alone-without-a-wire", alone_without_a_wire})

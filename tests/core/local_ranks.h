@@ -27,7 +27,7 @@ enum { MOST = 8, SKIPPED = 77, TOO_LONG_S = 100, ROUNDS_KEPT = 4 };
 /* What all local ranks see. */
 struct board {
     pthread_barrier_t barrier;
-    long came[2][MOST];
+    long reached[2][MOST];
     int results[ROUNDS_KEPT][MOST];
     pid_t pids[MOST];
     struct shm_handle published;
@@ -36,7 +36,7 @@ struct board {
 };
 static struct board *board;
 static int n_ranks;
-static struct node *everybodys;
+static struct node *shared_node;
 static struct shm_handle handle;
 static void (*body)(struct node *node, int local_rank);
 
@@ -109,7 +109,7 @@ static inline void begin(int local_size) {
     pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
     pthread_barrier_init(&board->barrier, &shared, (unsigned)local_size);
     struct outcome outcome;
-    CHECK(node_create(local_size, &handle, &everybodys, &outcome) == STATUS_OK);
+    CHECK(node_create(local_size, &handle, &shared_node, &outcome) == STATUS_OK);
 }
 
 static inline void join_and_run(struct node *node, int local_rank) {
@@ -126,20 +126,20 @@ static inline void join_and_run(struct node *node, int local_rank) {
 }
 
 static inline void *run_thread(void *local_rank) {
-    struct node mine = *everybodys;
+    struct node mine = *shared_node;
     join_and_run(&mine, (int)(intptr_t)local_rank);
     return NULL;
 }
 
 static inline pid_t run_process(int local_rank) {
     struct outcome outcome;
-    struct node *node = everybodys;
+    struct node *node = shared_node;
     pid_t pid = fork();
     if (pid)
         return pid;
     alarm(TOO_LONG_S);
     if (local_rank) {
-        node_close(everybodys);
+        node_close(shared_node);
         CHECK(node_attach(&handle, &node, &outcome) == STATUS_OK);
     }
     join_and_run(node, local_rank);
@@ -168,7 +168,7 @@ static inline void run_ranks(enum way way, int local_size, void (*run)(struct no
         CHECK(waitpid(pids[i], &status, 0) == pids[i]);
         CHECK(board->dies[i] ? WIFSIGNALED(status) && WTERMSIG(status) == board->dies[i] : status == 0);
     }
-    node_close(everybodys);
+    node_close(shared_node);
     pthread_barrier_destroy(&board->barrier);
     munmap(board, sizeof *board);
 }

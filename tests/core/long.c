@@ -8,11 +8,8 @@
 
 #include "mlxdist/shm/symmetric.h"
 
-enum {
-    COUNT = 300000,
-    LONG_CALLS = 15,
-    CHUNK = 64 << 10
-}; /* of int32: more chunks than all samples take, and a part of one */
+/* COUNT of int32: more chunks than all samples take, and a part of one. */
+enum { COUNT = 300000, LONG_CALLS = 15, CHUNK = 64 << 10 };
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
@@ -57,8 +54,8 @@ static int32_t sum(uint32_t k, int64_t i) {
 
 static int arrive(struct node *node, const struct call *call, const void *recvbuf, const struct wait_policy *policy,
                   struct outcome *outcome) {
-    struct buffer_descriptor buffer_descriptor = {pipeline_own_offset(call, recvbuf), {0, 0}, {0, 0}};
-    return node_arrive(node, call, &buffer_descriptor, sizeof buffer_descriptor, 0, 0, policy, outcome);
+    struct buffer_descriptor own = {pipeline_own_offset(call, recvbuf), {0, 0}, {0, 0}};
+    return node_arrive(node, call, &own, sizeof own, 0, 0, policy, outcome);
 }
 
 static void run_pipeline(struct node *node, struct staging *staging, struct call call, const void *in, void *out) {
@@ -140,41 +137,39 @@ static void stopped(void) {
 }
 
 static void reduce_in_symmetric_memory(struct node *node, int local_rank) {
-    struct symmetric *symmetric_memory_of_all = NULL;
+    struct symmetric *newest = NULL;
     struct outcome outcome;
-    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetric_memory_of_all, &for_ever, &outcome) == STATUS_OK);
-    struct symmetric *in = symmetric_memory_of_all;
-    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &symmetric_memory_of_all, &for_ever, &outcome) == STATUS_OK);
-    struct symmetric *out = symmetric_memory_of_all;
+    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &newest, &for_ever, &outcome) == STATUS_OK);
+    struct symmetric *in = newest;
+    CHECK(symmetric_open(node, COUNT * sizeof(int32_t), &newest, &for_ever, &outcome) == STATUS_OK);
+    struct symmetric *out = newest;
     for (uint32_t k = 1; k <= LONG_CALLS; k++) {
         int64_t first = scramble(k) % 1000, count = COUNT - first - scramble(k + 1) % 200000;
         int32_t *x = (int32_t *)symmetric_memory(in) + first, *y = k % 2 ? x : (int32_t *)symmetric_memory(out) + first;
         struct call call = call_of(node, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, count));
-        struct buffer_descriptor buffer_descriptor = {0,
-                                                      symmetric_offset(symmetric_memory_of_all, x, (size_t)count * 4),
-                                                      symmetric_offset(symmetric_memory_of_all, y, (size_t)count * 4)};
+        struct buffer_descriptor own = {0, symmetric_offset(newest, x, (size_t)count * 4),
+                                        symmetric_offset(newest, y, (size_t)count * 4)};
         fill(x, count, local_rank, k);
-        CHECK(node_arrive(node, &call, &buffer_descriptor, sizeof buffer_descriptor, 0, 0, &for_ever, &outcome) ==
-              STATUS_OK);
+        CHECK(node_arrive(node, &call, &own, sizeof own, 0, 0, &for_ever, &outcome) == STATUS_OK);
         CHECK(symmetric_is_common(node));
-        CHECK(symmetric_reduce(node, symmetric_memory_of_all, &call, &for_ever, &outcome) == STATUS_OK);
+        CHECK(symmetric_reduce(node, newest, &call, &for_ever, &outcome) == STATUS_OK);
         for (int64_t i = 0; i < count; i++)
             CHECK(y[i] == sum(k, i));
     }
-    CHECK(symmetric_offset(symmetric_memory_of_all, &outcome, 1).id == 0);
+    CHECK(symmetric_offset(newest, &outcome, 1).id == 0);
     symmetric_drop(in);
-    CHECK(symmetric_memory_of_all == out && symmetric_offset(symmetric_memory_of_all, symmetric_memory(in), 1).id);
-    symmetric_sweep(&symmetric_memory_of_all);
-    CHECK(symmetric_memory_of_all == out);
+    CHECK(newest == out && symmetric_offset(newest, symmetric_memory(in), 1).id);
+    symmetric_sweep(&newest);
+    CHECK(newest == out);
     symmetric_drop(out);
-    symmetric_sweep(&symmetric_memory_of_all);
-    CHECK(!symmetric_memory_of_all);
+    symmetric_sweep(&newest);
+    CHECK(!newest);
 }
 
-static void symmetric_memory_of_all(void) {
+static void in_symmetric_memory(void) {
     for (int local_size = 1; local_size <= 4; local_size++)
         run_ranks(PROCESSES, local_size, reduce_in_symmetric_memory, 0);
 }
 
 PROGRAM({"operations-of-processes", operations_of_processes}, {"operations-of-threads", operations_of_threads},
-        {"stopped", stopped}, {"symmetric-memory", symmetric_memory_of_all})
+        {"stopped", stopped}, {"symmetric-memory", in_symmetric_memory})

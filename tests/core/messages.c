@@ -237,8 +237,8 @@ static void send_without_room(struct node *node, int local_rank) {
 }
 
 static void no_room(void) {
-    void *nobodys = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!madvise(nobodys, 4096, 23))
+    void *no_access = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!madvise(no_access, 4096, 23))
         skip("an emulator that does not do what madvise asks");
     if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=200k"))

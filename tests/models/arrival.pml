@@ -1,12 +1,12 @@
 /* How the ranks of a host arrive together: node_arrive with poll_arrivals, check_all, did_its_part, reach_consensus,
- * decide and peer_died; then the payloads are read, as in collect.
+ * consensus_decide and peer_died; then the payloads are read, as in slots_run.
  *
- * All ranks make the same calls. A rank that waits may run into its time limit or be interrupted. It may be killed
+ * All ranks make the same calls. A rank that waits may run into its timeout or be interrupted. It may be killed
  * anywhere, and it may leave instead of making the next call. After an error it leaves, or stays and never calls again.
  *
  * A step reads or writes one word that others write, and steps of different ranks interleave in every order. Two reads
  * are one step only where nothing can happen in between that matters: a rank that is dead no longer changes its state.
- * Memory is sequentially consistent here: the tests with the thread sanitizer and on arm64 look after acquire and
+ * Memory is sequentially consistent here: the tests with the thread sanitizer and on arm64 test acquire and
  * release. What the properties alone need to know is in one step with what the code does.
  *
  *   RANKS=3       on the host
@@ -14,17 +14,17 @@
  *   SLOTS=2       of each rank, used in turn
  *   COMMIT=0      bit k set: arrival k is a commit arrival
  *   CONSENSUS=1   0: after a commit arrival each rank does what it has seen itself
- *   IMPATIENT=0   bit i set: rank i has a time limit
+ *   IMPATIENT=0   bit i set: rank i has a timeout
  *   QUITTERS=0    bit i set: rank i may leave before its last arrival
  *   VICTIMS=0     bit i set: rank i is killed at any moment, perhaps after it has left
  *   DIFFER=0      the arrival at which the ranks' calls differ
  *
  * The properties, by the names that spin prints when one is violated:
  *   nobody_reads_it      nobody reads a slot while it is overwritten
- *   payload_is_current   a rank that goes on finds what every rank brought to this arrival
+ *   payload_is_current   a rank that goes on finds what every rank published with this arrival
  *   all_or_none          after a commit arrival all ranks go on or none does, unless one is killed
  *   calls_are_the_same   no rank goes on where the calls differ
- *   there_is_a_reason    a rank fails because of its time limit, or because another has not arrived and never will, is
+ *   there_is_a_reason    a rank fails because of its timeout, or because another has not arrived and never will, is
  *                        killed, calls something else or gives up a commit arrival; not because another rank has gone
  *                        on, and has left or given up since
  *   invalid end state    no rank waits for ever
@@ -69,7 +69,7 @@
 mtype = { JOINED, GAVE_UP, LEFT };
 mtype state[RANKS] = JOINED;
 bool lives[RANKS] = true;           /* its lock is held */
-byte payload[RANKS * SLOTS] = NONE; /* the arrival to which it was brought */
+byte payload[RANKS * SLOTS] = NONE; /* of which arrival it is */
 byte arrived[RANKS * SLOTS];
 byte consensus; /* 2 k: all go on after arrival k; 2 k + 1: none does */
 
@@ -188,7 +188,7 @@ inline copy_in() {
     payload[slot(me, k)] = k
 }
 
-inline collect() {
+inline read_payloads() {
     d_step {
         payload_is_current = true;
         peer = 0;
@@ -257,7 +257,7 @@ proctype rank(byte me) {
         :: k < ARRIVALS && result == OK ->
             arrive();
             if
-            :: result == OK -> collect()
+            :: result == OK -> read_payloads()
             :: else
             fi
         :: k < ARRIVALS && result == OK && bit(QUITTERS, me) -> break

@@ -3,21 +3,21 @@
  *
  * What takes a while is two steps, its beginning and its end: copying one chunk in and another out, and reducing, which
  * reads this rank's share of all other ranks' chunks. As pieces differ in length, so do the shares: copying a chunk in
- * may overwrite what was published in that slot. The arrival at a call is simple here, see arrival.pml; so are time
- * limits, deaths, and what a step is.
+ * may overwrite what was published in that slot. The arrival at a call is simple here, see arrival.pml; so are
+ * timeouts, deaths, and what a step is.
  *
  *   RANKS=3       on the host
  *   SLOTS=4       of each rank: STAGING_SLOTS
  *   PIECES=5      of the first call
  *   PIECES2=3     of the second
  *   OTHERS=0      bit c set: call c, 0 or 1, goes by run_others, else by run_allreduce
- *   IMPATIENT=0   bit i set: rank i has a time limit
+ *   IMPATIENT=0   bit i set: rank i has a timeout
  *   VICTIMS=0     bit i set: rank i is killed at any moment, perhaps after it has left
  *
  * The properties, by the names that spin prints when one is violated:
  *   nobody_reads_it     nobody reads a slot while it is overwritten
  *   chunk_is_there      a rank that reads a slot finds the chunk that it is at
- *   there_is_a_reason   a rank fails because of its time limit, because one is killed, or because one has given up or
+ *   there_is_a_reason   a rank fails because of its timeout, because one is killed, or because one has given up or
  *                       left before it was through with this call; not because another rank has finished this call, and
  *                       left or given up since
  *   invalid end state   no rank waits for ever

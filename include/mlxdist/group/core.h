@@ -1,8 +1,8 @@
 /* The interface of the core: operations on a group, for Python and MLX.
  *
- * Ranks arrive, then communicate: all waiting is done before any buffer is in use by MPI or a peer. A wait can be
- * interrupted, time out, and find that a peer has died or makes another call. Every function blocks, may be called by
- * any thread, and ends with an outcome. */
+ * Ranks arrive, then communicate: a collective of MPI, which cannot be given up, begins when all ranks have reached it.
+ * A wait can be interrupted, time out, and find that a peer has died or makes another call. Operations block, and any
+ * thread may call them. */
 #ifndef MLXDIST_GROUP_CORE_H
 #define MLXDIST_GROUP_CORE_H
 
@@ -22,6 +22,7 @@ struct group *core_world(void);
 /* Waits for operations under way, then for the other ranks of the host; afterwards every call fails with GROUP_CLOSED.
  * Does nothing when repeated. */
 int core_finish(struct outcome *outcome);
+/* End all ranks of the job with this exit status. */
 void core_abort(int status);
 
 /* A group is freed with its last reference. Its communicator is freed at the next split or at the end, not when a
@@ -31,7 +32,7 @@ void group_release(struct group *group);
 
 int group_rank(const struct group *group);
 int group_size(const struct group *group);
-/* By an earlier error: every call on it fails. */
+/* An earlier error broke it: every call on it fails. */
 int group_is_broken(const struct group *group);
 /* Ranks that share this host's memory, this one among them. */
 int group_local_size(const struct group *group);
@@ -52,6 +53,7 @@ int group_run(struct group *group, struct call *call, const void *sendbuf, void 
  * sendbuf is rewritten before each call; *spent_s is the time within the calls. */
 int group_run_raw(struct group *group, struct call *call, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
                   double *spent_s, struct outcome *outcome);
+
 /* nbytes for this rank in memory that all ranks of the group share; every rank calls it with the same nbytes.
  * NOT_SHARED, on all ranks, if they cannot share memory. Holds a reference to the group until group_free, which any
  * thread may call at any time. */
@@ -60,12 +62,11 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
                 struct outcome *outcome);
 void group_free(struct group *group, struct symmetric *symmetric);
 
-/* After a send that failed after its start MPI may still read the buffer, and the group is broken; it is also broken
- * after PEER_DIED. */
+/* If it fails after its start, MPI may still read the buffer, and the group is broken, as it is after PEER_DIED. */
 int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
 /* A message of another type or length is received, thrown away and reported: MISMATCH. After that, and after TIMED_OUT
- * or INTERRUPTED before a message came, the group can still be used; after a failure in the middle of a message MPI may
- * still write to the buffer, and the group is broken. */
+ * or INTERRUPTED before a message arrived, the group can still be used; after a failure in the middle of a message MPI
+ * may still write to the buffer, and the group is broken. */
 int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 /* The ranks of a group, and how they arrive at a call that MPI carries out: those of a host in the memory that they
- * share, those of different hosts by agreeing on the lowest and the highest fingerprint, without blocking. */
+ * share, those of different hosts by finding the lowest and the highest fingerprint with a non-blocking all-reduce. */
 #ifndef MLXDIST_GROUP_MEMBERS_H
 #define MLXDIST_GROUP_MEMBERS_H
 
@@ -10,10 +10,10 @@
 struct members {
     struct comm *comm;
     struct shm *shm; /* NULL: no other rank shares this host's memory */
-    int is_whole;    /* all of them do, or this rank is alone */
+    int is_whole;    /* all ranks share it, or this rank is alone */
     int is_world;
     struct wait_policy policy;
-    uint64_t sequence;          /* of arrivals between hosts, for messages */
+    uint64_t sequence;          /* of calls that MPI carries out, for error texts */
     uint64_t own[2], lowest[2]; /* fingerprints, while they agree */
     int is_pending;             /* MPI may still write to the above */
 };
@@ -29,7 +29,8 @@ static inline int end_transport_call(int result) {
 int members_compare_builds(struct comm *comm, struct outcome *outcome);
 
 /* Find out who shares this host's memory; every rank of members->comm calls it. world: those of the whole job, NULL if
- * these are they. why_not_shared: why ranks of this host cannot, nbytes of text. After a failure members->shm is NULL.
+ * these are all of them. why_not_shared: why ranks of this host cannot, nbytes of text. After a failure members->shm is
+ * NULL.
  */
 int members_open_shm(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
                      struct outcome *outcome);

@@ -20,7 +20,7 @@ void reduce(enum element_type type, enum reduction op, const void *const *inputs
 /* numbers[i] /= n, rounded once to the type. 0: integers and bools, whose quotient is another type, are left alone. */
 int divide_by(enum element_type type, void *numbers, size_t count, int n);
 
-/* Both for one type and op. Every variant gives the same bits. */
+/* One variant of the above, by type and op. All give the same bits. */
 struct kernels {
     void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
     void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */

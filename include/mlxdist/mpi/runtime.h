@@ -1,4 +1,4 @@
-/* The MPI that this process has started, and its shutdown lock: no operation begins after the end, in a fork, or on a
+/* The MPI that this process uses, and the shutdown lock: no operation begins after MPI has ended, in a fork, or on a
  * thread that this MPI does not allow. */
 #ifndef MLXDIST_MPI_RUNTIME_H
 #define MLXDIST_MPI_RUNTIME_H

@@ -1,7 +1,7 @@
-/* What is asked of MPI: about a dozen whole operations, the same for every library.
+/* What is asked of MPI: about twenty whole operations, the same for every library.
  *
  * mpi_int serves the MPICH family, mpi_ptr Open MPI and the standard ABI (one source, mpi_impl.h, compiled twice),
- * alone a single process without any MPI. Collectives block; an operation that may have to wait for a peer is
+ * alone a single process without any MPI (alone.c). Collectives block; an operation that may have to wait for a peer is
  * only started, and test() tells whether it is done. Sizes are in bytes, in elements for reductions, and may exceed
  * 2^31. Types, peers and sizes are checked by the callers. */
 #ifndef MLXDIST_MPI_TRANSPORT_H
@@ -28,7 +28,7 @@ struct message {
 enum thread_level { THREADS_SINGLE, THREADS_FUNNELED, THREADS_SERIALIZED, THREADS_MULTIPLE };
 
 struct transport {
-    /* Look up every function and handle of the opened library; max_count: the most elements of one call of it. */
+    /* Look up every function and handle of the opened library; max_count: the most elements that one call gets. */
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
     /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);

@@ -1,5 +1,5 @@
-/* How the ranks of a node arrive at a call: the k-th arrival of a rank shows what it calls, may carry up to NODE_SLOT
- * bytes, and returns when all local ranks have arrived k times. */
+/* How the ranks of a node arrive at a call: the k-th arrival of a rank tells the others what it calls, may carry up to
+ * NODE_SLOT bytes, and returns when all local ranks have arrived k times. */
 #ifndef MLXDIST_SHM_ARRIVAL_H
 #define MLXDIST_SHM_ARRIVAL_H
 
@@ -12,6 +12,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
                 int allow_mismatch, const struct wait_policy *policy, struct outcome *outcome);
 /* What a local rank published with the arrival that has just succeeded; it stays until this rank arrives again. */
 const void *node_payload(const struct node *node, int local_rank);
+/* The number of this rank's arrivals. */
 uint64_t node_sequence(const struct node *node);
 
 #endif

@@ -1,4 +1,4 @@
-/* How a rank copies data through shared memory, tuned automatically.
+/* How a rank copies long arrays through shared memory, tuned automatically.
  *
  * What is fastest depends on whether the whole array fits in the cache and, if not, on whether the ranks' processors
  * have that cache in common. The system does not report this reliably, and it changes when ranks are moved. So each
@@ -15,10 +15,10 @@ struct copy_policy {
 };
 
 struct copy_autotune {
-    int beyond_cache; /* the array under way is larger than the cache */
-    int chosen;       /* by the last run */
-    size_t known_for; /* bytes until the next run */
-    int runs;
+    int beyond_cache;           /* the array under way is larger than the cache */
+    int chosen;                 /* the faster policy in the last samples */
+    size_t known_for;           /* bytes until the next samples */
+    int runs;                   /* samples are being taken */
     double began_s, least_s[2]; /* of the sample under way; the shortest of each policy */
 };
 

@@ -15,9 +15,10 @@
 #include "mlxdist/shm/segment.h"
 #include "mlxdist/wait.h"
 
+/* The longest payload of an arrival, the most local ranks, and the longest payload that shares the flag's line. */
 enum { NODE_SLOT = 32768, NODE_MAX_RANKS = 1024, NODE_IN_FLAG = 40 };
 
-/* NODE_LEFT_ALONE: and will not end MPI with the others. NODE_ENDED: has seen that all have left. */
+/* NODE_LEFT_ALONE: has left, and will not end MPI with the others. NODE_ENDED: has seen that all have left. */
 enum node_state { NODE_JOINED, NODE_GAVE_UP, NODE_LEFT, NODE_LEFT_ALONE, NODE_ENDED };
 
 /* What a rank publishes with its k-th arrival, in entry k % 2.
@@ -62,10 +63,10 @@ struct node {
     struct node *watch; /* where the others' locks are */
     int local_rank;
     uint64_t sequence; /* of arrivals */
-    uint64_t calls;    /* of the user's, for messages */
+    uint64_t calls;    /* of the user's, for error texts */
 };
 
-/* The memory for so many local ranks; NOT_SHARED where there is none or too little. Unlink its name when all have
+/* The memory for so many local ranks; NOT_SHARED if there is none or too little. Unlink its name when all have
  * attached. */
 int node_create(int local_size, struct shm_handle *handle, struct node **node, struct outcome *outcome);
 int node_attach(const struct shm_handle *handle, struct node **node, struct outcome *outcome);
@@ -83,7 +84,6 @@ int node_local_size(const struct node *node);
 int node_local_rank(const struct node *node);
 int node_rank(const struct node *node, int local_rank);
 int node_local_rank_of(const struct node *node, int rank); /* -1: it is on another host */
-enum node_state node_state_of(const struct node *node, int local_rank);
 int node_is_alive(const struct node *node, int local_rank);
 /* Fewer processors than local ranks, counting those that any local rank may run on. */
 int node_is_oversubscribed(const struct node *node);

@@ -8,8 +8,8 @@
 #include "mlxdist/shm/staging.h"
 #include "mlxdist/shm/symmetric.h"
 
-/* Of recvbuf within a cache line, for a rank's buffer_descriptor; after the arrival, the offset that all ranks have, or
- * 0 if they differ. */
+/* The offset of recvbuf within a cache line, for a rank's buffer_descriptor; and after the arrival the one that all
+ * ranks have, or 0 if they differ. By it, chunks in the staging buffer get the alignment of the results. */
 size_t pipeline_own_offset(const struct call *call, const void *recvbuf);
 size_t pipeline_offset(const struct node *node);
 

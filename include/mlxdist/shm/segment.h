@@ -24,7 +24,7 @@ struct segment {
     int file; /* -1 once closed; the memory stays mapped */
 };
 
-/* Map nbytes of address space; NOT_SHARED if that fails. */
+/* Map nbytes of address space; NOT_SHARED if that fails, or if another memory has this name. */
 int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *segment, struct outcome *outcome);
 int segment_attach(const struct shm_handle *handle, struct segment *segment, struct outcome *outcome);
 /* Allocate this part of it on the NUMA node of the caller, before it is used; one process does it for all.
@@ -36,7 +36,7 @@ void segment_unlink(const struct shm_handle *handle);
 void segment_close_file(struct segment *segment);
 void segment_free(struct segment *segment);
 
-/* Fill in outcome, and return NOT_SHARED. */
+/* Fill in outcome with what failed and why, an errno; return NOT_SHARED. */
 int segment_fails(struct outcome *outcome, const char *call, int error);
 
 #endif

@@ -1,8 +1,8 @@
-/* The one face of shared memory: what the ranks of a host that share it do in it. Nothing outside this folder includes
- * another header of it.
+/* The one face of shared memory: everything that the ranks of a host do in it. Nothing outside this folder includes
+ * another of its headers.
  *
  * A group has a struct shm for its ranks on this host. Here ranks are numbered twice: by their rank in the group, and
- * by their local rank among those that share the memory. There is no MPI here. */
+ * by their local rank among those that share the memory. There is no MPI here: NOT_SHARED leaves it to the caller. */
 #ifndef MLXDIST_SHM_H
 #define MLXDIST_SHM_H
 
@@ -14,7 +14,7 @@
  * one of these changes. */
 enum { SHM_LAYOUT = 1 };
 
-/* What built this library. Ranks of different builds may not share memory. */
+/* Which build of this library a rank runs. Ranks with different builds may not share memory. */
 struct shm_build {
     int32_t layout;
     char version[28];
@@ -24,15 +24,15 @@ extern const struct shm_build shm_own_build;
 struct shm;
 
 /* The memory for so many local ranks, made by the first of them; the others learn the handle over MPI and attach.
- * NOT_SHARED where that fails. */
+ * NOT_SHARED if that fails. */
 int shm_create(int local_size, struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
 int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
-/* Take a local rank, as this rank of the group. world: the memory of the whole job, in which ranks see who is alive,
+/* Take this local rank, as this rank of the group. world: the memory of the whole job, in which ranks see who is alive,
  * and which must outlive this one; NULL if this is it. */
 void shm_join(struct shm *shm, int local_rank, int rank, const struct shm *world);
 /* Unlink it when all have attached, so that nothing is left behind however they end. (shm_unlink is POSIX's.) */
 void shm_remove_name(const struct shm_handle *handle);
-/* When all have joined; they all call it. Without memory for it, messages go by MPI. */
+/* All call it, when all have joined. If there is no memory for it, messages go by MPI. */
 int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome);
 void shm_close(struct shm *shm);
 
@@ -45,22 +45,22 @@ int shm_is_oversubscribed(const struct shm *shm);
 int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, const struct wait_policy *policy,
                struct outcome *outcome);
 /* A collective from arrival to result, if all ranks of the group share the memory; the buffers are those of group_run.
- * NOT_SHARED, on all ranks: the memory it needs could not be had, and all have arrived at the call, to carry it out by
- * MPI; outcome is not filled in. */
+ * NOT_SHARED, on all ranks: there is too little memory, but all have arrived, so carry it out by MPI; outcome is not
+ * filled in. */
 int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void *recvbuf,
             const struct wait_policy *policy, struct outcome *outcome);
 
-/* nbytes of this rank in memory that all ranks of the group share, if they do; they all arrive at call. NOT_SHARED, on
- * all ranks, where it cannot be had. */
+/* nbytes for this rank in memory that all ranks of the group share; they all arrive at call. NOT_SHARED, on all ranks,
+ * if there is too little memory. */
 struct symmetric;
 int shm_empty(struct shm *shm, const struct call *call, size_t nbytes, struct symmetric **symmetric, void **memory,
               const struct wait_policy *policy, struct outcome *outcome);
-/* It is not used any more: any thread may call it at any time. The memory is given back by the next shm_sweep or
+/* It is not used any more; any thread may call this at any time. The memory is given back by the next shm_sweep or
  * shm_empty. */
 void shm_free(struct symmetric *symmetric);
 void shm_sweep(struct shm *shm);
 
-/* Whether messages to and from this rank go through the memory. */
+/* Whether messages to and from this rank of the group go through the memory. */
 int shm_reaches(const struct shm *shm, int rank);
 /* A message to call->peer. NOT_SHARED: send it by MPI; a receiver on this host is told so. by_mpi: tell it so anyway.
  * begun = 1: it failed in the middle, and nothing more can be sent to that rank. */

@@ -30,6 +30,7 @@ void symmetric_drop(struct symmetric *symmetric);
 /* Unmap those that were dropped; the other ranks keep their own mapping. */
 void symmetric_sweep(struct symmetric **newest);
 
+/* Of nbytes from buffer on, in this rank's part of a block. */
 struct symmetric_offset symmetric_offset(const struct symmetric *newest, const void *buffer, size_t nbytes);
 
 /* After all have arrived: whether their inputs and outputs lie in the same blocks at the same offsets. */

@@ -21,7 +21,7 @@ int collective_by_mpi(struct members *members, const struct call *call, const vo
         return TRANSPORT(broadcast, comm, recvbuf, call_nbytes(call), call->peer, outcome);
     case OPERATION_BARRIER:
         return TRANSPORT(barrier, comm, outcome);
-    default: /* only rows of its own say how */
+    default: /* an operation that libmpi lacks: only rows of its own carry it out */
         outcome->status = STATUS_NOT_SHARED;
         snprintf(outcome->text, sizeof outcome->text, "libmpi cannot do this: pass an array in host memory");
         return STATUS_NOT_SHARED;

@@ -317,7 +317,9 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
         return outcome->status;
     if (!members->shm || !members->is_whole) {
         outcome->status = STATUS_NOT_SHARED;
-        snprintf(outcome->text, sizeof outcome->text, "not all ranks of the group share this host's memory");
+        snprintf(
+            outcome->text, sizeof outcome->text,
+            "not all ranks of the group share this host's memory: use a group of ranks that do, or see mlxdist doctor");
         return end_call(group, &call, STATUS_NOT_SHARED);
     }
     int result = shm_empty(members->shm, &call, (size_t)nbytes, symmetric, memory, &members->policy, outcome);

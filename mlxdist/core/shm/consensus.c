@@ -9,6 +9,6 @@ int consensus_decide(struct consensus *consensus, uint64_t k, int give_up) {
         if (atomic_compare_exchange_weak_explicit(&consensus->decided, &present, 2 * k + (uint64_t)give_up,
                                                   memory_order_acq_rel, memory_order_acquire))
             return give_up;
-    /* A decision beyond k: a rank came so far, so all went on after k. */
+    /* A decision beyond k: a rank has got further, so all went on after k. */
     return present / 2 == k && present % 2;
 }

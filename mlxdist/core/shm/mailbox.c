@@ -47,7 +47,7 @@ _Static_assert(PIECE_NBYTES + 2 * CACHE_LINE <= RING_NBYTES, "a piece fits, with
 /* This rank's end of a ring: how far it is. */
 struct end {
     pthread_mutex_t turn;
-    uint64_t at;
+    uint64_t at;   /* where in the stream, in bytes */
     int is_broken; /* a message was given up after its start, so what follows would be taken for its rest */
 };
 
@@ -120,15 +120,15 @@ void mailbox_close(struct mailbox *mailbox) {
     free_mailbox(mailbox);
 }
 
-/* A message under way. */
+/* A message under way, on the side of its sender or its receiver. */
 struct transfer {
     struct mailbox *mailbox;
     const struct call *call;
     int local_rank; /* the other's */
     struct end *end;
     struct channel *channel;
-    size_t ring; /* its offset in the segment */
-    uint64_t until;
+    size_t ring;    /* its offset in the segment */
+    uint64_t until; /* the place in the stream that it waits for */
 };
 
 static struct transfer transfer_of(struct mailbox *mailbox, const struct call *call, int local_rank) {
@@ -196,7 +196,7 @@ static int await(struct transfer *transfer, int (*poll)(void *, int, struct outc
     return wait_for(&(struct wait_condition){poll, describe, transfer, 0}, policy, outcome);
 }
 
-/* Between a buffer and the ring, where the range may wrap around. */
+/* Between a buffer, `from` or else `in`, and the ring, where the range may wrap around. */
 static void copy_around(const struct transfer *transfer, uint64_t at, char *in, const char *from, size_t nbytes,
                         enum copy_way way) {
     size_t first = RING_NBYTES - at % RING_NBYTES < nbytes ? RING_NBYTES - (size_t)(at % RING_NBYTES) : nbytes;

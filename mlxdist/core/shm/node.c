@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "mlxdist/copy.h"
@@ -17,7 +16,7 @@ _Static_assert(offsetof(struct member, calls) % SEGMENT_LINE == 0 &&
                    offsetof(struct member, slots) % SEGMENT_LINE == 0 && NODE_SLOT % SEGMENT_LINE == 0 &&
                    sizeof(struct member) % SEGMENT_LINE == 0,
                "what one rank writes and others watch shares no line with anything else");
-_Static_assert(offsetof(struct node_memory, members) % SEGMENT_LINE == 0, "as above");
+_Static_assert(offsetof(struct node_memory, members) % SEGMENT_LINE == 0, "the first member, too");
 
 static int open_node(const struct segment *segment, struct node **node, struct outcome *outcome) {
     *node = calloc(1, sizeof **node);
@@ -134,7 +133,7 @@ int node_is_alive(const struct node *node, int local_rank) {
     return fcntl(watch->segment.file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
 }
 
-enum node_state node_state_of(const struct node *node, int local_rank) {
+static enum node_state node_state_of(const struct node *node, int local_rank) {
     return (enum node_state)atomic_load_explicit(&node->memory->members[local_rank].state, memory_order_acquire);
 }
 

@@ -1,7 +1,5 @@
 #include "mlxdist/shm/pipeline.h"
 
-#include <string.h>
-
 #include "mlxdist/kernels/kernels.h"
 
 /* One call. nbytes of a buffer go through the slots piece by piece; byte b of it lies at (b + offset) % piece, so that

@@ -1,7 +1,6 @@
 #include "mlxdist/shm/shm.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "mlxdist/shm/mailbox.h"
@@ -116,7 +115,9 @@ static int run_long(struct shm *shm, const struct call *call, const void *sendbu
     if (shm->staging)
         return pipeline_run(shm->staging, node, call, sendbuf, recvbuf, offset, policy, outcome);
     shm->has_no_staging = 1;
+    /* Once more, with a commit: from now on they are in MPI. */
     struct call by_mpi = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
+    by_mpi.rank = call->rank;
     return shm_arrive(shm, &by_mpi, 0, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
 }
 

@@ -4,14 +4,15 @@
 
 #include "mlxdist/kernels/kernels.h"
 
-/* What this rank publishes. */
+/* Of what this rank publishes: a broadcast has one input. All ranks of the group share the memory, so a rank is its
+ * local rank. */
 static int64_t payload_nbytes(const struct node *node, const struct call *call) {
-    return call->operation == OPERATION_BROADCAST && call->peer != node->local_rank ? 0 : call_nbytes(call);
+    return call->operation == OPERATION_BROADCAST && call->peer != node_local_rank(node) ? 0 : call_nbytes(call);
 }
 
 /* All payloads stay as they are until this rank arrives again. */
 static void compute(const struct node *node, const struct call *call, const void *sendbuf, void *recvbuf) {
-    int size = node->memory->local_size, rank = node->local_rank;
+    int size = node_local_size(node), rank = node_local_rank(node);
     int64_t nbytes = call_nbytes(call), part = call->count / size;
     const void *payloads[NODE_MAX_RANKS];
     int64_t offset = call->operation == OPERATION_REDUCE_SCATTER ? rank * (nbytes / size) : 0;

@@ -106,44 +106,45 @@ void staging_announce(struct staging *staging, enum stage stage, size_t chunks) 
                           memory_order_release);
 }
 
-struct flags {
+/* A wait until all local ranks have done so many chunks. */
+struct progress_wait {
     struct staging *staging;
     enum stage stage;
     uint64_t until;
     int next; /* local ranks before it have done it */
 };
 
-static uint64_t chunks_of(const struct flags *flags, int local_rank) {
-    return atomic_load_explicit(progress_of(flags->staging, local_rank, flags->stage), memory_order_acquire);
+static uint64_t chunks_of(const struct progress_wait *wait, int local_rank) {
+    return atomic_load_explicit(progress_of(wait->staging, local_rank, wait->stage), memory_order_acquire);
 }
 
 static int poll_progress(void *it, int slow_check, struct outcome *outcome) {
-    struct flags *flags = it;
-    const struct staging *staging = flags->staging;
+    struct progress_wait *wait = it;
+    const struct staging *staging = wait->staging;
     int is_gone = 0;
     /* First: a rank may have finished this call before it left the group or gave up the next call. */
     for (int local_rank = 0; slow_check && !is_gone && local_rank < staging->local_size; local_rank++)
         is_gone = node_check(staging->node, local_rank, outcome) != STATUS_OK;
-    while (flags->next < staging->local_size && chunks_of(flags, flags->next) >= flags->until)
-        flags->next++;
-    return flags->next == staging->local_size ? 1 : is_gone ? -1 : 0;
+    while (wait->next < staging->local_size && chunks_of(wait, wait->next) >= wait->until)
+        wait->next++;
+    return wait->next == staging->local_size ? 1 : is_gone ? -1 : 0;
 }
 
-static void describe_flags(void *it, int to_all, char *text, size_t nbytes) {
-    const struct flags *flags = it;
-    const struct staging *staging = flags->staging;
+static void describe_progress(void *it, int to_all, char *text, size_t nbytes) {
+    const struct progress_wait *wait = it;
+    const struct staging *staging = wait->staging;
     char called[200];
-    if (to_all && staging->local_rank != (flags->next == 0))
+    if (to_all && staging->local_rank != (wait->next == 0))
         return; /* the first local rank prints it, or the second if the first is awaited */
     call_text(staging->call, called, sizeof called);
-    snprintf(text, nbytes, "%s: rank %d has stopped at chunk %llu of %zu", called,
-             node_rank(staging->node, flags->next), (unsigned long long)(chunks_of(flags, flags->next) - staging->base),
-             staging->chunks);
+    snprintf(text, nbytes, "%s: rank %d has stopped at chunk %llu of %zu", called, node_rank(staging->node, wait->next),
+             (unsigned long long)(chunks_of(wait, wait->next) - staging->base), staging->chunks);
 }
 
 int staging_await(struct staging *staging, enum stage stage, size_t chunks, struct outcome *outcome) {
-    struct flags flags = {staging, stage, staging->base + chunks, 0};
-    int result = wait_for(&(struct wait_condition){poll_progress, describe_flags, &flags, 0}, staging->policy, outcome);
+    struct progress_wait wait = {staging, stage, staging->base + chunks, 0};
+    int result =
+        wait_for(&(struct wait_condition){poll_progress, describe_progress, &wait, 0}, staging->policy, outcome);
     if (result)
         node_give_up(staging->node);
     return result;
