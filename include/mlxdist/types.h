@@ -35,7 +35,7 @@ struct complex128 {
     row(COMPLEX64, "complex64", struct complex64, COMPLEX, C_FLOAT_COMPLEX) \
     row(COMPLEX128, "complex128", struct complex128, COMPLEX, C_DOUBLE_COMPLEX)
 
-/* name, what users call; after row comes what each row is given besides */
+/* name, what users call; what follows `row` is passed on to each row */
 #define MLXDIST_REDUCTIONS(row, ...) \
     row(SUM, "all_sum", __VA_ARGS__) \
     row(MAX, "all_max", __VA_ARGS__) \

@@ -1,4 +1,4 @@
-/* A transport between the processes of a test: the wire is memory that they share, and hosts are pretended.
+/* A transport between the processes of a test: the wire is memory that they share, and hosts are simulated.
  *
  * Collectives copy through areas between barriers; a message is done when it has been received. */
 #ifndef WIRE_H
@@ -55,7 +55,7 @@ struct pending {
     struct pending *next;
     int is_received;
 };
-static struct pending *given_up; /* so that a request that was given up is not a leak */
+static struct pending *all_pending; /* so that a request that is given up is not a leak */
 static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static inline int open_line(int n) {
@@ -205,9 +205,9 @@ static inline request_handle begun(struct pending what) {
     struct pending *pending = malloc(sizeof *pending);
     CHECK(pending);
     pthread_mutex_lock(&pending_lock);
-    what.next = given_up;
+    what.next = all_pending;
     *pending = what;
-    given_up = pending;
+    all_pending = pending;
     pthread_mutex_unlock(&pending_lock);
     return (request_handle)pending;
 }
@@ -262,7 +262,7 @@ static inline int is_agreed(const struct pending *pending) {
 }
 
 static inline int wire_test(request_handle *request, int *done, struct outcome *outcome) {
-    struct pending *pending = (struct pending *)*request, **place = &given_up;
+    struct pending *pending = (struct pending *)*request, **place = &all_pending;
     (void)outcome;
     *done = pending->is_received || (pending->mail ? is_sent(pending) : is_agreed(pending));
     if (!*done)

@@ -8,7 +8,7 @@
 int collective_run(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
                    struct outcome *outcome);
 
-/* By libmpi alone: no arrival, nothing of ours around it. */
+/* The call of libmpi alone, without an arrival. */
 int collective_by_mpi(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
                       struct outcome *outcome);
 

@@ -1,4 +1,5 @@
-/* Point-to-point messages: started without blocking, then waited for. The tag of a message is its element type. */
+/* Point-to-point messages: through shared memory if it reaches the peer, otherwise by MPI, where they are started
+ * without blocking and then waited for. Their tag is the element type. */
 #ifndef MLXDIST_GROUP_P2P_H
 #define MLXDIST_GROUP_P2P_H
 

@@ -1,4 +1,4 @@
-/* The one face of shared memory: everything that the ranks of a host do in it. Nothing outside this folder includes
+/* The interface of shared memory: everything that the ranks of a host do in it. Nothing outside this folder includes
  * another of its headers.
  *
  * A group has a struct shm for its ranks on this host. Here ranks are numbered twice: by their rank in the group, and

@@ -43,6 +43,7 @@ static const struct variant {
 };
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
+/* Relaxed loads suffice: it points to constants. */
 static _Atomic(const struct variant *) chosen;
 
 const char *kernels_variant(int i) {

@@ -136,10 +136,10 @@ static struct transfer transfer_of(struct mailbox *mailbox, const struct call *c
         to = sends ? local_rank : mailbox->local_rank;
     struct end *end = sends ? &mailbox->sending[local_rank] : &mailbox->receiving[local_rank];
     struct channel *channel = (struct channel *)(mailbox->memory + part_of(mailbox->local_size) * (size_t)from) + to;
-    size_t place = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
+    size_t pair = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
     return (struct transfer){
         mailbox, call,    local_rank,
-        end,     channel, part_of(mailbox->local_size) * (size_t)mailbox->local_size + place * RING_NBYTES,
+        end,     channel, part_of(mailbox->local_size) * (size_t)mailbox->local_size + pair * RING_NBYTES,
         0};
 }
 

@@ -75,6 +75,7 @@ int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, str
 void segment_touch(const struct segment *segment, size_t nbytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     for (size_t at = 0; at < nbytes; at += page)
+        /* Atomic, since other ranks may write there already. */
         atomic_load_explicit((_Atomic char *)(segment->memory + at), memory_order_relaxed);
 }
 
