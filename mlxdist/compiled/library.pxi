@@ -2,7 +2,7 @@
 
 @cython.final
 cdef class Library:
-    """An opened libmpi that has every function that is needed; it need not be initialized.
+    """An opened libmpi that has every function that is needed; not necessarily initialized.
 
     Attributes:
         path: the file it came from, as the loader reports it.

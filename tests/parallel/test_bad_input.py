@@ -80,7 +80,7 @@ def test_roots_in_a_group_of_one() -> None:
 
 def test_rows_that_do_not_divide() -> None:
     shapes = [(), *([(1,), (SIZE + 1, SIZE), (2 * SIZE - 1,)] if SIZE > 1 else [])]
-    text = "axis 0 does not divide by the group's size .*: pad or split x"
+    text = "axis 0 is not divisible by the group's size .*: pad or split x"
     assert_refused([case("sum_scatter", text, ValueError, dist.sum_scatter, np.zeros(shape)) for shape in shapes])
 
 
@@ -110,7 +110,7 @@ def test_groups() -> None:
 
 def test_a_group_comes_only_from_init_and_split() -> None:
     for arguments in ((), (1, 2), (WORLD,)):
-        with pytest.raises(TypeError, match=r"^\[Group\] a group comes from mlxdist.init\(\) or"):
+        with pytest.raises(TypeError, match=r"^\[Group\] a group cannot be created directly: call mlxdist.init\(\),"):
             dist.Group(*arguments)
 
 
@@ -129,7 +129,7 @@ def test_shapes_and_dtypes_to_receive() -> None:
     for shape in (-1, (2, -1)):
         cases.append(case("recv", "negative length: pass", ValueError, dist.recv, shape, float, OTHER))
     for shape in (3.0, "3", None, (1, "2"), (1.5,), {3}):
-        text = "shape=.*: pass an int or a sequence of ints"
+        text = "shape=.* is not a shape: pass an int or a sequence of ints"
         cases.append(case("recv", text, TypeError, dist.recv, shape, float, OTHER))
     for shape in (2**62, 2**64, (2**40, 2**40)):
         cases.append(case("recv", "shape=.* larger than memory .*: pass", ValueError, dist.recv, shape, float, OTHER))

@@ -1,6 +1,6 @@
-"""The fast path and the general way of an operation are the same to their caller: values, dtypes, shapes and errors.
+"""The fast path and the general path of an operation are the same to their caller: values, dtypes, shapes and errors.
 
-``__wrapped__`` of a compiled operation is its general way, to which the fast path hands what it does not take.
+``__wrapped__`` of a compiled operation is its general path, to which the fast path hands what it does not take.
 """
 
 from __future__ import annotations
