@@ -28,7 +28,7 @@ def _checked(call: str, name: str, x: Any) -> Any:
     if x.is_nested:
         raise TypeError(f"[{call}] {name} is a nested tensor: pass its parts, {name}.unbind()")
     if x.requires_grad:
-        raise TypeError(f"[{call}] {name} requires grad, which would end here: pass {name}.detach()")
+        raise TypeError(f"[{call}] {name} requires grad, which this call does not track: pass {name}.detach()")
     elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0

@@ -5,7 +5,9 @@ cdef enum:
 
 cdef int walk(tree, list leaves, list words, int level) except -1:
     if level > DEEPEST:
-        raise ValueError(f"[average_gradients] the tree has more than {DEEPEST} levels: pass one that does not contain itself")
+        raise ValueError(
+            f"[average_gradients] the tree has more than {DEEPEST} levels: pass one that does not contain itself"
+        )
     if isinstance(tree, dict):
         words.append("{")
         for key in sorted(tree):

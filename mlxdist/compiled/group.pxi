@@ -12,7 +12,7 @@ cdef class Group:
 
     def __cinit__(self, *args, **kwargs):
         if not wrapping:
-            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init(), or split() of another group")
+            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init() or a group's split()")
 
     def __dealloc__(self):
         if self.handle != NULL:

@@ -3,7 +3,8 @@
 def use_kernels(str name) -> str:
     """Use the kernels of this name for reductions, "" for the best that the processor supports; returns their name."""
     if kernels_choose(name.encode()):
-        raise ValueError(f"[init] there are no kernels {name!r} for this processor: choose one of {', '.join(kernels())}")
+        usable = ", ".join(kernels())
+        raise ValueError(f"[init] there are no kernels {name!r} for this processor: choose one of {usable}")
     return kernels_chosen().decode()
 
 

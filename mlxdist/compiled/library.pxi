@@ -7,7 +7,7 @@ cdef class Library:
     Attributes:
         path: the file it came from, as the loader reports it.
         family: "openmpi", "mpich" or "standard", see abi.h.
-        version: the first line that it says of itself.
+        version: the first line that MPI_Get_library_version returns.
     """
 
     cdef void *handle
