@@ -1,4 +1,4 @@
-"""The world of ranks: ``init`` starts it once, ``info`` tells what was started, ``finalize`` ends it."""
+"""The world of ranks: ``init`` starts it once, ``info`` reports what was started, ``finalize`` ends it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def writable(call: str, out: Any) -> np.ndarray:
 
 
 def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
-    """As far as the bounds of their memory tell."""
+    """Judged by the bounds of their memory."""
     same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
     return not same and np.may_share_memory(array, out)
 

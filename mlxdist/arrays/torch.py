@@ -64,7 +64,7 @@ def writable(call: str, out: Any) -> Any:
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """As far as the bounds of their memory tell."""
+    """Judged by the bounds of their memory."""
     first, end = _ends(array)
     out_first, out_end = _ends(out)
     same = first == out_first and array.shape == out.shape and array.is_contiguous()

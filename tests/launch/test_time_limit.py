@@ -1,4 +1,4 @@
-"""A rank that waits longer than the timeout learns for whom; one that waits for 10 s says so."""
+"""A rank that waits longer than the timeout is told for whom; one that waits for 10 s says so."""
 
 from __future__ import annotations
 
