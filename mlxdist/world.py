@@ -264,7 +264,7 @@ class _Abort:
         )
         flush_output()
         if self.launch_pipe is not None:
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(OSError):  # its reader has ended
                 os.write(self.launch_pipe, b"\n")
         time.sleep(PASS_ON_S)
         _core.abort(1)

@@ -1,4 +1,4 @@
-"""NumPy arrays, and what becomes one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
+"""NumPy arrays, and what is converted to one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
 
 from __future__ import annotations
 
