@@ -55,11 +55,11 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:
     """``out`` as an array of the framework and device of ``x`` that the result can be written to."""
     if mlx.owns(out) or arrays.of(out) is not framework:
-        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: both must be of one framework")
+        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: both must be of the same framework")
     into = framework.writable(call, out)
     device, wanted = (getattr(either, "device", None) for either in (into, array))  # NumPy 1 has none
     if device != wanted:
-        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: both must be on one device")
+        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: both must be on the same device")
     return into
 
 

@@ -1,4 +1,4 @@
-"""average_gradients of NumPy arrays and of what is converted to one, compared with the mean over all ranks in float64."""
+"""average_gradients of NumPy arrays and what is converted to one, compared with the mean over all ranks in float64."""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ def narrowed() -> Any:
 
 def test_outputs() -> None:
     x = jnp.ones(3, jnp.float32)
-    cannot, mixed = "JAX's arrays cannot be written to: use the result instead of out=", "both must be of one framework"
+    cannot = "JAX's arrays cannot be written to: use the result instead of out="
+    mixed = "both must be of the same framework"
     assert_refused(
         [
             *(
