@@ -37,7 +37,7 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
         assert ("mlxdist, shared" in result["median_us"]) == (result["operation"] == "all_sum")
         assert all(len(rounds) == 1 for rounds in result["rounds_us"].values())
         assert not set(result["skipped"]) & set(result["median_us"])
-        assert result["bound_us"] is None, "too short to be a matter of memory"
+        assert result["bound_us"] is None, "too short to be limited by memory"
         assert f"{result['operation']} {result['dtype']}" in finished
         if result["operation"] == "sum_scatter":
             assert result["nbytes"] in (4, 8, 16), "at least an element for each rank"
