@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What C gives to _core.pyx."""
+"""What _core.pyx uses from the C core, the C library and NumPy."""
 
 from libc.stdint cimport int64_t
 
@@ -38,7 +38,7 @@ cdef extern from "mlxdist/types.h" nogil:
         pass
     enum:
         ELEMENT_TYPES, REDUCTIONS
-        STATUS_OK, STATUS_MPI_FAILED, STATUS_LIBRARY_UNFIT, STATUS_MISMATCH, STATUS_PEER_DIED, STATUS_TIMED_OUT
+        STATUS_MPI_FAILED, STATUS_LIBRARY_UNFIT, STATUS_MISMATCH, STATUS_PEER_DIED, STATUS_TIMED_OUT
         STATUS_INTERRUPTED, STATUS_GROUP_CLOSED, STATUS_GROUP_BROKEN, STATUS_WRONG_THREAD, STATUS_OUT_OF_MEMORY
         STATUS_NOT_SHARED
     struct outcome:
@@ -81,8 +81,8 @@ cdef extern from "mlxdist/call.h" nogil:
         OPERATION_ALLREDUCE, OPERATION_SEND, OPERATION_RECV, OPERATIONS
         CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
         CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_AVERAGE_GRADIENTS, CALLS
-        RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED
-        PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC
+        RESULT_GATHERED, RESULT_SCATTERED
+        PEER_NONE, PEER_ROOT, PEER_DST
         SHOWN_DIMENSIONS
     struct call_row:
         const char *called

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
 """The compiled core: opens libmpi, owns groups, and runs operations on pointers with the GIL released.
 
-It knows NumPy and no other framework: any other array is a ``Buffer``. Each file that is included here is one room.
+It knows NumPy and no other framework: any other array is a ``Buffer``. Each file that is included here has one subject.
 """
 
 import math

@@ -12,7 +12,7 @@ class Variable:
 
     Attributes:
         name: what it is called.
-        default: the value of one that is not set, or empty.
+        default: its value if it is not set or empty.
         meaning: one line for the table of variables.
         former_names: what it was called before; they still work, but ``name`` wins.
     """

@@ -1,4 +1,4 @@
-"""The general way of an operation: any array or number becomes a Buffer, and goes through ``_core.prepare``.
+"""The general path of an operation: any array or number becomes a Buffer, and goes through ``_core.prepare``.
 
 Everything that can be wrong with a call is found before any communication, so that no rank waits for half a call.
 """
@@ -55,11 +55,11 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:
     """``out`` as an array of the framework and device of ``x`` that the result can be written to."""
     if mlx.owns(out) or arrays.of(out) is not framework:
-        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: both must be of one framework")
+        raise TypeError(f"[{call}] out is {_kind(out)}, x is {_kind(x)}: both must be of the same framework")
     into = framework.writable(call, out)
     device, wanted = (getattr(either, "device", None) for either in (into, array))  # NumPy 1 has none
     if device != wanted:
-        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: both must be on one device")
+        raise TypeError(f"[{call}] out is on {device}, x on {wanted}: both must be on the same device")
     return into
 
 
@@ -93,7 +93,7 @@ def barrier(group: Any) -> None:
 
 
 class Wanted(NamedTuple):
-    """What is known of an array that has not come yet."""
+    """What is known of an array that has not arrived yet."""
 
     dtype: Any
     shape: tuple[int, ...]
@@ -124,11 +124,11 @@ def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any) -> Any
 
 
 def shape_of(call: str, shape: Any) -> tuple[int, ...]:
-    """A shape that was given as an int or a sequence of ints."""
+    """A shape that was passed as an int or a sequence of ints."""
     try:
         lengths = tuple(map(operator.index, shape if isinstance(shape, Sequence) else (shape,)))
     except TypeError:
-        raise TypeError(f"[{call}] shape={shape!r}: pass an int or a sequence of ints") from None
+        raise TypeError(f"[{call}] shape={shape!r} is not a shape: pass an int or a sequence of ints") from None
     if any(length < 0 for length in lengths):
         raise ValueError(f"[{call}] shape={lengths} has a negative length: pass lengths of 0 or more")
     return lengths

@@ -46,5 +46,5 @@ class PeerError(Error):
 class TimeoutError(Error, builtins.TimeoutError):
     """The group's timeout passed; the message names the ranks that have not reached the call.
 
-    After a collective the group is broken. After ``recv`` it remains usable, and after ``send`` if nothing was sent.
+    After a collective the group is broken. After ``send`` or ``recv`` it is, too, if the message was being transferred.
     """

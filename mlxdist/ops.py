@@ -180,7 +180,7 @@ def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any 
         TypeError: x cannot be communicated, or dst is not an int.
         ValueError: dst is not in the group, or is this rank itself; the group has one rank, or is closed.
         PeerError, TimeoutError: dst has died, or has not received the message before the timeout. The group is broken,
-            unless none of the message had been sent.
+            unless nothing had been sent.
 
     Example:
         >>> mlxdist.send(np.arange(4), 1)

@@ -1,4 +1,4 @@
-"""The world of ranks: ``init`` starts it once, ``info`` tells what was started, ``finalize`` ends it."""
+"""The world of ranks: ``init`` starts it once, ``info`` reports what was started, ``finalize`` ends it."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class Group(_core.Group):
         """
         color, key = _core.as_int("split", "color", color), _core.as_int("split", "key", key)
         if not 0 <= color < 2**31:
-            raise ValueError(f"[split] color={color} is out of range: it must be from 0 to {2**31 - 1}")
+            raise ValueError(f"[split] color={color} is out of range: pass a number from 0 to {2**31 - 1}")
         if not -(2**31) <= key < 2**31:
-            raise ValueError(f"[split] key={key} is out of range: it must be from {-(2**31)} to {2**31 - 1}")
+            raise ValueError(f"[split] key={key} is out of range: pass a number from {-(2**31)} to {2**31 - 1}")
         part: Group = _core.split(self, color, self.rank() if key < 0 else key)
         return part
 
@@ -242,7 +242,7 @@ def _launch_pipe() -> int | None:
 
 
 class _Abort:
-    """An uncaught exception on one rank ends the job, or the other ranks would wait for it for ever."""
+    """An uncaught exception on one rank ends the job, or the other ranks would wait for it forever."""
 
     def __init__(self, earlier: Any) -> None:
         self.earlier = earlier
@@ -264,7 +264,7 @@ class _Abort:
         )
         flush_output()
         if self.launch_pipe is not None:
-            with contextlib.suppress(OSError):  # nobody reads it any more
+            with contextlib.suppress(OSError):  # its reader has ended
                 os.write(self.launch_pipe, b"\n")
         time.sleep(PASS_ON_S)
         _core.abort(1)
@@ -294,8 +294,8 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
     Args:
         strict: raise LoadError instead of running alone.
         backend: "any" or "mpi", which mean the same here.
-        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits for
-            ever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
+        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
+            forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
             later call it replaces the world's timeout; without it, that stays as it is.
 
     Raises:
@@ -347,7 +347,7 @@ def finalize() -> None:
     Example:
         >>> mlxdist.finalize()
     """
-    if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them for ever
+    if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
         backend.finish()
     _core.finish()
 

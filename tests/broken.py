@@ -298,7 +298,7 @@ SET_UPS = (
         "MLXDIST_TIMEOUT_S='soon'",
     ),
     Broken(
-        "variables of which little comes",
+        "suspicious variables",
         variables(
             MLXDIST_QUIET="yes",
             MLXDIST_LIBMP=LIBMPI,

@@ -61,7 +61,7 @@ class Framework(Protocol):
         """What ``joined`` returned, divided by ``n``; integers and bool give float32, as in MLX."""
 
 
-# What none of them owns becomes a NumPy array or is refused. MLX's arrays are lazy: mlx.py, see dispatch.py.
+# What none of them owns is converted to a NumPy array or refused. MLX's arrays are lazy: mlx.py, see dispatch.py.
 FRAMEWORKS: tuple[Framework, ...] = (numpy, torch, jax, cupy)
 
 

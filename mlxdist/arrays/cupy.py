@@ -42,7 +42,7 @@ def writable(call: str, out: Any) -> Any:
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """As far as the bounds of their memory tell."""
+    """Judged by the bounds of their memory."""
     same = array.data.ptr == out.data.ptr and array.shape == out.shape and array.flags.c_contiguous
     return not same and bool(sys.modules["cupy"].may_share_memory(array, out))
 

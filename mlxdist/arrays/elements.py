@@ -23,11 +23,11 @@ def refused(call: str, dtype: object) -> TypeError:
 def no_stream(call: str, kind: str, stream: Any) -> None:
     """Refuse a stream for arrays that have none."""
     if stream is not None:
-        raise TypeError(f"[{call}] stream={stream!r}: {kind} have no streams, leave it out")
+        raise TypeError(f"[{call}] stream={stream!r} was passed, but {kind} have no streams: leave stream out")
 
 
 def finish(call: str, stream: Any) -> None:
-    """Wait for a stream, if one is given."""
+    """Wait for a stream, if one was passed."""
     if stream is None:
         return
     if not callable(getattr(stream, "synchronize", None)):

@@ -31,9 +31,9 @@ def as_array(call: str, x: Any) -> Any:
         raise ValueError(f"[{call}] x was donated or deleted: pass an array that still has its values")
     elements.check(call, x.dtype.name)
     if not x.is_fully_addressable or len(x.devices()) > 1:
-        raise TypeError(f"[{call}] x lies on several devices: pass one part, x.addressable_data(0)")
+        raise TypeError(f"[{call}] x is on several devices: pass one part, x.addressable_data(0)")
     if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
-        raise TypeError(f"[{call}] x has dtype {x.dtype}, which JAX would narrow: turn jax_enable_x64 on")
+        raise TypeError(f"[{call}] x has dtype {x.dtype}, which JAX would narrow: turn on jax_enable_x64")
     platform = next(iter(x.devices())).platform
     if platform != "cpu":
         gpu.say_staged(f"JAX arrays on {platform}", "a result cannot be written into JAX's memory")
@@ -50,7 +50,7 @@ def template(call: str, dtype: Any) -> Any:
 
 def writable(call: str, out: Any) -> Any:
     """Never."""
-    raise TypeError(f"[{call}] out= of a JAX array: JAX's arrays cannot be written to, use the result")
+    raise TypeError(f"[{call}] JAX's arrays cannot be written to: use the result instead of out=")
 
 
 def overlaps(array: Any, out: Any) -> bool:

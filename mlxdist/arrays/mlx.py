@@ -32,9 +32,9 @@ def owns_dtype(dtype: object) -> bool:
 def check(call: str, count: int, out: object = None) -> None:
     """Refuse what MLX cannot do."""
     if out is not None:
-        raise TypeError(f"[{call}] out= of an mx.array: MLX's arrays cannot be written to, use the result")
+        raise TypeError(f"[{call}] MLX's arrays cannot be written to: use the result instead of out=")
     if count > LARGEST:
-        raise ValueError(f"[{call}] the array has {count} elements, MLX passes on at most {LARGEST}: split it")
+        raise ValueError(f"[{call}] the array has {count} elements, and MLX communicates at most {LARGEST}: split it")
 
 
 def run(call: str, x: Any, peer: int, group: _core.Group, stream: Any) -> Any:

@@ -1,4 +1,4 @@
-"""NumPy arrays, and what becomes one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
+"""NumPy arrays, and what is converted to one: buffers and DLPack exporters without a copy, numbers as 0-d arrays."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def writable(call: str, out: Any) -> np.ndarray:
 
 
 def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
-    """As far as the bounds of their memory tell."""
+    """Judged by the bounds of their memory."""
     same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
     return not same and np.may_share_memory(array, out)
 

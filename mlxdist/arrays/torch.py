@@ -28,7 +28,7 @@ def _checked(call: str, name: str, x: Any) -> Any:
     if x.is_nested:
         raise TypeError(f"[{call}] {name} is a nested tensor: pass its parts, {name}.unbind()")
     if x.requires_grad:
-        raise TypeError(f"[{call}] {name} requires grad, which would end here: pass {name}.detach()")
+        raise TypeError(f"[{call}] {name} requires grad, which this call does not track: pass {name}.detach()")
     elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0
@@ -64,7 +64,7 @@ def writable(call: str, out: Any) -> Any:
 
 
 def overlaps(array: Any, out: Any) -> bool:
-    """As far as the bounds of their memory tell."""
+    """Judged by the bounds of their memory."""
     first, end = _ends(array)
     out_first, out_end = _ends(out)
     same = first == out_first and array.shape == out.shape and array.is_contiguous()

@@ -1,7 +1,7 @@
 # Operations on NumPy arrays whose memory is used as it is, in one compiled call; a part of _core.pyx.
 
 cdef inline bint share_memory(cnp.ndarray x, cnp.ndarray out) noexcept:
-    """Whether two contiguous arrays do, without being the same elements."""
+    """Whether two contiguous arrays overlap without being the same elements."""
     cdef char *first = cnp.PyArray_BYTES(x)
     cdef char *out_first = cnp.PyArray_BYTES(out)
     cdef int i
@@ -22,7 +22,7 @@ cdef inline elements elements_of(cnp.ndarray x) noexcept:
 
 
 cdef inline object fast(int name, x, peer, group, stream, out):
-    """The result; None where the general way has to convert or refuse an array, or to start the world."""
+    """The result; None where the general path has to convert or refuse an array, or to start the world."""
     cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
     cdef elements source, target, result
     cdef call made
@@ -50,7 +50,7 @@ cdef inline object fast(int name, x, peer, group, stream, out):
 
 
 cdef cnp.ndarray to_receive(shape, dtype):
-    """An array for a message; None where shape or dtype is none of the usual kinds."""
+    """An array for a message; None where shape or dtype needs the general path."""
     cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
     cdef cnp.npy_intp count = 1
     cdef int ndim = 0
@@ -69,7 +69,7 @@ cdef cnp.ndarray to_receive(shape, dtype):
     return aligned(ndim, lengths, dtype)
 
 
-# The general form of each operation, by its row; operation() fills it in.
+# The general path of each operation, by its row; operation() fills it in.
 cdef list general_of = [None] * CALLS
 
 
@@ -136,7 +136,7 @@ def barrier(*, group=None):
 
 
 def operation(general):
-    """Decorates the general form of an operation: the compiled form of the same name goes first, where there is one."""
+    """Decorates the general path of an operation: returns the fast path of the same name, where there is one."""
     general_of[OPERATION_NAMES.index(general.__name__)] = general
     fast_form = globals().get(general.__name__)
     if fast_form is None:

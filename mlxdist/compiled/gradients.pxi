@@ -5,7 +5,9 @@ cdef enum:
 
 cdef int walk(tree, list leaves, list words, int level) except -1:
     if level > DEEPEST:
-        raise ValueError(f"[average_gradients] the tree has more than {DEEPEST} levels: does it contain itself?")
+        raise ValueError(
+            f"[average_gradients] the tree has more than {DEEPEST} levels: pass one that does not contain itself"
+        )
     if isinstance(tree, dict):
         words.append("{")
         for key in sorted(tree):
@@ -26,7 +28,7 @@ cdef int walk(tree, list leaves, list words, int level) except -1:
 
 
 def flatten(tree) -> tuple:
-    """The leaves of dicts, by sorted keys, lists and tuples, without None; and their structure, alike on every rank."""
+    """The leaves of dicts (by sorted keys), lists and tuples, without None; and the structure, for ranks to compare."""
     cdef list leaves = [], words = []
     walk(tree, leaves, words, 0)
     return leaves, "\0".join(words).encode(errors="surrogatepass")
@@ -38,9 +40,9 @@ def divides(int type) -> bool:
 
 
 def outline(list leaves) -> bytes | None:
-    """(index in DTYPES, dimensions, lengths...) of each as int64; None if the mean cannot be written into one of them.
+    """(index in DTYPES, dimensions, lengths...) of each as int64; None if one needs the general path.
 
-    Or where it needs a closer look: only NumPy's arrays in C order are looked at here.
+    That is any but a NumPy array in C order that the mean can be written into.
     """
     cdef Py_ssize_t n = 0
     cdef int kind, i
@@ -79,8 +81,8 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
 def average(Group group, list sources, list targets, int type, int digest) -> None:
     """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
 
-    Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. Ranks whose
-    digests differ have other arrays: MismatchError.
+    Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. A
+    MismatchError if the digests differ, since then the ranks have different arrays.
     """
     cdef Py_ssize_t i, n = len(sources)
     cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
@@ -92,7 +94,7 @@ def average(Group group, list sources, list targets, int type, int digest) -> No
     cdef char *recvbuf
     cdef char *at
     if pieces == NULL:
-        raise MemoryError("[average_gradients] no memory for a list of the arrays")
+        raise MemoryError("[average_gradients] no memory for a list of the arrays: pass fewer of them")
     try:
         for i in range(n):
             pieces[i].source = memory_of(sources[i], &pieces[i].nbytes)

@@ -12,7 +12,7 @@ cdef class Group:
 
     def __cinit__(self, *args, **kwargs):
         if not wrapping:
-            raise TypeError("[Group] a group comes from mlxdist.init() or from another group's split()")
+            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init() or a group's split()")
 
     def __dealloc__(self):
         if self.handle != NULL:
@@ -100,7 +100,7 @@ def local_size() -> tuple:
 
 
 def set_timeout(Group group, double timeout_s) -> None:
-    """Let calls on ``group`` wait for ``timeout_s`` seconds, 0: for ever."""
+    """Let calls on ``group`` wait for ``timeout_s`` seconds, 0: forever."""
     group_set_timeout(group.handle, timeout_s)
 
 
@@ -110,7 +110,7 @@ def is_broken(Group group) -> bool:
 
 
 def finish() -> None:
-    """End all communication, after calls under way have ended and the other ranks of this host have come."""
+    """End all communication, after calls under way have ended and the other ranks of this host do the same."""
     cdef outcome why
     cdef int failed
     with nogil:
@@ -131,13 +131,13 @@ def is_forked() -> bool:
 
 
 def abort(int status) -> None:
-    """End the whole job at once."""
+    """End the whole job immediately."""
     with nogil:
         core_abort(status)
 
 
 def split(Group parent, int color, int key) -> Group:
-    """A part of ``parent``: the ranks that gave the same color, ordered by key."""
+    """A part of ``parent``: the ranks that passed the same color, ordered by key."""
     cdef outcome why
     cdef c_group *part
     cdef int failed

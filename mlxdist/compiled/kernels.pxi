@@ -3,7 +3,8 @@
 def use_kernels(str name) -> str:
     """Use the kernels of this name for reductions, "" for the best that the processor supports; returns their name."""
     if kernels_choose(name.encode()):
-        raise ValueError(f"[init] there are no kernels {name!r} for this processor: pass one of {kernels()}")
+        usable = ", ".join(kernels())
+        raise ValueError(f"[init] there are no kernels {name!r} for this processor: choose one of {usable}")
     return kernels_chosen().decode()
 
 
@@ -18,7 +19,7 @@ def kernels() -> tuple:
 
 
 def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
-    """``output`` = the reduction ``REDUCTION_NAMES[op]`` of ``inputs``, all alike and contiguous; no communication."""
+    """``output`` = the reduction ``REDUCTION_NAMES[op]`` of ``inputs``: contiguous, of one dtype and length."""
     cdef const void *pointers[64]
     cdef int i
     if not 0 < len(inputs) <= 64:

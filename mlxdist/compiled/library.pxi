@@ -2,12 +2,12 @@
 
 @cython.final
 cdef class Library:
-    """An opened libmpi that has every function that is needed; it need not be initialized.
+    """An opened libmpi that has every function that is needed; not necessarily initialized.
 
     Attributes:
         path: the file it came from, as the loader reports it.
         family: "openmpi", "mpich" or "standard", see abi.h.
-        version: the first line that it says of itself.
+        version: the first line that MPI_Get_library_version returns.
     """
 
     cdef void *handle

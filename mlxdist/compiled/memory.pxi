@@ -8,7 +8,7 @@ cdef enum:
     MOST_KEPT = 1 << 28  # bytes in all
     KEPT_BLOCKS = 16
     MOST_DIMENSIONS = 64
-    MOST_LENGTH = 1 << 30  # elements; longer arrays take the general way
+    MOST_LENGTH = 1 << 30  # elements; longer arrays take the general path
 
 cdef void *kept[KEPT_BLOCKS]
 cdef size_t kept_nbytes[KEPT_BLOCKS]
@@ -48,7 +48,7 @@ cdef class _Block:
                 return
         if posix_memalign(&self.address, HUGE_PAGE if self.nbytes >= 4 * HUGE_PAGE else PAGE, self.nbytes):
             self.address = NULL
-            raise MemoryError(f"[empty] no memory for {nbytes} bytes")
+            raise MemoryError(f"[empty] no memory for {nbytes} bytes: pass a smaller array")
         copy_use_huge_pages(self.address, self.nbytes)
 
     def __dealloc__(self):
@@ -92,7 +92,7 @@ def empty(tuple shape, cnp.dtype dtype) -> cnp.ndarray:
     cdef cnp.npy_intp[MOST_DIMENSIONS] lengths
     cdef int i
     if len(shape) > MOST_DIMENSIONS or math.prod(shape) * dtype.itemsize > sys.maxsize:
-        raise ValueError(f"[empty] shape {shape} of {dtype} is larger than memory can be")
+        raise ValueError(f"[empty] shape {shape} of {dtype} is larger than memory can be: pass a smaller shape")
     for i, length in enumerate(shape):
         lengths[i] = length
     return aligned(len(shape), lengths, dtype)

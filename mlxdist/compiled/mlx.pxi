@@ -1,4 +1,4 @@
-# What MLX's side of the core is told; a part of _core.pyx.
+# The core's side for MLX, see mlx_libmpi.h; a part of _core.pyx.
 
 def override_next_mlx_split(Group group, int kind, int root) -> None:
     """MLX's next split on this thread returns ``group``, see mlx_libmpi.h."""
@@ -6,7 +6,7 @@ def override_next_mlx_split(Group group, int kind, int root) -> None:
 
 
 def behind_mlx(part):
-    """The group behind one of MLX's, given that one's ``split``; None if it does not run on this module."""
+    """The group behind one of MLX's, whose ``split`` is ``part``; None if it does not run on this module."""
     mlx_query_next_split()
     try:
         part(0)

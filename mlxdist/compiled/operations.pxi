@@ -10,7 +10,7 @@ cdef struct elements:
     const cnp.npy_intp *shape
 
 
-# What a barrier is about.
+# A barrier has no array; this stands in for it.
 cdef cnp.npy_intp no_length = 0
 cdef elements nothing
 nothing.type, nothing.ndim, nothing.shape = 0, 1, &no_length
@@ -68,7 +68,7 @@ cdef inline int result_of(int name, int size, const elements *x, elements *resul
     elif rule == RESULT_SCATTERED:
         if x.ndim == 0 or shape[0] % size:
             raise ValueError(
-                f"[{name_of(name)}] x has shape {shape_of(x)}, and axis 0 does not divide by the group's size {size}: "
+                f"[{name_of(name)}] x has shape {shape_of(x)}, and axis 0 is not divisible by the group's size {size}: "
                 "pad or split x"
             )
         shape[0] //= size
@@ -156,15 +156,17 @@ cdef class Call:
         return self.made.peer
 
     def run(self, Buffer x, Buffer out) -> None:
-        """Communicate from ``x`` into ``out``; what does not use one of the two is given the same twice."""
+        """Communicate from ``x`` into ``out``; an operation that uses only one gets it twice."""
         self.made.on_device = x.on_device or out.on_device
         run_call(self.group, &self.made, x.address, out.address, x.owner)
 
 
-cdef int describe(dtype, tuple shape, elements *array, cnp.npy_intp *lengths) except -1:
+cdef int describe(str call, dtype, tuple shape, elements *array, cnp.npy_intp *lengths) except -1:
     cdef int i
     if len(shape) > MOST_DIMENSIONS:
-        raise ValueError(f"an array with {len(shape)} dimensions: at most {MOST_DIMENSIONS} can be communicated")
+        raise ValueError(
+            f"[{call}] an array has {len(shape)} dimensions, at most {MOST_DIMENSIONS} can be communicated: reshape it"
+        )
     name = str(dtype).rpartition(".")[2]
     array.type = DTYPES.index(name) if name in DTYPES else NO_TYPE
     array.ndim, array.shape = len(shape), lengths
@@ -181,9 +183,9 @@ def prepare(str name, Group group, peer, x, out=None, *, bint overlaps=False, in
     cdef Call ready = Call()
     cdef elements source, target, result
     cdef cnp.npy_intp[MOST_DIMENSIONS] x_shape, out_shape, result_shape
-    describe(x.dtype, tuple(x.shape), &source, x_shape)
+    describe(name, x.dtype, tuple(x.shape), &source, x_shape)
     if out is not None:
-        describe(out.dtype, tuple(out.shape), &target, out_shape)
+        describe(name, out.dtype, tuple(out.shape), &target, out_shape)
     ready.group = group
     prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out, overlaps,
                  &ready.made, &result, result_shape)

@@ -4,7 +4,7 @@ The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, whi
 the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made global
 before MLX opens ours.
 
-Nothing of MLX is imported before an ``mx.array`` or ``install()`` comes.
+MLX is not imported before an ``mx.array`` is passed or ``install()`` is called.
 """
 
 from __future__ import annotations

@@ -137,5 +137,5 @@ def max_count() -> int:
     """How many elements one MPI call may carry, from the environment."""
     text = config.MAX_COUNT.get()
     if not text.isdecimal() or not 1 <= int(text) <= LARGEST_COUNT:
-        raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r}: must be a number from 1 to {LARGEST_COUNT}")
+        raise ValueError(f"[init] {config.MAX_COUNT.name}={text!r} is not a count: set it to 1 to {LARGEST_COUNT}")
     return int(text)

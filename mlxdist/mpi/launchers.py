@@ -28,10 +28,10 @@ class Launcher:
     Attributes:
         name: as messages call it.
         kind: as RULES call it.
-        size, rank: the number of ranks that it promised, and which of them this process is, if known.
+        size, rank: how many ranks it promised, and which of them this process is, if known.
         variable: the environment variable that holds the size.
         executable: the ancestor process that set it, if visible.
-        version: of the launcher, if it tells.
+        version: of the launcher; empty if it is not known.
     """
 
     name: str
@@ -281,7 +281,7 @@ RULES = (
     _Rule(("hydra", "old_hydra", "gforker", "intel"), lambda lib, *_: lib.is_open_mpi, _STRANGERS),
     # Hydra 4.3.2 and 5.0.2 do work with Intel MPI.
     _Rule(("old_hydra",), lambda lib, many, _: many and lib.vendor == "Intel MPI", _ABORTS),
-    # Open MPI 4 under 5.0.11's mpirun. The reverse works, and that launcher does not tell its version.
+    # Open MPI 4 under 5.0.11's mpirun. The reverse works, and that launcher does not report its version.
     _Rule(("openmpi",), lambda lib, _, env: lib.vendor == "Open MPI" and _is_other_major(lib, env), _ABORTS),
     # 4.1.4 under 4.1.8's mpirun: "PML ob1 cannot be selected"; 4.1.8 alone with 5.0.11's prefix: finds no orted.
     # 5.0.11 has its plugins inside libmpi and works with any prefix.

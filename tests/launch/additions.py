@@ -117,7 +117,7 @@ try:
 except ValueError as error:
     assert str(error).startswith("[all_prod] out has shape (2,), x has shape (3,)"), error
 assert dist.all_prod.__doc__.startswith("The product")
-assert dist.all_prod.__wrapped__  # the general way, which the fast path goes before
+assert dist.all_prod.__wrapped__  # the general path, behind the fast one
 """
 
 # CONTRIBUTING, "A kind of operation". The algorithm is made of broadcasts: each rank adds up what comes from the ranks

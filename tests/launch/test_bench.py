@@ -37,7 +37,7 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
         assert ("mlxdist, shared" in result["median_us"]) == (result["operation"] == "all_sum")
         assert all(len(rounds) == 1 for rounds in result["rounds_us"].values())
         assert not set(result["skipped"]) & set(result["median_us"])
-        assert result["bound_us"] is None, "too short to be a matter of memory"
+        assert result["bound_us"] is None, "too short to be limited by memory"
         assert f"{result['operation']} {result['dtype']}" in finished
         if result["operation"] == "sum_scatter":
             assert result["nbytes"] in (4, 8, 16), "at least an element for each rank"
@@ -76,7 +76,7 @@ def test_alone() -> None:
         (("--op", "all_max"), "invalid choice"),
         (("--dtype", "int"), "argument --dtype: invalid choice"),
         (("--json",), "argument --json: expected one argument"),
-        (("--rounds", "0"), "argument --rounds: '0': give at least 1"),
+        (("--rounds", "0"), "argument --rounds: '0' is not a number of rounds: give 1 or more"),
     ],
 )
 def test_wrong_options(options: tuple[str, ...], words: str) -> None:
@@ -90,8 +90,11 @@ def test_wrong_options(options: tuple[str, ...], words: str) -> None:
     ("options", "words"),
     [
         (("--min", "17", "--max", "18"), "there is no power of 4 from --min 17 to --max 18"),
-        (("--json", "/nowhere/figures.json"), "--json /nowhere/figures.json: give a file in a folder that exists"),
-        (("--plot", "/"), "--plot /: give a file in a folder that exists"),
+        (
+            ("--json", "/nowhere/figures.json"),
+            "--json /nowhere/figures.json cannot be written: give a file in a folder that exists",
+        ),
+        (("--plot", "/"), "--plot / cannot be written: give a file in a folder that exists"),
     ],
 )
 def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words: str) -> None:

@@ -1,4 +1,4 @@
-"""A rank that waits longer than the timeout learns for whom; one that waits for 10 s says so."""
+"""A rank that waits longer than the timeout is told for whom; one that waits for 10 s says so."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ for name, call in CALLS.items():
                 dist.barrier(group=group)
                 print(f"{name} goes on")
         except dist.TimeoutError as error:
-            assert "this group cannot be used any more, since before: waited for 0.3 s in" in str(error), error
+            assert "this group was broken by an earlier error: waited for 0.3 s in" in str(error), error
             assert time.monotonic() - began < 0.25
 if world.rank() == 0:
     through.touch()

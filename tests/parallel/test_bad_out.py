@@ -60,7 +60,7 @@ def test_dtypes() -> None:
 
 
 def test_kinds() -> None:
-    """A number cannot be written to, and a list is no array."""
+    """A number cannot be written to, and a list is not an array."""
     outs = ([0.0] * 6, 1.0, np.float64(1), "abcdef", (), object(), 3)
     assert_refused(
         [case("all_sum", f"out is {type(out).__name__}, .*: pass", TypeError, dist.all_sum, X, out=out) for out in outs]

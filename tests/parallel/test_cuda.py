@@ -173,7 +173,7 @@ def test_what_the_libraries_say() -> None:
 def test_refused(aware: bool) -> None:
     held = np.zeros(7)
     x = fake_cupy.Array(held[:6])
-    run, mixed = dist.all_sum, "both must be of one framework"
+    run, mixed = dist.all_sum, "both must be of the same framework"
     assert_refused(
         [
             case("all_sum", "dtype object, .*: pass one of", TypeError, run, fake_cupy.Array(np.array([None]))),

@@ -1,4 +1,4 @@
-"""average_gradients of NumPy arrays and of what becomes one, compared with the mean over all ranks in float64."""
+"""average_gradients of NumPy arrays and what is converted to one, compared with the mean over all ranks in float64."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_refused() -> None:
             case(call, "dtype datetime64.*; x is gradients", TypeError, run, np.zeros(3, "M8[s]")),
             case(call, "keys of a dict cannot be sorted", TypeError, run, {"a": X, 1: X}),
             case(call, "all_reduce_size=None is not a number: pass bytes", TypeError, run, X, all_reduce_size=None),
-            case(call, "NumPy arrays have no streams, leave it out", TypeError, run, X, communication_stream=1),
+            case(call, "NumPy arrays have no streams: leave stream out", TypeError, run, X, communication_stream=1),
             case(call, "group=0 is not an mlxdist group", TypeError, run, X, 0),
         ]
     )

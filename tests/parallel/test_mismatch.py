@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Call, Call, str, str]] = {
 }
 
 
-def assert_spent(group: dist.Group, first: str) -> None:
+def assert_broken(group: dist.Group, first: str) -> None:
     """Any call on it raises the first error again, without waiting for anyone."""
     for call in (all_sum(), all_sum(LARGE), all_gather(), sum_scatter(), broadcast(0), barrier, split):
         with pytest.raises(dist.MismatchError) as caught:
@@ -124,7 +124,7 @@ def test_every_rank_is_told(world: dist.Group, name: str) -> None:
         assert re.search(rf"^  rank {odd}: {re.escape(words)}", text, re.MULTILINE), text
         rest = ", ".join(str(other) for other in range(size) if other != odd)
         assert re.search(rf"^  rank {rest}: {re.escape(others_words)}", text, re.MULTILINE), text
-        assert_spent(group, text)
+        assert_broken(group, text)
         assert (dist.all_sum(ones(), group=sibling) == size).all()
         assert (dist.all_sum(ones(LARGE), group=world) == size).all()
 

@@ -51,7 +51,7 @@ def test_results_begin_on_a_cache_line(world: dist.Group) -> None:
         if into != "in place" or operation in (dist.all_sum, dist.broadcast)
     ],
 )
-def test_no_page_comes_anew(operation: Callable[..., np.ndarray], into: str, length: int, world: dist.Group) -> None:
+def test_no_fresh_pages(operation: Callable[..., np.ndarray], into: str, length: int, world: dist.Group) -> None:
     """After the first calls no fresh pages are needed: a page fault costs more than the work on the page."""
     if world.size() == 1:
         pytest.skip("a group of one gives x itself")

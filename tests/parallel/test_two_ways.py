@@ -1,6 +1,6 @@
-"""The fast path and the general way of an operation are the same to their caller: values, dtypes, shapes and errors.
+"""The fast path and the general path of an operation are the same to their caller: values, dtypes, shapes and errors.
 
-``__wrapped__`` of a compiled operation is its general way, to which the fast path hands what it does not take.
+``__wrapped__`` of a compiled operation is its general path, to which the fast path hands what it does not take.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MESSAGES = ("send", "recv", "recv_like")
 
 
 def outs(x: np.ndarray, call: str) -> Iterator[tuple[str, Callable[[np.ndarray], Any]]]:
-    """What may be given as ``out``, made from the x of the call."""
+    """What may be passed as ``out``, made from the x of the call."""
     shape = {
         "all_gather": (SIZE * x.shape[0], *x.shape[1:]) if x.shape else (SIZE,),
         "sum_scatter": (x.shape[0] // SIZE, *x.shape[1:]) if x.shape else (),
@@ -47,7 +47,7 @@ def outs(x: np.ndarray, call: str) -> Iterator[tuple[str, Callable[[np.ndarray],
 
 
 def outcome(run: Callable[..., Any], x: np.ndarray, make_out: Callable[[np.ndarray], Any], *peer: Any) -> Any:
-    """What a caller sees: an error's class and words, or the result, and where it lies."""
+    """What a caller sees: an error's class and words, or the result, and whose memory it is in."""
     given = np.resize(x, SIZE * x.size + SIZE + 1)[: x.size].reshape(x.shape)
     out = make_out(given)
     try:
@@ -138,7 +138,7 @@ def refusal(run: Callable[..., Any], group: Any) -> Any:
 
 
 def test_python_refuses_alike() -> None:
-    """Wrong arguments are told in the operation's own name."""
+    """Errors about wrong arguments name the operation itself."""
     for call in (*COLLECTIVES, *MESSAGES):
         operation = getattr(dist, call)
         for arguments, named in (((), {}), ((1, 2, 3, 4, 5), {}), ((np.ones(1), 0, 0), {"op": "max"})):

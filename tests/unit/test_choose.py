@@ -76,5 +76,5 @@ def test_a_child_of_a_rank_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("value", ["0", "2147483648", "-1", "many", "1.5"])
 def test_max_count_is_checked(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLXDIST_MAX_COUNT", value)
-    with pytest.raises(ValueError, match=f"MLXDIST_MAX_COUNT='{value}': must be a number from 1 to 2147483647"):
+    with pytest.raises(ValueError, match=f"MLXDIST_MAX_COUNT='{value}' is not a count: set it to 1 to 2147483647"):
         choose.max_count()

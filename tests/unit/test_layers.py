@@ -1,4 +1,4 @@
-"""Each file uses only what stands before it; some things stand in one place only."""
+"""Each file uses only what comes before it in ORDER; some things may be in one place only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 
 PACKAGE, INCLUDE = mpis.ROOT / "mlxdist", mpis.ROOT / "include" / "mlxdist"
 # From the bottom to the top: a folder of C, a file of the ground floor, a Python module or a package ("arrays.*").
-# What stands in one line is one room, whose files may use each other. The order of the files within a folder of C is
-# in WITHIN.
+# Files in one line may use each other. The order of the files within a folder of C is in WITHIN.
 ORDER = (
     ("types.h",),
     ("call",),
@@ -147,7 +146,7 @@ def level(name: str) -> tuple[int, int]:
 
 
 def used_in_c(text: str) -> set[str]:
-    """Headers of ours; those without a path lie beside the file, and are a part of it."""
+    """Headers of ours; those without a path are next to the file, and are a part of it."""
     headers = re.findall(r'^\s*#\s*include\s+"mlxdist/([^"]+)"', text, re.MULTILINE)
     return {name_of(INCLUDE / header) for header in headers}
 

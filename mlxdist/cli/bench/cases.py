@@ -81,10 +81,14 @@ def cases(name: str, dtype: np.dtype[Any], smallest: int, largest: int, size: in
     ]
 
 
+def _period(case: Case) -> int:
+    """Small enough that sums over all ranks are exact."""
+    return max(2, min(PERIOD, EXACT[case.dtype.name] // case.size))
+
+
 def _input(case: Case, rank: int, start: int, stop: int) -> np.ndarray:
     """Elements of the input of ``rank``: small integers that differ between ranks and positions."""
-    period = max(2, min(PERIOD, EXACT[case.dtype.name] // case.size))
-    return (np.arange(start, stop, dtype=np.int64) * 7 + rank * 31) % period
+    return (np.arange(start, stop, dtype=np.int64) * 7 + rank * 31) % _period(case)
 
 
 def _blocks(count: int) -> Iterator[tuple[int, int]]:
@@ -102,8 +106,7 @@ def _expected(case: Case, rank: int, start: int, stop: int) -> np.ndarray:
         return _input(case, 0, start, stop)
     if case.operation == "all_gather":
         positions = np.arange(start, stop)
-        period = max(2, min(PERIOD, EXACT[case.dtype.name] // case.size))
-        return (positions % case.count * 7 + positions // case.count * 31) % period
+        return (positions % case.count * 7 + positions // case.count * 31) % _period(case)
     first = case.out_count * rank if case.operation == "sum_scatter" else 0
     return sum(
         (_input(case, other, first + start, first + stop) for other in range(case.size)),

@@ -31,7 +31,7 @@ def _nbytes(text: str) -> int:
 
 def _rounds(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds: give 1 or more")
     return int(text)
 
 
@@ -102,7 +102,7 @@ def _refusal(arguments: argparse.Namespace, rank: int, size: int) -> str:
     written = {"--json": arguments.json, "--plot": arguments.plot} if rank == 0 else {}
     for option, path in written.items():
         if path and (path.is_dir() or not path.parent.is_dir()):
-            return f"{option} {path}: give a file in a folder that exists"
+            return f"{option} {path} cannot be written: give a file in a folder that exists"
     missing = {"bfloat16": "ml_dtypes"} if "bfloat16" in arguments.dtype else {}
     missing |= {"--plot": "matplotlib"} if arguments.plot else {}
     for wanted, package in missing.items():
@@ -111,7 +111,7 @@ def _refusal(arguments: argparse.Namespace, rank: int, size: int) -> str:
         except ImportError:
             return f"{wanted} needs {package}: pip install {package}"
     if arguments.plot and not report.can_plot(arguments.plot):
-        return f"--plot {arguments.plot}: give a name that ends in .png, .pdf or .svg"
+        return f"--plot {arguments.plot} has no known format: give a name that ends in .png, .pdf or .svg"
     return ""
 
 

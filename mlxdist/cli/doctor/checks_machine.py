@@ -12,7 +12,7 @@ from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import NOTE, WARNING, Finding
 from mlxdist.cli.launch import mpirun, ssh
 
-ENOUGH = 64 << 20  # bytes: mlxdist uses up to 33 MB per group, Open MPI 5.0 16 MiB per rank
+ENOUGH = 64 << 20  # bytes: mlxdist uses up to about 32 MiB per group, Open MPI 5.0 16 MiB per rank
 _ROOM = "mount -o remount,rw,size=1g /dev/shm; for a container: docker run --shm-size=1g"
 
 

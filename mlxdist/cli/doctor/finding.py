@@ -15,7 +15,7 @@ class Finding:
 
     Attributes:
         severity: "error": ranks cannot work; "warning": they may not work, or not as expected; "note".
-        fact: what is so, and its consequence.
+        fact: what was found, and its consequence.
         remedy: the command, and anything else to know about it.
     """
 

@@ -23,13 +23,13 @@ from mlxdist.mpi import launchers, search
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a variable: write NAME=VALUE")
     return name, value
 
 
 def _size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of ranks: give 1 or more")
     return int(text)
 
 
@@ -37,7 +37,7 @@ def _words(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be split ({error}): quote it as in a shell") from None
 
 
 def _seconds(text: str) -> float:
@@ -46,7 +46,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds; 0 means no timeout")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a timeout: give seconds, 0 for no timeout")
     return seconds
 
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Start the ranks and wait for them; the exit status is that of the first that failed."""
     program = _program(arguments)
     if not program:
-        print("mlxdist launch: name a program: mlxdist launch -n 2 train.py", file=sys.stderr)
+        print("mlxdist launch: no program is named: mlxdist launch -n 2 train.py", file=sys.stderr)
         return 2
     named = arguments.hosts or arguments.hostfile or []
     size = arguments.n or sum(host.slots or 1 for host in named) or 1

@@ -36,7 +36,7 @@ class Output:
             self._partial[source] = rest, time.monotonic() if lines else since
 
     def show_partial(self, after_s: float = PARTIAL_S) -> None:
-        """Show lines without an end, such as prompts, that are at least so old."""
+        """Show lines without an end, such as prompts, that are at least ``after_s`` old."""
         for source, (text, since) in list(self._partial.items()):
             if time.monotonic() - since >= after_s:
                 del self._partial[source]

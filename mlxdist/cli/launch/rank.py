@@ -24,7 +24,7 @@ from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
 TERMINATE_S = 2.0  # from SIGTERM to SIGKILL
-DRAIN_S = 1.0  # a child of the program may keep its output open for ever
+DRAIN_S = 1.0  # a child of the program may keep its output open forever
 CANNOT_REPORT, NOT_STARTED = 1, 127  # exit statuses
 ENCODING = "latin-1"  # every byte is a character
 

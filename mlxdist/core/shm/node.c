@@ -78,7 +78,9 @@ static void set_state(struct node *node, enum node_state state) {
 }
 
 void node_leave(struct node *node, int ends_mpi) {
-    set_state(node, ends_mpi ? NODE_LEFT : NODE_LEFT_ALONE);
+    /* After a call that was given up, ranks of this host may still wait for other hosts, and this one takes no part. */
+    int has_given_up = state_of(node, node->local_rank) == NODE_GAVE_UP;
+    set_state(node, ends_mpi && !has_given_up ? NODE_LEFT : NODE_LEFT_ALONE);
 }
 
 void node_close(struct node *node) {

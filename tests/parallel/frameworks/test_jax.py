@@ -56,7 +56,7 @@ def test_inputs() -> None:
             case("all_sum", r"dtype key<fry>, .*: pass one of", TypeError, dist.all_sum, jax.random.key(0)),
             case("all_sum", "dtype int4, .*: pass one of", TypeError, dist.all_sum, jnp.ones(3, jnp.int4)),
             case("all_sum", "JAX arrays have no streams", TypeError, dist.all_sum, x, stream=0),
-            case("all_sum", "which JAX would narrow: turn jax_enable_x64 on", TypeError, narrowed),
+            case("all_sum", "which JAX would narrow: turn on jax_enable_x64", TypeError, narrowed),
         ]
     )
 
@@ -70,7 +70,8 @@ def narrowed() -> Any:
 
 def test_outputs() -> None:
     x = jnp.ones(3, jnp.float32)
-    cannot, mixed = "JAX's arrays cannot be written to, use the result", "both must be of one framework"
+    cannot = "JAX's arrays cannot be written to: use the result instead of out="
+    mixed = "both must be of the same framework"
     assert_refused(
         [
             *(

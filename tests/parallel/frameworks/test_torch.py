@@ -52,7 +52,7 @@ def half_complex() -> Any:
 def test_outputs() -> None:
     x, c = torch.zeros(6), torch.zeros(3, dtype=torch.complex64)
     held = torch.zeros(7)
-    run, mixed = dist.all_sum, "both must be of one framework"
+    run, mixed = dist.all_sum, "both must be of the same framework"
     assert_refused(
         [
             case(
@@ -154,6 +154,6 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, aware: str) -> None:
     assert waited
     text = "is not a stream: pass one of x's framework"
     assert_refused([case("all_sum", text, TypeError, dist.all_sum, x, stream=0)])
-    mixed = r"out is on cpu, x on cuda:0: both must be on one device"
+    mixed = r"out is on cpu, x on cuda:0: both must be on the same device"
     assert_refused([case("all_sum", mixed, TypeError, dist.all_sum, x, out=torch.zeros(3))])
     gpu.is_read_by_mpi.cache_clear()
