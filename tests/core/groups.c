@@ -397,6 +397,28 @@ static void timeout_of_the_end(void) {
     run_groups(1, time_out_at_the_end, 0);
 }
 
+/* Rank 0 gives up a call and frees the group, while rank 2, on the same host, waits for the other host: it is told. */
+static void give_up_and_free(struct group *world) {
+    struct outcome outcome;
+    struct group *part;
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
+    if (world_rank == 0) {
+        group_set_timeout(part, 0.2);
+        CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == STATUS_TIMED_OUT);
+        group_release(part);
+    } else if (world_rank == 2) {
+        group_set_timeout(part, 30);
+        CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == STATUS_PEER_DIED);
+        CHECK_TEXT(outcome, "rank 0 ");
+    }
+    meet();
+}
+
+static void given_up_and_freed(void) {
+    run_groups(2, give_up_and_free, 0);
+}
+
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
     struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1, 1};
@@ -415,4 +437,5 @@ PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shar
         {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
         {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
         {"split-that-fails", split_that_fails}, {"another-build", another_build},
-        {"timeout-of-the-end", timeout_of_the_end}, {"alone-without-a-wire", alone_without_a_wire})
+        {"timeout-of-the-end", timeout_of_the_end}, {"given-up-and-freed", given_up_and_freed},
+        {"alone-without-a-wire", alone_without_a_wire})

@@ -77,9 +77,13 @@ static void set_state(struct node *node, enum node_state state) {
     atomic_store_explicit(&node->memory->members[node->local_rank].state, state, memory_order_release);
 }
 
+static enum node_state node_state_of(const struct node *node, int local_rank) {
+    return (enum node_state)atomic_load_explicit(&node->memory->members[local_rank].state, memory_order_acquire);
+}
+
 void node_leave(struct node *node, int ends_mpi) {
     /* After a call that was given up, ranks of this host may still wait for other hosts, and this one takes no part. */
-    int has_given_up = state_of(node, node->local_rank) == NODE_GAVE_UP;
+    int has_given_up = node_state_of(node, node->local_rank) == NODE_GAVE_UP;
     set_state(node, ends_mpi && !has_given_up ? NODE_LEFT : NODE_LEFT_ALONE);
 }
 
@@ -133,10 +137,6 @@ int node_is_alive(const struct node *node, int local_rank) {
         return 1; /* a thread, or this rank itself: a process does not see its own lock */
     struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = watched, .l_len = 1};
     return fcntl(watch->segment.file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
-}
-
-static enum node_state node_state_of(const struct node *node, int local_rank) {
-    return (enum node_state)atomic_load_explicit(&node->memory->members[local_rank].state, memory_order_acquire);
 }
 
 static int report(const struct node *node, int local_rank, int status, const char *why, struct outcome *outcome) {
