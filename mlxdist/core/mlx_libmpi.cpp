@@ -236,7 +236,7 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
     if (wanted.group)
         group_retain(wanted.group);
     else if (color < 0)
-        fail("split", "the color is negative: give a number from 0 to 2147483647");
+        fail("split", "the color is negative: pass a number from 0 to 2147483647");
     else if (group_split(comm->group, color, key, &wanted.group, &outcome))
         fail("split", outcome.text);
     *part = new communicator(wanted);

@@ -226,7 +226,7 @@ static void call_differently(struct group *world) {
     end();
 }
 
-/* Arrays on a GPU go another way than those on the host, so one rank would wait for the other for ever. */
+/* Arrays on a GPU go another way than those on the host, so one rank would wait for the other forever. */
 static void call_from_a_device(struct group *world) {
     struct outcome outcome;
     float x[2] = {1, 2};

@@ -27,7 +27,7 @@
  *   there_is_a_reason    a rank fails because of its timeout, or because another has not arrived and never will, is
  *                        killed, calls something else or gives up a commit arrival; not because another rank has gone
  *                        on, and has left or given up since
- *   invalid end state    no rank waits for ever
+ *   invalid end state    no rank waits forever
  *
  * SLOTS=1 violates one of the first two, CONSENSUS=0 with a commit arrival the third: the model can fail. */
 #ifndef RANKS

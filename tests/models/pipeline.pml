@@ -20,7 +20,7 @@
  *   there_is_a_reason   a rank fails because of its timeout, because one is killed, or because one has given up or
  *                       left before it was through with this call; not because another rank has finished this call, and
  *                       left or given up since
- *   invalid end state   no rank waits for ever
+ *   invalid end state   no rank waits forever
  *
  * One of the first two is violated with SLOTS=2 by run_allreduce, which needs three, and with SLOTS=1 by run_others,
  * which needs two: the model can fail. */
