@@ -11,15 +11,21 @@ for number in range(TYPE_NUMBERS):
     type_of_number[number] = UNSEEN
 
 
-cdef int element_type_of(cnp.dtype dtype):
+cdef int look_up_type(cnp.dtype dtype):
+    # long and long long are two numbers with one name; bfloat16 (ml_dtypes) gets its number on import
     cdef int number = dtype.type_num
-    if not 0 <= number < TYPE_NUMBERS or type_of_number[number] == UNSEEN:
-        # long and long long are two numbers with one name; bfloat16 (ml_dtypes) gets its number on import
-        found = DTYPES.index(dtype.name) if dtype.name in DTYPES else NO_TYPE
-        if not 0 <= number < TYPE_NUMBERS:
-            return found
+    found = DTYPES.index(dtype.name) if dtype.name in DTYPES else NO_TYPE
+    if 0 <= number < TYPE_NUMBERS:
         type_of_number[number] = found
-    return type_of_number[number] if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
+    return found
+
+
+cdef inline int element_type_of(cnp.dtype dtype):
+    cdef int number = dtype.type_num
+    cdef int found = type_of_number[number] if 0 <= number < TYPE_NUMBERS else UNSEEN
+    if found == UNSEEN:
+        found = look_up_type(dtype)
+    return found if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
 
 
 def type_of(cnp.dtype dtype) -> int:

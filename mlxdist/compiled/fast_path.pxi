@@ -24,29 +24,37 @@ cdef inline elements elements_of(cnp.ndarray x) noexcept:
 cdef inline object fast(int name, x, peer, group, stream, out):
     """The result; None where the general path has to convert or refuse an array, or to start the world."""
     cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
+    cdef cnp.ndarray source_array, target_array
     cdef elements source, target, result
+    cdef bint overlaps = False
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
     if resolved is None or stream is not None or type(x) is not cnp.ndarray:
         return None
-    source = elements_of(x)
-    if source.type == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(x):
+    source_array = <cnp.ndarray>x
+    source = elements_of(source_array)
+    if source.type == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(source_array):
         return None
-    if out is None:
-        prepare_call(name, resolved, peer, &source, NULL, x, out, False, &made, &result, shape)
-        if resolved.size_ == 1:
-            return x
-        out = x if made.operation == OPERATION_SEND else aligned(result.ndim, shape, (<cnp.ndarray>x).descr)
-    else:
-        if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(out):
+    if out is not None:
+        if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(<cnp.ndarray>out):
             return None
-        target = elements_of(out)
-        prepare_call(name, resolved, peer, &source, &target, x, out, share_memory(x, out), &made, &result, shape)
-        if resolved.size_ == 1:
-            memmove(cnp.PyArray_BYTES(out), cnp.PyArray_BYTES(x), cnp.PyArray_NBYTES(x))
-            return out
-    run_call(resolved, &made, cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out), out)
-    return out
+        target = elements_of(<cnp.ndarray>out)
+        overlaps = share_memory(source_array, <cnp.ndarray>out)
+    prepare_call(name, resolved, peer, &source, NULL if out is None else &target, x, out, overlaps, &made, &result,
+                 shape)
+    if resolved.size_ == 1:
+        if out is None:
+            return x
+        memmove(cnp.PyArray_BYTES(<cnp.ndarray>out), cnp.PyArray_BYTES(source_array), cnp.PyArray_NBYTES(source_array))
+        return out
+    if out is not None:
+        target_array = <cnp.ndarray>out
+    elif made.operation == OPERATION_SEND:
+        target_array = source_array
+    else:
+        target_array = aligned(result.ndim, shape, source_array.descr)
+    run_call(resolved, &made, cnp.PyArray_BYTES(source_array), cnp.PyArray_BYTES(target_array), target_array)
+    return target_array
 
 
 cdef cnp.ndarray to_receive(shape, dtype):
