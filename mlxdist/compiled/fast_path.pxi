@@ -138,9 +138,10 @@ def barrier(*, group=None):
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
     if resolved is None:
         return general_of[CALL_BARRIER](group=group)
+    if resolved.size_ == 1 and not runtime_is_closed():
+        return
     prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, False, &made, &result, shape)
-    if resolved.size_ > 1:
-        run_call(resolved, &made, NULL, NULL, None)
+    run_call(resolved, &made, NULL, NULL, None)
 
 
 def operation(general):

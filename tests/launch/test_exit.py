@@ -184,14 +184,6 @@ except dist.TimeoutError as error:
 """
 
 
-def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks) -> None:
-    """Rank 1 is late."""
-    finished = ranks(launcher, 2, BEGIN + LATER_TIMEOUT, timeout_s=20)
-    said = re.search(r"\[finalize\] waited for 1 s in finalize: .* \| ([\d.]+)$", finished.output, re.MULTILINE)
-    assert said, finished.output
-    assert 1 <= float(said[1]) < 2
-
-
 THREAD_IN_A_CALL = """
 world = dist.init()
 part = world.split(0)
@@ -211,9 +203,14 @@ os._exit(0)
 """
 
 
-def test_a_timeout_given_later_reaches_the_wait_for_a_thread(launcher: mpis.MPI, ranks: Ranks) -> None:
-    """It waits for a message, without a timeout: its group was made before."""
-    finished = ranks(launcher, 2, BEGIN + THREAD_IN_A_CALL, timeout_s=20)
-    said = re.search(r"\[finalize\] waited for 1 s in finalize: another thread .* \| ([\d.]+)$", finished.output, re.M)
+@pytest.mark.parametrize(
+    ("program", "awaited"),
+    [(LATER_TIMEOUT, ".*"), (THREAD_IN_A_CALL, "another thread .*")],
+    ids=["a-late-rank", "a-thread-in-a-call"],
+)
+def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks, program: str, awaited: str) -> None:
+    """The thread waits for a message, without a timeout: its group was made before."""
+    finished = ranks(launcher, 2, BEGIN + program, timeout_s=20)
+    said = re.search(rf"\[finalize\] waited for 1 s in finalize: {awaited} \| ([\d.]+)$", finished.output, re.MULTILINE)
     assert said, finished.output
     assert 1 <= float(said[1]) < 2
