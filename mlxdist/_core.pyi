@@ -16,7 +16,7 @@ FAMILIES: dict[int, str]
 MLX_KINDS: dict[str, int]
 THREAD_LEVELS: tuple[str, ...]
 
-def type_of(dtype: np.dtype[Any]) -> int: ...
+def type_of(dtype: Any) -> int: ...
 
 @final
 class Buffer:

@@ -79,12 +79,6 @@ def planned(outline: bytes, all_reduce_size: float) -> list[tuple[int, list[int]
     return [(types[bucket[0]], bucket) for bucket in plan(types, sizes, all_reduce_size)]
 
 
-@functools.cache
-def type_of(dtype: Any) -> int:
-    """The index in DTYPES of any framework's dtype."""
-    return _core.DTYPES.index(str(dtype).rpartition(".")[2])
-
-
 class Leaf(NamedTuple):
     """A leaf of the tree as an array of its framework; None for MLX's arrays."""
 
@@ -99,11 +93,11 @@ class Leaf(NamedTuple):
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
     if mlx.owns(x):
-        return Leaf(x, x, None, type_of(x.dtype), x.shape, False)
+        return Leaf(x, x, None, _core.type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
     array = framework.as_array(OPERATION, x)
     framework.synchronize(OPERATION, array, stream)
-    element_type = type_of(array.dtype)
+    element_type = _core.type_of(array.dtype)
     stays = framework.owns(x) and _core.divides(element_type) and framework.is_changeable(array)
     return Leaf(x, array, framework, element_type, tuple(array.shape), stays)
 

@@ -93,9 +93,7 @@ def _buffer(x: Any) -> _core.Buffer:
     on_device = x.device.type != "cpu"
     if on_device:  # torch reuses memory that pending work still reads
         sys.modules["torch"].cuda.current_stream(x.device).synchronize()
-    return _core.Buffer(
-        x.data_ptr(), x.numel(), _core.DTYPES.index(_name(x.dtype)), x, tuple(x.shape), on_device=on_device
-    )
+    return _core.Buffer(x.data_ptr(), x.numel(), _core.type_of(x.dtype), x, tuple(x.shape), on_device=on_device)
 
 
 def as_buffer(array: Any) -> _core.Buffer:

@@ -28,9 +28,19 @@ cdef inline int element_type_of(cnp.dtype dtype):
     return found if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
 
 
-def type_of(cnp.dtype dtype) -> int:
-    """The index of ``dtype`` in DTYPES; -1 if its arrays cannot be communicated."""
-    return element_type_of(dtype)
+# Of other frameworks' dtypes, whose names take long to make.
+cdef dict type_of_foreign = {}
+
+
+def type_of(dtype) -> int:
+    """The index in DTYPES of a dtype of any framework; -1 if its arrays cannot be communicated."""
+    if isinstance(dtype, cnp.dtype):
+        return element_type_of(dtype)
+    found = type_of_foreign.get(dtype)
+    if found is None:
+        name = str(dtype).rpartition(".")[2]  # torch.float32, mlx.core.float32
+        found = type_of_foreign[dtype] = DTYPES.index(name) if name in DTYPES else NO_TYPE
+    return found
 
 
 @cython.final

@@ -21,9 +21,16 @@ cdef inline elements elements_of(cnp.ndarray x) noexcept:
     return array
 
 
+cdef inline Group resolved_group(group):
+    """The group that is meant; None where the general path has to start the world, or to look at ``group``."""
+    if group is None:
+        return the_world
+    return <Group>group if isinstance(group, Group) else None
+
+
 cdef inline object fast(int name, x, peer, group, stream, out):
     """The result; None where the general path has to convert or refuse an array, or to start the world."""
-    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
+    cdef Group resolved = resolved_group(group)
     cdef cnp.ndarray source_array, target_array
     cdef elements source, target, result
     cdef bint overlaps = False
@@ -132,7 +139,7 @@ def recv(shape, dtype, src, *, group=None, stream=None):
 
 
 def barrier(*, group=None):
-    cdef Group resolved = the_world if group is None else group if isinstance(group, Group) else None
+    cdef Group resolved = resolved_group(group)
     cdef elements result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape

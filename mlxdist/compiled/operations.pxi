@@ -167,8 +167,7 @@ cdef int describe(str call, dtype, tuple shape, elements *array, cnp.npy_intp *l
         raise ValueError(
             f"[{call}] an array has {len(shape)} dimensions, at most {MOST_DIMENSIONS} can be communicated: reshape it"
         )
-    name = str(dtype).rpartition(".")[2]
-    array.type = DTYPES.index(name) if name in DTYPES else NO_TYPE
+    array.type = type_of(dtype)
     array.ndim, array.shape = len(shape), lengths
     for i, length in enumerate(shape):
         lengths[i] = length

@@ -168,6 +168,15 @@ def test_alone(ranks: Ranks, name: str) -> None:
     check(None, 1, ranks, name)
 
 
+TIMED_FINALIZE = """
+def timed_finalize():
+    began = time.monotonic()
+    try:
+        dist.finalize()
+    except dist.TimeoutError as error:
+        say(f"{error} | {time.monotonic() - began:.2f}")
+        os._exit(0)
+"""
 LATER_TIMEOUT = """
 world = dist.init()
 dist.init(timeout_s=1)
@@ -175,12 +184,7 @@ dist.init()  # without a timeout it leaves the timeout alone
 dist.barrier()
 if world.rank():
     time.sleep(4)
-began = time.monotonic()
-try:
-    dist.finalize()
-except dist.TimeoutError as error:
-    say(f"{error} | {time.monotonic() - began:.2f}")
-    os._exit(0)
+timed_finalize()
 """
 
 
@@ -194,11 +198,7 @@ if world.rank():
 else:
     threading.Thread(target=lambda: dist.recv(3, float, peer, group=part), daemon=True).start()
     time.sleep(0.2)
-    began = time.monotonic()
-    try:
-        dist.finalize()
-    except dist.TimeoutError as error:
-        say(f"{error} | {time.monotonic() - began:.2f}")
+    timed_finalize()
 os._exit(0)
 """
 
@@ -210,7 +210,7 @@ os._exit(0)
 )
 def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks, program: str, awaited: str) -> None:
     """The thread waits for a message, without a timeout: its group was made before."""
-    finished = ranks(launcher, 2, BEGIN + program, timeout_s=20)
+    finished = ranks(launcher, 2, BEGIN + TIMED_FINALIZE + program, timeout_s=20)
     said = re.search(rf"\[finalize\] waited for 1 s in finalize: {awaited} \| ([\d.]+)$", finished.output, re.MULTILINE)
     assert said, finished.output
     assert 1 <= float(said[1]) < 2

@@ -131,8 +131,8 @@ static int free_retired(struct outcome *outcome) {
 }
 
 /* What follows a timeout, a death, Ctrl-C or a mismatch. The ranks of the group may no longer be at the same call, so
- * every later call on it fails for this reason; ranks of this host that wait for this one are told; and MPI will not be
- * finalized. Other outcomes change nothing. */
+ * every later call on it fails for this reason. Of a mismatch all ranks know; after the others, ranks of this host that
+ * wait for this one are told, and MPI will not be finalized. Other outcomes change nothing. */
 static int break_group(struct group *group, const struct outcome *outcome) {
     if (!breaks_group(outcome->status))
         return outcome->status;
