@@ -26,11 +26,14 @@ try:
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
 except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
-    raise ImportError(
-        f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
-        "pip install --force-reinstall mlxdist, or make build there",
-        name="mlxdist",  # so that `python -m mlxdist` prints one line
-    ) from error
+    _reason = (
+        f"one interpreter of a process can import mlxdist ({error}): import it in the main one; use threads or "
+        "processes rather than subinterpreters"
+        if "interpreter" in str(error)  # Cython's words and CPython's
+        else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
+        "pip install --force-reinstall mlxdist, or make build there"
+    )
+    raise ImportError(_reason, name="mlxdist") from error  # the name, so that `python -m mlxdist` prints one line
 
 __version__ = "0.1.0"
 

@@ -47,6 +47,7 @@ RANK_PID = Variable(
 MPI4PY_LIBMPI = Variable(
     "MPI4PY_LIBMPI", "", "set by init(): the library that mpi4py (4.1 or later) opens when it is imported later"
 )
+MPI4PY_MPIABI = Variable("MPI4PY_MPIABI", "", "removed by init(): the family of MPI that mpi4py opens")
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"

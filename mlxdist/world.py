@@ -170,7 +170,9 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
             check=config.CHECK.get() != "0",
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())
-    os.environ.setdefault(config.MPI4PY_LIBMPI.name, library.path)
+    # An mpi4py that is imported later must not open a second MPI, whatever it was told before.
+    os.environ[config.MPI4PY_LIBMPI.name] = library.path
+    os.environ.pop(config.MPI4PY_MPIABI.name, None)
     _info.backend, _info.libmpi, _info.found_via = "mpi", library.path, chosen.found.found_via
     _info.family, _info.version, _info.threads = library.family, library.version_string, _core.threads()
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"

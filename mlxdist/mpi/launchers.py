@@ -220,7 +220,9 @@ def own_launcher(library: LibraryInfo) -> str | None:
     """The mpirun that was installed with ``library``; None if there is none next to it."""
     names = _OWN_LAUNCHER.get(library.vendor, ("mpiexec", "mpirun"))
     # Debian's library is in /usr/lib/<triplet>/openmpi/lib, the prefix is /usr.
-    prefixes = [above.parent for above in Path(library.path).parents if above.name in ("lib", "lib64")]
+    # Where /lib is a link to /usr/lib, a launcher in /bin would take / for its prefix, which Open MPI refuses.
+    above = (folder.resolve() for folder in Path(library.path).parents if folder.name in ("lib", "lib64"))
+    prefixes = [folder.parent for folder in above]
     paths = (prefix / "bin" / name for prefix in prefixes for name in names)
     return next((str(path) for path in paths if path.is_file()), None)
 
@@ -295,15 +297,25 @@ RULES = (
 )
 
 
-def refusal(launcher: Launcher | None, library: LibraryInfo, environ: Mapping[str, str]) -> str | None:
-    """Why ``library`` must not be initialized under ``launcher``, and what to do; None if it may be."""
+# A library that is open already is the only one that can be used: naming another changes nothing.
+_BEFORE_OTHERS = "call init() before the package that has opened it (such as mpi4py) is imported"
+
+
+def refusal(
+    launcher: Launcher | None, library: LibraryInfo, environ: Mapping[str, str], *, is_open: bool = False
+) -> str | None:
+    """Why ``library`` must not be initialized under ``launcher``, and what to do; None if it may be.
+
+    is_open: another package has opened it in this process.
+    """
     kind, several = (launcher.kind, launcher.size > 1) if launcher else ("", False)
     matching = (rule for rule in RULES if kind in (rule.kinds or (kind,)) and rule.applies(library, several, environ))
+    own_library = _use_launchers_own(launcher, environ) if launcher else ""
     reason = next((rule.text for rule in matching), "").format(
         library=library,
         launcher=launcher.name if launcher else "",
         own_launcher=_start_with_own(library),
-        own_library=_use_launchers_own(launcher, environ) if launcher else "",
+        own_library=_BEFORE_OTHERS if is_open else own_library,
         srun=_start_with_srun(library),
         variable=config.LIBMPI.name,
         prefix=environ.get("OPAL_PREFIX"),

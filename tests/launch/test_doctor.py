@@ -12,11 +12,22 @@ from typing import Any
 
 import mpis
 import pytest
-from broken import MPICH, OPENMPI, SET_UPS, Broken, path_with
+from broken import MPICH, OPENMPI, SET_UPS, Broken, SetUp, path_with
 from conftest import run
 
 needs_mpich = pytest.mark.skipif(not MPICH.is_here(), reason="MPICH, which set-ups begin from, is not here")
 MLXDIST = (sys.executable, "-m", "mlxdist")
+
+
+def make(broken: Broken, folder: Path) -> SetUp:
+    missing = [mpi.name for mpi in broken.needs if not mpi.is_here()]
+    missing += [package for package in broken.packages if not importlib.util.find_spec(package)]
+    if missing:
+        pytest.skip(f"not here: {', '.join(missing)}")
+    set_up = broken.make(folder)
+    if set_up.within and (why := set_up.why_not()):
+        pytest.skip(f"cannot be made here: {why}")
+    return set_up
 
 
 @needs_mpich
@@ -25,13 +36,7 @@ def test_broken(broken: Broken, tmp_path: Path) -> None:
     def here(text: str) -> str:
         return text.replace("{here}", str(tmp_path))
 
-    missing = [mpi.name for mpi in broken.needs if not mpi.is_here()]
-    missing += [package for package in broken.packages if not importlib.util.find_spec(package)]
-    if missing:
-        pytest.skip(f"not here: {', '.join(missing)}")
-    set_up = broken.make(tmp_path)
-    if set_up.within and (why := set_up.why_not()):
-        pytest.skip(f"cannot be made here: {why}")
+    set_up = make(broken, tmp_path)
     told = set_up.run(*MLXDIST, "doctor")
     assert [words for words in map(here, itertools.chain(*broken.says.items())) if words not in told] == [], told.output
     assert "Traceback" not in told
@@ -42,6 +47,41 @@ def test_broken(broken: Broken, tmp_path: Path) -> None:
     assert here(broken.launched) in launched, launched.output
     assert (launched.status == 0) == (not broken.launched), launched.output
     assert launched.output.count(" [2. 2. 2.") == (0 if broken.launched else 2), launched.output
+
+
+@needs_mpich
+@pytest.mark.parametrize("broken", SET_UPS, ids=lambda broken: broken.name)
+def test_remedies(broken: Broken, tmp_path: Path) -> None:
+    """Ranks work after everything that doctor advises, word for word."""
+    if broken.not_followed:
+        pytest.skip(broken.not_followed)
+    set_up = make(broken, tmp_path)
+    told = set_up.run(*MLXDIST, "doctor")
+    remedies = re.findall(r"^(?:error|warning|note): (?:.*\n)+?    (.*)$", told.output, re.MULTILINE)
+    assert len(remedies) >= len(broken.says), told.output
+    followed = set_up.run("sh", "-ec", script_of(remedies, broken, tmp_path))
+    assert followed.status == 0, f"{remedies}\n{followed.output}"
+    assert followed.output.count("[2. 2. 2.") == 2, f"{remedies}\n{followed.output}"
+
+
+def script_of(remedies: list[str], broken: Broken, folder: Path) -> str:
+    """The commands in the remedies, and the one that starts the ranks, which a remedy may be."""
+    program = str(mpis.ROOT / "examples" / broken.program)
+    start = "mlxdist launch -n 2 program.py"
+    before = [f'mlxdist() {{ {" ".join(MLXDIST)} "$@"; }}', f"export PIP_PREFIX={folder}/installed"]
+    for remedy in remedies:
+        (command,) = re.findall(
+            r"^(?:.* or )?((?:unset|export|mount|make|mpirun|mlxdist|/).*?)(?:, which|;| if |$)", remedy
+        )
+        if command.startswith("mpirun"):
+            start = f"{command} -np 2 {sys.executable} program.py"
+        elif command.startswith("mlxdist"):
+            start = command
+        elif command.endswith("-m mlxdist"):
+            start = f"{command} launch -n 2 program.py"
+        else:
+            before.append(command)
+    return "\n".join([*before, f"PATH={folder}/installed/bin:$PATH", start.replace("program.py", program)])
 
 
 def doctor(mpi: mpis.MPI, size: int, *before: str, options: tuple[str, ...] = (), **environ: str) -> dict[str, Any]:
@@ -97,7 +137,9 @@ ONE_RANK_IS_DIFFERENT = 'if [ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ]; then e
 
 
 def test_ranks_that_differ(two: mpis.MPI) -> None:
-    change = ONE_RANK_IS_DIFFERENT % "MLXDIST_QUIET=maybe PYTHONPATH=$PYTHONPATH:/gone"
+    # Open MPI's mpirun puts its own folder in front of PATH, on other hosts only: no difference
+    own = f"PATH={two.prefix.resolve()}/bin:$PATH"
+    change = ONE_RANK_IS_DIFFERENT % f"MLXDIST_QUIET=maybe PYTHONPATH=$PYTHONPATH:/gone {own}"
     told = doctor(two, 3, "sh", "-c", change, "sh")
     assert told["works"]
     assert len(told["hosts"]) == 3

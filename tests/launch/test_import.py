@@ -37,6 +37,28 @@ def test_nothing_is_opened_alone(ranks: Ranks) -> None:
     assert (finished.status, finished.output) == (0, "quiet\n")
 
 
+SUBINTERPRETER = """
+try:
+    from _interpreters import create, exec as run
+except ImportError:  # before Python 3.13
+    from _xxsubinterpreters import create, run_string as run
+import mlxdist
+try:
+    failed = run(create(), "import mlxdist")
+    text = failed.msg
+except RuntimeError as error:
+    text = str(error)
+assert "one interpreter of a process can import mlxdist" in text, text
+assert "reinstall" not in text, text
+print("refused")
+"""
+
+
+def test_a_subinterpreter_is_told_why(ranks: Ranks) -> None:
+    finished = ranks(None, 1, SUBINTERPRETER, PYTHONWARNINGS="ignore")
+    assert (finished.status, finished.output) == (0, "refused\n")
+
+
 LIMIT = 0.6  # times NumPy's own import: a ratio, since a busy machine slows both
 
 

@@ -160,3 +160,30 @@ def test_mpi4py_that_comes_last_opens_the_same_library_by_itself(launcher: mpis.
     finished = ranks(launcher, 2, BEGIN + PROGRAMS["mpi4py last"], str(launcher.library_path), timeout_s=20)
     assert finished.status == 0, finished.output
     assert finished.output == "end\nend\n"
+
+
+ANOTHER = """
+import numpy as np
+{imports}
+print(f"sum {{dist.all_sum(np.float64(1))}} {{MPI.COMM_WORLD.size}}\\n", end="", flush=True)
+"""
+MPI4PY_FIRST = ANOTHER.format(imports="from mpi4py import MPI\nimport mlxdist as dist")
+INIT_FIRST = ANOTHER.format(imports="import mlxdist as dist\ndist.init()\nfrom mpi4py import MPI")
+
+
+def test_the_remedies_where_mpi4py_has_opened_another_mpi(ranks: Ranks) -> None:
+    ours, other = (mpi for name in ("mpich-5", "openmpi-5") for mpi in mpis.MPIS if mpi.name == name)
+    if not (ours.is_here() and other.is_here()):
+        pytest.skip("MPICH and Open MPI are not installed")  # the reverse aborts in mpi4py: MPICH under PMIx
+    environ = {"MPI4PY_LIBMPI": str(other.library_path)}
+    told = ranks(ours, 2, MPI4PY_FIRST, timeout_s=20, **environ)
+    assert told.status != 0
+    assert "(already in this process): " in told
+    launcher = other.launcher_path.resolve().parent / "mpirun"
+    assert f": start the ranks with {launcher}, or call init() before the package" in told, told.output
+    assert "MLXDIST_LIBMPI" not in told
+    family = {"MPI4PY_MPIABI": "openmpi"}
+    for mpi, program, more in ((other, MPI4PY_FIRST, {}), (ours, INIT_FIRST, {}), (ours, INIT_FIRST, family)):
+        followed = ranks(mpi, 2, program, timeout_s=20, **environ, **more)
+        assert followed.status == 0, followed.output
+        assert followed.output.count("sum 2.0 2\n") == 2, followed.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,14 @@ def test_results_begin_on_a_cache_line(world: dist.Group) -> None:
         assert all(dist.all_sum(np.zeros(length, np.int8)).ctypes.data % 64 == 0 for length in LENGTHS)
 
 
+def faults_of(operation: Callable[..., np.ndarray], x: np.ndarray, arguments: dict[str, Any]) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(CALLS):
+        result = operation(x, **arguments)
+    assert result is not None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 @pytest.mark.parametrize("length", LENGTHS[2:])
 @pytest.mark.parametrize(
     ("operation", "into"),
@@ -62,10 +71,7 @@ def test_no_fresh_pages(operation: Callable[..., np.ndarray], into: str, length:
     if into != "a new result":
         arguments["out"] = x if into == "in place" else operation(x, **arguments).copy()
     for _ in range(4):
-        result = operation(x, **arguments)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(CALLS):
-        result = operation(x, **arguments)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert result is not None
+        operation(x, **arguments)
+    # The least of some rounds: in the first, the memory of other results may still be given back.
+    faults = min(faults_of(operation, x, arguments) for _ in range(3))
     assert faults < CALLS, f"{faults} page faults in {CALLS} calls"

@@ -9,6 +9,7 @@ from mlxdist.mpi.launchers import (
     LibraryInfo,
     Process,
     detect,
+    own_launcher,
     refusal,
     wrong_world,
 )
@@ -357,6 +358,17 @@ def test_refusal_names_library_launcher_and_remedy(
     assert f"{prefixes}/{library}" in fact
     for expected in remedies:
         assert expected.format(prefixes) in remedy
+
+
+def test_the_launcher_of_a_library_below_a_linked_folder(tmp_path: Path) -> None:
+    """As in a distribution where /lib and /bin are links: Open MPI refuses to start from /bin, whose prefix is /."""
+    for folder in ("usr/bin", "usr/lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lib").symlink_to("usr/lib")
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "usr/bin/mpirun").touch()
+    library = LibraryInfo(f"{tmp_path}/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11")
+    assert own_launcher(library) == str(tmp_path.resolve() / "usr/bin/mpirun")
 
 
 def test_refusal_names_a_package_where_the_launcher_is_not_seen() -> None:

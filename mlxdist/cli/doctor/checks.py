@@ -33,6 +33,7 @@ CHECKS = (
     Check(checks_machine.slots),
     Check(checks_machine.root),
     Check(checks_machine.interfaces, on_each_rank=True),
+    Check(checks_machine.loopback),
     Check(checks_machine.reachable),
     Check(checks_installed.copies, on_each_rank=True),
     Check(checks_installed.stale, on_each_rank=True),

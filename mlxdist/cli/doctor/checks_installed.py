@@ -30,7 +30,8 @@ def mpi4py(env: Environment) -> Iterator[Finding]:
         # From 4.1 on its wheels open whatever the linker finds under the names of PyPI's MPIs.
         build = "--force-reinstall --no-binary mpi4py mpi4py, which builds it with the mpicc on PATH"
         install = pip_install(build if environment.version_of("mpi4py") >= "4.1" else "-U mpi4py")
-        yield Finding(WARNING, fact, f"unset {name}" if env.environ.get(name) else install)
+        told = [variable for variable in (name, config.MPI4PY_MPIABI.name) if env.environ.get(variable)]
+        yield Finding(WARNING, fact, f"unset {' '.join(told)}" if told else install)
 
 
 def copies(env: Environment) -> Iterator[Finding]:

@@ -55,11 +55,11 @@ def slots(env: Environment) -> Iterator[Finding]:
 
 _VIRTUAL = re.compile("docker|podman|virbr|veth|br-|cni|flannel|lxc|lxdbr|vmnet|vboxnet")
 # Open MPI 5's mpirun does not accept oob_tcp_if_exclude (open-mpi/ompi#12467). The libfabric of the others cannot
-# exclude interfaces.
+# exclude interfaces, and MPICH may use UCX instead, which looks at its own variable only (5.0.2).
 _EXCLUDE = {
     "Open MPI": "export OMPI_MCA_btl_tcp_if_exclude=lo,{virtual}",
     "Intel MPI": "export I_MPI_HYDRA_IFACE={real} FI_TCP_IFACE={real}",
-    "": "export HYDRA_IFACE={real} FI_TCP_IFACE={real}",
+    "": "export HYDRA_IFACE={real} UCX_NET_DEVICES={real} FI_TCP_IFACE={real}",
 }
 
 
@@ -75,6 +75,16 @@ def interfaces(env: Environment) -> Iterator[Finding]:
             f"MPI may try to reach other hosts through virtual networks: {', '.join(virtual)}",
             remedy.format(virtual=",".join(virtual), real=real),
         )
+
+
+# Each names the interfaces that an MPI may use.
+_INTERFACES = ("OMPI_MCA_btl_tcp_if_include", "UCX_NET_DEVICES", "FI_TCP_IFACE", "HYDRA_IFACE", "I_MPI_HYDRA_IFACE")
+
+
+def loopback(env: Environment) -> Iterator[Finding]:
+    """MPI may use the loopback interface only, which reaches no other host."""
+    for name in filter(lambda name: env.environ.get(name) == "lo", _INTERFACES if env.hosts else ()):
+        yield Finding(WARNING, f"{name}=lo keeps MPI from reaching other hosts", f"unset {name}")
 
 
 def reachable(env: Environment) -> Iterator[Finding]:

@@ -76,7 +76,10 @@ def _report(diagnosis: Diagnosis, print_line: PrintLine) -> None:
         places = ", ".join(f"{diagnosis.hosts.count(host)} on {host}" for host in dict.fromkeys(diagnosis.hosts))
         print_line(f"\n{size} rank{'s' * (size > 1)} ({places}) verified a sum in {diagnosis.took_s:.1f} s.", "")
     errors = len(diagnosis.errors)
-    print_line(
-        "It works." if diagnosis.works else f"It does not work: {errors} error{'s' * (errors != 1)} above.",
-        "bold green" if diagnosis.works else "bold red",
-    )
+    if not diagnosis.works:
+        verdict = f"It does not work: {errors} error{'s' * (errors != 1)} above."
+    elif diagnosis.differences:
+        verdict = f"It works. The ranks differ in {', '.join(diagnosis.differences)}, see above."
+    else:
+        verdict = "It works."
+    print_line(verdict, "bold green" if diagnosis.works else "bold red")

@@ -86,7 +86,7 @@ def _run_probe(diagnosis: Diagnosis, env: Environment) -> None:
         )
     except subprocess.TimeoutExpired:
         fact = f"not all ranks ended within {TIMEOUT_S:.0f} s"
-        diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis)))
+        diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis, env)))
         return
     results = list(_results(done.stdout))
     for result in results:
@@ -104,7 +104,7 @@ def _run_probe(diagnosis: Diagnosis, env: Environment) -> None:
         lines = re.sub(rf"(; last: )?{probe.MARK}.*", "", done.stderr).splitlines()
         last = [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
         fact = "\n".join((f"the ranks ended with status {done.returncode}", *last))
-        diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis)))
+        diagnosis.findings.append(Finding(ERROR, fact, _likely_remedy(diagnosis, env)))
 
 
 def _results(output: str) -> Iterator[dict[str, Any]]:
@@ -136,7 +136,8 @@ def _add_early(diagnosis: Diagnosis, results: Sequence[dict[str, Any]]) -> None:
     ]
 
 
-def _likely_remedy(diagnosis: Diagnosis) -> str:
+def _likely_remedy(diagnosis: Diagnosis, env: Environment) -> str:
     """What to try when there is no better advice."""
     remedies = [finding.remedy for finding in diagnosis.findings if finding.severity == WARNING]
-    return "; or ".join(remedies) or "mlxdist launch -n 2 program.py, which shows all output"
+    where = f"--hosts {','.join(env.hosts)}" if env.hosts else f"-n {env.ranks}"
+    return "; or ".join(remedies) or f"mlxdist launch {where} program.py, which shows all output"

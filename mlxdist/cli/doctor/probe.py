@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,18 @@ def _identity() -> dict[str, str]:
         **environment.versions(),
         "libmpi": info.libmpi,
         "MPI": info.version.partition("\n")[0].strip(),
-        **config.deciding(os.environ),
+        **_without_launchers_own(config.deciding(os.environ), Path(info.libmpi).parent.parent),
+    }
+
+
+def _without_launchers_own(variables: Mapping[str, str], prefix: Path) -> dict[str, str]:
+    """``variables`` without the MPI's own folders, which Open MPI's mpirun adds on other hosts only (5.0.11)."""
+    own = {"PATH": str(prefix / "bin"), "LD_LIBRARY_PATH": str(prefix / "lib")}
+    return {
+        name: os.pathsep.join(entry for entry in value.split(os.pathsep) if entry != own[name])
+        if name in own
+        else value
+        for name, value in variables.items()
     }
 
 

@@ -97,11 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
         cwd=arguments.cwd,
         extra=[word for words in arguments.mpi_arg for word in words],
     )
+    if not arguments.dry_run:
+        _check_outside_ranks()
     launcher = _find_launcher(spec)
     if arguments.dry_run:
         print(shlex.join(_command(launcher, spec)[0]))
         return 0
-    _check_outside_ranks()
     _check_hosts(spec, launcher)
     if spec.cwd and not launcher:
         os.chdir(spec.cwd)
