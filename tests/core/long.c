@@ -166,10 +166,80 @@ static void reduce_in_symmetric_memory(struct node *node, int local_rank) {
     CHECK(!newest);
 }
 
+/* Another thread of the first rank counts in the last page of the block while the rank gives up; it must not miss one.
+ */
+struct counter {
+    atomic_int ends;
+    volatile long *place;
+    long counted;
+};
+
+static void *count_up(void *it) {
+    struct counter *counter = it;
+    while (!atomic_load(&counter->ends))
+        *counter->place = ++counter->counted;
+    return NULL;
+}
+
+/* The last rank comes late to the call, or stops in it, and the first does not wait for it. */
+static void give_up_in_symmetric_memory(struct node *node, int local_rank) {
+    enum { PATTERN = 0x5a5a5a5a };
+    const size_t nbytes = COUNT * sizeof(int32_t), page = (size_t)sysconf(_SC_PAGESIZE);
+    for (uint32_t round = 0; round < 4; round++) {
+        int is_late = round % 2, is_in_place = round / 2, is_first = local_rank == 0;
+        struct symmetric *newest = NULL;
+        struct outcome outcome = {0};
+        begin_anew(node);
+        CHECK(symmetric_open(node, 2 * nbytes + 2 * page, &newest, &for_ever, &outcome) == STATUS_OK);
+        int32_t *x = symmetric_memory(newest), *y = is_in_place ? x : x + COUNT;
+        struct counter counter = {0, (volatile long *)((char *)x + 2 * nbytes + page), 0};
+        struct buffer_descriptor own = {0, symmetric_offset(newest, x, nbytes), symmetric_offset(newest, y, nbytes)};
+        struct call call = call_of(node, flat_call(OPERATION_ALLREDUCE, REDUCE_SUM, TYPE_INT32, 0, COUNT));
+        const struct wait_policy *policy = is_first ? &a_while : &for_ever;
+        fill(x, COUNT, local_rank, round);
+        meet();
+        if (is_late && local_rank == n_ranks - 1)
+            sleep_s(0.4);
+        int result = node_arrive(node, &call, &own, sizeof own, 0, 0, policy, &outcome);
+        if (!result && local_rank == n_ranks - 1)
+            sleep_s(0.4);
+        if (!result)
+            result = symmetric_reduce(node, newest, &call, policy, &outcome);
+        if (is_first) {
+            pthread_t thread;
+            CHECK(result == STATUS_TIMED_OUT);
+            CHECK(!pthread_create(&thread, NULL, count_up, &counter));
+            symmetric_detach(newest, &own, nbytes, &outcome);
+            atomic_store(&counter.ends, 1);
+            CHECK(!pthread_join(thread, NULL) && *counter.place == counter.counted);
+            for (int64_t i = 0; i < COUNT; i++)
+                CHECK(is_in_place || x[i] == value(local_rank, round, i));
+            for (int64_t i = 0; i < COUNT; i++)
+                x[i] = y[i] = PATTERN;
+        } else if (is_late) { /* the first has not computed its share */
+            CHECK(result == STATUS_PEER_DIED);
+        } else {
+            CHECK(result == STATUS_OK);
+            for (int64_t i = 0; i < COUNT; i++)
+                CHECK(y[i] == sum(round, i));
+        }
+        meet();
+        for (int64_t i = 0; is_first && i < COUNT; i++)
+            CHECK(x[i] == PATTERN && y[i] == PATTERN);
+        symmetric_drop(newest);
+        symmetric_sweep(&newest);
+    }
+}
+
+static void given_up_in_symmetric_memory(void) {
+    run_ranks(PROCESSES, 3, give_up_in_symmetric_memory, 0);
+}
+
 static void in_symmetric_memory(void) {
     for (int local_size = 1; local_size <= 4; local_size++)
         run_ranks(PROCESSES, local_size, reduce_in_symmetric_memory, 0);
 }
 
 PROGRAM({"operations-of-processes", operations_of_processes}, {"operations-of-threads", operations_of_threads},
-        {"stopped", stopped}, {"symmetric-memory", in_symmetric_memory})
+        {"stopped", stopped}, {"symmetric-memory", in_symmetric_memory},
+        {"symmetric-memory-given-up", given_up_in_symmetric_memory})

@@ -22,6 +22,10 @@ struct segment {
     char *memory; /* nbytes, zeros at first */
     size_t nbytes;
     int file; /* -1 once closed; the memory stays mapped */
+    struct {
+        char *memory; /* NULL: there is none */
+        size_t at, nbytes;
+    } spare; /* see segment_map_spare */
 };
 
 /* Map nbytes of address space; NOT_SHARED if that fails, or if another memory has this name. */
@@ -32,6 +36,13 @@ int segment_attach(const struct shm_handle *handle, struct segment *segment, str
 int segment_reserve(const struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome);
 /* Map the pages of the first nbytes, which have been reserved, into this process, to save page faults later. */
 void segment_touch(const struct segment *segment, size_t nbytes);
+/* Prepare this part, whole pages from that of memory + at on, to be detached. Needs the open file. NOT_SHARED: there is
+ * no address space for it. */
+int segment_map_spare(struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome);
+/* From now on these bytes of the part are this process's own, as they were at one moment after the call began: what
+ * others write to the shared memory is no longer seen here, nor is what is written here seen there. Other threads may
+ * use the part meanwhile. Returns 0, or an errno: then the bytes are still shared. */
+int segment_detach(struct segment *segment, char *memory, size_t nbytes);
 void segment_unlink(const struct shm_handle *handle);
 void segment_close_file(struct segment *segment);
 void segment_free(struct segment *segment);

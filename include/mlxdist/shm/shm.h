@@ -12,7 +12,7 @@
 
 /* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
  * one of these changes. */
-enum { SHM_LAYOUT = 1 };
+enum { SHM_LAYOUT = 2 };
 
 /* Which build of this library a rank runs. Ranks with different builds may not share memory. */
 struct shm_build {
@@ -45,8 +45,8 @@ int shm_is_oversubscribed(const struct shm *shm);
 int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, const struct wait_policy *policy,
                struct outcome *outcome);
 /* A collective from arrival to result, if all ranks of the group share the memory; the buffers are those of group_run.
- * NOT_SHARED, on all ranks: there is too little memory, but all have arrived, so carry it out by MPI; outcome is not
- * filled in. */
+ * NOT_SHARED, on all ranks: there is too little memory, or the operation is not one of those here, but all have
+ * arrived, so carry it out by MPI; outcome is not filled in. */
 int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void *recvbuf,
             const struct wait_policy *policy, struct outcome *outcome);
 

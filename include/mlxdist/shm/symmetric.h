@@ -36,7 +36,11 @@ struct symmetric_offset symmetric_offset(const struct symmetric *newest, const v
 /* After all have arrived: whether their inputs and outputs lie in the same blocks at the same offsets. */
 int symmetric_is_common(const struct node *node);
 /* If so, reduce all inputs into all outputs, which may be the same. */
-int symmetric_reduce(struct node *node, const struct symmetric *newest, const struct call *call,
+int symmetric_reduce(struct node *node, struct symmetric *newest, const struct call *call,
                      const struct wait_policy *policy, struct outcome *outcome);
+/* After a failure, of that or of the arrival before it, that leaves the others free to go on: the nbytes of this rank's
+ * buffers become its own memory, where the others neither read nor write. */
+void symmetric_detach(struct symmetric *newest, const struct buffer_descriptor *own, size_t nbytes,
+                      struct outcome *outcome);
 
 #endif

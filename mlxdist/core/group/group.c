@@ -28,7 +28,8 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
     struct group *group = calloc(1, sizeof *group);
     if (!group) {
         outcome->status = STATUS_OUT_OF_MEMORY;
-        snprintf(outcome->text, sizeof outcome->text, "no memory for a group");
+        snprintf(outcome->text, sizeof outcome->text,
+                 "no memory for a group: free some, or start fewer ranks on a host");
         return NULL;
     }
     group->members.policy = *policy;

@@ -131,10 +131,16 @@ struct agreement {
 static int poll_agreement(void *it, int slow_check, struct outcome *outcome) {
     struct agreement *agreement = it;
     const struct shm *shm = agreement->members->shm;
+    struct outcome why;
     int done = 0;
+    /* First: a rank may have agreed before it left or gave up the next call. */
+    int is_gone = slow_check && shm && shm_check_agreement(shm, &why);
     if (TRANSPORT(test, &agreement->request, &done, outcome))
         return -1;
-    return !done && slow_check && shm && shm_check_agreement(shm, outcome) ? -1 : done;
+    if (done || !is_gone)
+        return done;
+    *outcome = why;
+    return -1;
 }
 
 static void describe_agreement(void *it, int to_all, char *text, size_t nbytes) {
@@ -155,7 +161,8 @@ static int who_differs(struct members *members, const struct call *call, struct 
     const struct call **pointers = malloc((size_t)size * sizeof *pointers);
     int result = STATUS_OUT_OF_MEMORY;
     outcome->status = STATUS_OUT_OF_MEMORY;
-    snprintf(outcome->text, sizeof outcome->text, "no memory to compare the calls of %d ranks", size);
+    snprintf(outcome->text, sizeof outcome->text,
+             "no memory to compare the calls of %d ranks: free some, or start fewer on a host", size);
     if (calls && pointers)
         result = TRANSPORT(allgather, members->comm, call, calls, sizeof *call, outcome);
     for (int i = 0; !result && i < size; i++)

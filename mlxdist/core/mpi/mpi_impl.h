@@ -80,7 +80,8 @@ static int is_missing(const char *symbol, struct outcome *outcome) {
 
 static int out_of_memory(struct outcome *outcome, int64_t nbytes) {
     outcome->status = STATUS_OUT_OF_MEMORY;
-    snprintf(outcome->text, sizeof outcome->text, "no memory for %lld bytes", (long long)nbytes);
+    snprintf(outcome->text, sizeof outcome->text, "no memory for %lld bytes: free some, or start fewer ranks on a host",
+             (long long)nbytes);
     return STATUS_OUT_OF_MEMORY;
 }
 

@@ -1,6 +1,6 @@
 #include "mlxdist/shm/handshake.h"
 
-#include <errno.h>
+#include <stdio.h>
 
 /* What each local rank publishes: first the handle, from the first of them, then whether it succeeded. */
 struct handshake {
@@ -16,27 +16,31 @@ static int all_succeeded(const struct node *node) {
     return 1;
 }
 
-int handshake_segment(struct node *node, size_t part, size_t spare, struct segment *segment,
+int handshake_segment(struct node *node, size_t part, size_t more, int detachable, struct segment *segment,
                       const struct wait_policy *policy, struct outcome *outcome) {
     struct handshake mine = {0};
     size_t local_rank = (size_t)node_local_rank(node), nbytes = part * (size_t)node_local_size(node);
-    struct call call = flat_call(OPERATION_SHARE, 0, 0, 0, (int64_t)(nbytes + spare));
+    struct call call = flat_call(OPERATION_SHARE, 0, 0, 0, (int64_t)(nbytes + more));
     struct outcome why;
     call.rank = node_rank(node, (int)local_rank);
-    int is_open = local_rank == 0 && segment_create(nbytes + spare, &mine.handle, segment, &why) == STATUS_OK;
+    int is_open = local_rank == 0 && segment && segment_create(nbytes + more, &mine.handle, segment, &why) == STATUS_OK;
     mine.succeeded = is_open;
     int result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     if (!result) {
         const struct handshake *first = node_payload(node, 0);
-        if (local_rank && first->succeeded)
+        if (local_rank && segment && first->succeeded)
             is_open = segment_attach(&first->handle, segment, &why) == STATUS_OK;
-        mine.succeeded = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK;
+        mine.succeeded = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK &&
+                         (!detachable || segment_map_spare(segment, local_rank * part, part, &why) == STATUS_OK);
         result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     }
     if (local_rank == 0 && is_open)
         segment_unlink(&mine.handle);
-    if (!result && !all_succeeded(node))
-        result = segment_fails(outcome, "sharing memory with the other ranks of the host", ENOMEM);
+    if (!result && !all_succeeded(node)) {
+        result = outcome->status = STATUS_NOT_SHARED;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "a rank of this host has no memory to share: enlarge /dev/shm, or start fewer ranks on the host");
+    }
     if (result && is_open) {
         segment_free(segment);
     } else if (!result) {

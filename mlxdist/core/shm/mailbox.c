@@ -81,6 +81,8 @@ static void free_ends(struct end *ends, int local_size) {
 }
 
 static void free_mailbox(struct mailbox *mailbox) {
+    if (!mailbox)
+        return;
     free_ends(mailbox->sending, mailbox->local_size);
     free_ends(mailbox->receiving, mailbox->local_size);
     free(mailbox);
@@ -96,16 +98,10 @@ int mailbox_open(struct node *node, struct mailbox **mailbox, const struct wait_
         opened->sending = new_ends(local_size);
         opened->receiving = new_ends(local_size);
     }
-    if (!opened || !opened->sending || !opened->receiving) {
-        outcome->status = STATUS_OUT_OF_MEMORY;
-        snprintf(outcome->text, sizeof outcome->text, "no memory for messages");
-        if (opened)
-            free_mailbox(opened);
-        return STATUS_OUT_OF_MEMORY;
-    }
     if (local_size <= MAILBOX_MAX_RANKS)
-        result = handshake_segment(node, part_of(local_size), (size_t)local_size * (size_t)local_size * RING_NBYTES,
-                                   &opened->segment, policy, outcome);
+        result = handshake_segment(node, part_of(local_size), (size_t)local_size * (size_t)local_size * RING_NBYTES, 0,
+                                   opened && opened->sending && opened->receiving ? &opened->segment : NULL, policy,
+                                   outcome);
     if (result) {
         free_mailbox(opened);
         return result == STATUS_NOT_SHARED ? STATUS_OK : result;

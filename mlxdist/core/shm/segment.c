@@ -27,7 +27,7 @@ static int map(int file, size_t nbytes, struct segment *segment, struct outcome 
         close(file);
         return segment_fails(outcome, "mmap", error);
     }
-    *segment = (struct segment){(char *)memory + SEGMENT_LINE, nbytes - SEGMENT_LINE, file};
+    *segment = (struct segment){(char *)memory + SEGMENT_LINE, nbytes - SEGMENT_LINE, file, {NULL, 0, 0}};
     return STATUS_OK;
 }
 
@@ -125,6 +125,61 @@ int segment_attach(const struct shm_handle *handle, struct segment *segment, str
     return segment_fails(outcome, "another /dev/shm", ESTALE);
 }
 
+int segment_map_spare(struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome) {
+#ifdef __linux__
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, segment->file, (off_t)at);
+#else
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+#endif
+    if (memory == MAP_FAILED)
+        return segment_fails(outcome, "mmap", errno);
+    segment->spare.memory = memory;
+    segment->spare.at = at;
+    segment->spare.nbytes = nbytes;
+    return STATUS_OK;
+}
+
+#ifdef __linux__
+/* A page of a private mapping that has never been written is the page of the file. So at the moment at which the spare
+ * takes the place of the shared mapping nothing changes, and no store of another thread is lost. */
+static int replace(char *memory, char *spare, size_t nbytes) {
+    return mremap(spare, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, memory) == MAP_FAILED ? errno : 0;
+}
+#else
+/* Not at one moment: a system that maps shared memory only as shared has nothing better. */
+static int replace(char *memory, char *spare, size_t nbytes) {
+    memcpy(spare, memory, nbytes);
+    if (mmap(memory, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_ANON, -1, 0) == MAP_FAILED)
+        return errno;
+    memcpy(memory, spare, nbytes);
+    munmap(spare, nbytes);
+    return 0;
+}
+#endif
+
+/* The first write to a page of a private mapping makes it this process's own. A byte is replaced by itself, atomically,
+ * since another thread may write there. */
+static void own_pages(char *memory, size_t nbytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (char *end = memory + nbytes; memory < end; memory += page - (uintptr_t)memory % page) {
+        char present = 0;
+        while (!atomic_compare_exchange_weak((volatile _Atomic char *)memory, &present, present))
+            continue;
+    }
+}
+
+int segment_detach(struct segment *segment, char *memory, size_t nbytes) {
+    if (segment->spare.memory) {
+        int error =
+            replace(segment->memory - SEGMENT_LINE + segment->spare.at, segment->spare.memory, segment->spare.nbytes);
+        if (error)
+            return error;
+        segment->spare.memory = NULL;
+    }
+    own_pages(memory, nbytes);
+    return 0;
+}
+
 void segment_unlink(const struct shm_handle *handle) {
     shm_unlink(handle->name);
 }
@@ -137,5 +192,7 @@ void segment_close_file(struct segment *segment) {
 
 void segment_free(struct segment *segment) {
     segment_close_file(segment);
+    if (segment->spare.memory)
+        munmap(segment->spare.memory, segment->spare.nbytes);
     munmap(segment->memory - SEGMENT_LINE, segment->nbytes + SEGMENT_LINE);
 }

@@ -84,15 +84,18 @@ int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, con
     return node_arrive(shm->node, call, NULL, 0, 1, allow_mismatch, policy, outcome);
 }
 
-/* Up to so many bytes of input the slots are faster than the staging buffer, measured on Zen 4: with 2 ranks; and with
- * 3 and 4 ranks on 2 processors, where each wait costs more than one more copy. */
+/* The operations that shared memory carries out. Up to so many bytes of input the slots are faster than the staging
+ * buffer, measured on Zen 4: with 2 ranks; and with 3 and 4 ranks on 2 processors, where each wait costs more than one
+ * more copy. */
+static const int64_t most_in_slots[OPERATIONS] = {[OPERATION_ALLREDUCE] = 12 << 10,
+                                                  [OPERATION_ALLGATHER] = 6 << 10,
+                                                  [OPERATION_REDUCE_SCATTER] = NODE_SLOT,
+                                                  [OPERATION_BROADCAST] = NODE_SLOT,
+                                                  [OPERATION_BARRIER] = NODE_SLOT};
+
 static int fits_slots(const struct call *call, const struct wait_policy *policy) {
-    static const int64_t most[OPERATIONS] = {[OPERATION_ALLREDUCE] = 12 << 10,
-                                             [OPERATION_ALLGATHER] = 6 << 10,
-                                             [OPERATION_REDUCE_SCATTER] = NODE_SLOT,
-                                             [OPERATION_BROADCAST] = NODE_SLOT};
     int is_oversubscribed = policy->spins == WAIT_SPINS_OVERSUBSCRIBED;
-    return call_nbytes(call) <= (is_oversubscribed ? NODE_SLOT : most[call->operation]);
+    return call_nbytes(call) <= (is_oversubscribed ? NODE_SLOT : most_in_slots[call->operation]);
 }
 
 /* With the first long collective the ranks find out whether they can have a staging buffer. */
@@ -100,15 +103,20 @@ static int run_long(struct shm *shm, const struct call *call, const void *sendbu
                     const struct wait_policy *policy, struct outcome *outcome) {
     struct node *node = shm->node;
     struct buffer_descriptor own = {pipeline_own_offset(call, recvbuf), {0, 0}, {0, 0}};
+    size_t nbytes = (size_t)call_nbytes(call);
     if (call->operation == OPERATION_ALLREDUCE) {
-        size_t nbytes = (size_t)call_nbytes(call);
         own.in = symmetric_offset(shm->symmetric, sendbuf, nbytes);
         own.out = symmetric_offset(shm->symmetric, recvbuf, nbytes);
     }
-    if (node_arrive(node, call, &own, sizeof own, 0, 0, policy, outcome))
-        return outcome->status;
-    if (symmetric_is_common(node))
-        return symmetric_reduce(node, shm->symmetric, call, policy, outcome);
+    int result = node_arrive(node, call, &own, sizeof own, 0, 0, policy, outcome),
+        is_common = !result && symmetric_is_common(node);
+    if (is_common)
+        result = symmetric_reduce(node, shm->symmetric, call, policy, outcome);
+    /* After a mismatch at the arrival no rank goes on: they differ, or one will never arrive. */
+    if (result && (is_common || result != STATUS_MISMATCH))
+        symmetric_detach(shm->symmetric, &own, nbytes, outcome);
+    if (result || is_common)
+        return result;
     size_t offset = pipeline_offset(node);
     if (!shm->staging && staging_open(node, &shm->staging, policy, outcome))
         return outcome->status;
@@ -123,9 +131,10 @@ static int run_long(struct shm *shm, const struct call *call, const void *sendbu
 
 int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void *recvbuf,
             const struct wait_policy *policy, struct outcome *outcome) {
-    if (fits_slots(call, policy))
+    int is_known = most_in_slots[call->operation] > 0;
+    if (is_known && fits_slots(call, policy))
         return slots_run(shm->node, call, sendbuf, recvbuf, policy, outcome);
-    if (!shm->has_no_staging)
+    if (is_known && !shm->has_no_staging)
         return run_long(shm, call, sendbuf, recvbuf, policy, outcome);
     return shm_arrive(shm, call, 0, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
 }

@@ -47,25 +47,21 @@ static size_t chunk_nbytes(int local_size) {
 
 int staging_open(struct node *node, struct staging **staging, const struct wait_policy *policy,
                  struct outcome *outcome) {
+    int local_size = node_local_size(node), result = STATUS_NOT_SHARED;
+    size_t chunk = chunk_nbytes(local_size), part = sizeof(struct progress) + STAGING_SLOTS * chunk;
     struct staging *opened = calloc(1, sizeof *opened);
     *staging = NULL;
-    if (!opened) {
-        outcome->status = STATUS_OUT_OF_MEMORY;
-        snprintf(outcome->text, sizeof outcome->text, "no memory for a staging buffer");
-        return STATUS_OUT_OF_MEMORY;
-    }
-    opened->node = node;
-    opened->local_rank = node_local_rank(node);
-    opened->local_size = node_local_size(node);
-    opened->chunk = chunk_nbytes(opened->local_size);
-    opened->part = sizeof(struct progress) + STAGING_SLOTS * opened->chunk;
-    int result = STATUS_NOT_SHARED;
-    if (opened->local_size <= STAGING_MAX_RANKS)
-        result = handshake_segment(node, opened->part, 0, &opened->segment, policy, outcome);
+    if (local_size <= STAGING_MAX_RANKS)
+        result = handshake_segment(node, part, 0, 0, opened ? &opened->segment : NULL, policy, outcome);
     if (result) {
         free(opened);
         return result == STATUS_NOT_SHARED ? STATUS_OK : result;
     }
+    opened->node = node;
+    opened->local_rank = node_local_rank(node);
+    opened->local_size = local_size;
+    opened->chunk = chunk;
+    opened->part = part;
     opened->memory = opened->segment.memory;
     *staging = opened;
     return STATUS_OK;

@@ -1,8 +1,9 @@
 #include "mlxdist/shm/symmetric.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "mlxdist/copy.h"
 #include "mlxdist/kernels/kernels.h"
@@ -23,12 +24,10 @@ struct symmetric {
 
 int symmetric_open(struct node *node, size_t nbytes, struct symmetric **newest, const struct wait_policy *policy,
                    struct outcome *outcome) {
-    const size_t page = 4096; /* parts share no page */
+    /* Parts share no page: the memory of a segment begins a line after that of its first. */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), part = ((SEGMENT_LINE + nbytes) / page + 1) * page;
     struct symmetric *symmetric = calloc(1, sizeof *symmetric);
-    size_t part = (nbytes / page + 1) * page;
-    if (!symmetric)
-        return segment_fails(outcome, "calloc", ENOMEM);
-    int result = handshake_segment(node, part, 0, &symmetric->segment, policy, outcome);
+    int result = handshake_segment(node, part, 0, 1, symmetric ? &symmetric->segment : NULL, policy, outcome);
     if (result) {
         free(symmetric);
         return result;
@@ -83,13 +82,18 @@ int symmetric_is_common(const struct node *node) {
     return first->in.id && first->out.id;
 }
 
-static char *address_of(const struct symmetric *newest, int local_rank, struct symmetric_offset at) {
+static struct symmetric *block_of(struct symmetric *newest, struct symmetric_offset at) {
     while (newest->id != at.id)
         newest = newest->next;
-    return newest->all + newest->part * (size_t)local_rank + at.offset;
+    return newest;
 }
 
-int symmetric_reduce(struct node *node, const struct symmetric *newest, const struct call *call,
+static char *address_of(struct symmetric *newest, int local_rank, struct symmetric_offset at) {
+    const struct symmetric *block = block_of(newest, at);
+    return block->all + block->part * (size_t)local_rank + at.offset;
+}
+
+int symmetric_reduce(struct node *node, struct symmetric *newest, const struct call *call,
                      const struct wait_policy *policy, struct outcome *outcome) {
     enum { MOST_SHARE = 256 << 10, BLOCK = 64 << 10 }; /* of a rank at a time; what its own cache keeps until copied */
     const struct buffer_descriptor own = *(const struct buffer_descriptor *)node_payload(node, node_local_rank(node));
@@ -122,4 +126,22 @@ int symmetric_reduce(struct node *node, const struct symmetric *newest, const st
     struct call end = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
     end.rank = call->rank;
     return node_arrive(node, &end, NULL, 0, 0, 0, policy, outcome);
+}
+
+/* Other ranks may go on with this call, now or after a stop: they read this rank's input and write into its output, and
+ * nothing can hold them up. So this rank leaves them the memory, and gets its own.
+ *
+ * Nothing that they do from then on reaches the caller's arrays. What they read is still this rank's input, since only
+ * this rank and results of this call are written there, and the caller writes to its own memory. So their results lack
+ * nothing of this rank's input; and if this rank has not computed its share of them, it does not arrive at the end of
+ * symmetric_reduce, and they get an error. No later call reaches these blocks: the group is broken. */
+void symmetric_detach(struct symmetric *newest, const struct buffer_descriptor *own, size_t nbytes,
+                      struct outcome *outcome) {
+    const struct symmetric_offset used[] = {own->in, own->out};
+    for (int i = 0; own->in.id && own->out.id && i < 2; i++) {
+        struct symmetric *block = block_of(newest, used[i]);
+        if (segment_detach(&block->segment, block->own + used[i].offset, nbytes))
+            strncat(outcome->text, "; this process has too many mappings: do not use its arrays of this call any more",
+                    sizeof outcome->text - strlen(outcome->text) - 1);
+    }
 }
