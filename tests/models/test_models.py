@@ -30,6 +30,10 @@ HOLDS = (
     ("pipeline", "RANKS=3 PIECES=2 PIECES2=1 IMPATIENT=2 VICTIMS=1"),
     ("pipeline", "RANKS=2 OTHERS=1 IMPATIENT=3 VICTIMS=3"),
     ("pipeline", "RANKS=2 OTHERS=2 IMPATIENT=3 VICTIMS=3"),
+    ("symmetric", "RANKS=2 IMPATIENT=3 VICTIMS=3"),
+    ("symmetric", "RANKS=2 IMPATIENT=3 VICTIMS=3 IN_PLACE=1"),
+    ("symmetric", "RANKS=3 IMPATIENT=1"),
+    ("symmetric", "RANKS=3 VICTIMS=2 IN_PLACE=1"),
 )
 
 # Settings that violate a property, and which one.
@@ -38,6 +42,7 @@ FAILS = (
     ("arrival", "COMMIT=2 IMPATIENT=1 CONSENSUS=0", "all_or_none"),
     ("pipeline", "SLOTS=2", "nobody_reads_it|chunk_is_there"),
     ("pipeline", "OTHERS=3 SLOTS=1", "nobody_reads_it|chunk_is_there"),
+    ("symmetric", "RANKS=2 IMPATIENT=1 DETACH=0", "input_is_read|caller_is_left_alone"),
 )
 
 # Mistakes that could be made in the code: model, settings, what it says, what it says with the mistake, the property.
@@ -107,6 +112,21 @@ MISTAKES = {
     ),
     "gives-up-in-silence": ("arrival", "RANKS=2 IMPATIENT=1", "state[me] = GAVE_UP; ", "", DEADLOCK),
     "nobody-looks-who-died": ("arrival", "RANKS=2 VICTIMS=1", "bit(news, me) ->", "false ->", DEADLOCK),
+    "mapping-not-replaced": (
+        "symmetric",
+        "RANKS=2 IMPATIENT=1",
+        "    is_replaced[me] = true;\n",
+        "",
+        "input_is_read",
+    ),
+    "output-still-shared": (
+        "symmetric",
+        "RANKS=2 IMPATIENT=1",
+        "-> own(OUT, i); i++",
+        "-> i++",
+        "caller_is_left_alone",
+    ),
+    "others-not-awaited-at-the-end": ("symmetric", "RANKS=2", "        arrive(2);\n", "", "result_is_complete"),
     "chunk-announced-before-copied-in": (
         "pipeline",
         "RANKS=2",

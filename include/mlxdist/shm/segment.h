@@ -39,9 +39,8 @@ void segment_touch(const struct segment *segment, size_t nbytes);
 /* Prepare this part, whole pages from that of memory + at on, to be detached. Needs the open file. NOT_SHARED: there is
  * no address space for it. */
 int segment_map_spare(struct segment *segment, size_t at, size_t nbytes, struct outcome *outcome);
-/* From now on these bytes of the part are this process's own, as they were at one moment after the call began: what
- * others write to the shared memory is no longer seen here, nor is what is written here seen there. Other threads may
- * use the part meanwhile. Returns 0, or an errno: then the bytes are still shared. */
+/* From now on nothing that this process writes to the part is seen by others, and nothing that others write to these
+ * bytes of it is seen here. Other threads may use the part meanwhile. Returns 0, or an errno: then all is as before. */
 int segment_detach(struct segment *segment, char *memory, size_t nbytes);
 void segment_unlink(const struct shm_handle *handle);
 void segment_close_file(struct segment *segment);

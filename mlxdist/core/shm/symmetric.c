@@ -134,14 +134,15 @@ int symmetric_reduce(struct node *node, struct symmetric *newest, const struct c
  * Nothing that they do from then on reaches the caller's arrays. What they read is still this rank's input, since only
  * this rank and results of this call are written there, and the caller writes to its own memory. So their results lack
  * nothing of this rank's input; and if this rank has not computed its share of them, it does not arrive at the end of
- * symmetric_reduce, and they get an error. No later call reaches these blocks: the group is broken. */
+ * symmetric_reduce, and they get an error. No later call reaches these blocks: the group is broken.
+ *
+ * Only into the output do others write, so only its pages are copied. */
 void symmetric_detach(struct symmetric *newest, const struct buffer_descriptor *own, size_t nbytes,
                       struct outcome *outcome) {
-    const struct symmetric_offset used[] = {own->in, own->out};
-    for (int i = 0; own->in.id && own->out.id && i < 2; i++) {
-        struct symmetric *block = block_of(newest, used[i]);
-        if (segment_detach(&block->segment, block->own + used[i].offset, nbytes))
-            strncat(outcome->text, "; this process has too many mappings: do not use its arrays of this call any more",
-                    sizeof outcome->text - strlen(outcome->text) - 1);
-    }
+    if (!own->in.id || !own->out.id)
+        return;
+    struct symmetric *in = block_of(newest, own->in), *out = block_of(newest, own->out);
+    if (segment_detach(&in->segment, in->own, 0) || segment_detach(&out->segment, out->own + own->out.offset, nbytes))
+        strncat(outcome->text, "; this process has too many mappings: do not use its arrays of this call any more",
+                sizeof outcome->text - strlen(outcome->text) - 1);
 }
