@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import math
 import os
+import signal
 import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
+START_S = 8.0  # the shortest limit of the start: programs are loaded and connected in it
 
 
 class GroupLike(Protocol):
@@ -70,7 +73,7 @@ class Group(_core.Group):
         """Whether calls on the group can still work on this rank.
 
         False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
-        KeyboardInterrupt, except where the call says otherwise), after ``finalize()``, and in a process forked from a
+        KeyboardInterrupt, except where the call says otherwise), after the end of MPI, and in a process forked from a
         rank. This does not communicate: another rank may already have seen an error that this one has not.
 
         Example:
@@ -134,6 +137,7 @@ class Info:
 _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
+_is_starting = False
 _is_fork = False  # this process was forked after mlxdist was imported
 
 
@@ -157,15 +161,40 @@ def _shared_memory() -> str:
     return f"unavailable: {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} on this host"
 
 
+def _watch_start(timeout_s: float, quiet: bool) -> None:
+    """Say for what the start waits, and end the process at the limit or with Ctrl-C."""
+    try:
+        _core.await_start(max(timeout_s, START_S) if timeout_s else 0, quiet)
+    except (errors.TimeoutError, KeyboardInterrupt) as error:
+        print(f"mlxdist: {error}: this process is ended, since nothing can interrupt MPI_Init", file=sys.stderr)
+        flush_output()
+        time.sleep(PASS_ON_S)
+        os._exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1)
+
+
+@contextlib.contextmanager
+def _watched_start(timeout_s: float, quiet: bool) -> Iterator[None]:
+    """Have a thread watch a start on this one, which may wait in MPI_Init for other ranks."""
+    watch = threading.Thread(target=_watch_start, args=(timeout_s, quiet), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        _core.end_start()
+        watch.join()
+
+
 def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
-    library = chosen.library
-    with choose.environment(library):
+    library, quiet = chosen.library, config.QUIET.get() == "1"
+    # Two of the ranks say for what they wait: one of them may be the one that is awaited.
+    is_other = launcher is not None and launcher.rank is not None and launcher.rank > 1
+    with choose.environment(library), _watched_start(timeout_s, quiet or is_other):
         group: Group = _core.start(
             chosen.opened,
             Group,
             timeout_s=timeout_s,
-            quiet=config.QUIET.get() == "1",
+            quiet=quiet,
             share=config.SHARED_MEMORY.get() != "0",
             check=config.CHECK.get() != "0",
         )
@@ -202,7 +231,7 @@ def _start(strict: bool, timeout_s: float) -> Group:
             raise
         _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
-    atexit.register(finalize)
+    atexit.register(_finalize_at_exit)
     if not _info.libmpi:
         _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
@@ -299,24 +328,32 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         backend: "any" or "mpi", which mean the same here.
         timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
             forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
-            later call it replaces the world's timeout; without it, that stays as it is.
+            later call it replaces the world's timeout; without it, that stays as it is. MPI's own start cannot raise
+            it: where ranks are missing, the process prints what is awaited and ends with status 1, after 8 seconds at
+            least; with Ctrl-C it ends with status 130.
 
     Raises:
         LoadError: no libmpi belongs to the launcher, or the world has a different size than the launcher promised; the
             message lists what was tried. Also when strict and alone, and in a child process of a rank.
         ValueError: the backend or the timeout is invalid, or finalize() has been called.
+        Error: called by a signal handler while its thread is in init().
 
     Example:
         >>> group = mlxdist.init()
         >>> group.rank(), group.size()
         (0, 1)
     """
+    global _is_starting
     if backend in MLX_BACKENDS:
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: use 'any' or 'mpi'")
     checked_s = timeout_or_default_s(timeout_s)
     with _lock:
+        if _is_starting:
+            raise errors.Error(
+                "[init] a signal handler cannot call it while its thread is in init(): call it afterwards"
+            )
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
         if _wrong_world:
@@ -328,7 +365,12 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, checked_s)
+            _is_starting = True
+            try:
+                group = _start(strict, checked_s)
+            finally:
+                _is_starting = False
+            _core.raise_interruption()
         elif timeout_s is not None:
             _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
@@ -339,20 +381,29 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
 def finalize() -> None:
     """End all communication, and MPI too if mlxdist initialized it. Runs automatically when the program exits.
 
-    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. Operations
-    raise ValueError afterwards. Calling it again does nothing. Groups may be deleted before or after. Where a rank has
-    died or a call has timed out, MPI itself is not finalized.
+    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. A call
+    in which another thread still waits for a rank after half a second raises ValueError there; when the program
+    exits, a daemon thread ends in it quietly. Operations raise ValueError afterwards. Calling it again does
+    nothing. Groups may be deleted before or after. Where a rank has died or a call has timed out, MPI itself is not
+    finalized.
 
     Raises:
         TimeoutError: another rank, or another thread of this one, is still busy when the world's timeout passes.
         PeerError: a rank has died.
+        Error: called by a signal handler while its thread is in another call.
 
     Example:
         >>> mlxdist.finalize()
     """
-    if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
+    # A fork lacks MLX's threads and would wait for them forever; a signal handler within a call will be refused.
+    if not (_is_fork or _core.is_finished() or _core.is_waiting()):
         backend.finish()
     _core.finish()
+
+
+def _finalize_at_exit() -> None:
+    _core.begin_exit()
+    finalize()
 
 
 def info() -> Info:

@@ -41,6 +41,10 @@ cdef Group the_world = None
 cdef Library started = None
 
 
+cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept:
+    policy.spins, policy.timeout_s, policy.quiet, policy.interrupt = WAIT_SPINS, timeout_s, quiet, interrupt
+
+
 def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True,
           bint check=True) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
@@ -49,8 +53,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
     cdef settings chosen_settings
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
-    chosen_settings.policy.spins, chosen_settings.policy.timeout_s = WAIT_SPINS, timeout_s
-    chosen_settings.policy.quiet, chosen_settings.policy.interrupt = quiet, interrupt
+    set_policy(&chosen_settings.policy, timeout_s, quiet)
     chosen_settings.share, chosen_settings.check = share, check
     main_thread = threading.main_thread().ident
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
@@ -59,9 +62,26 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
         failed = core_start(chosen, &chosen_settings, &why)
     if failed:
         fail("init", &why)
-    started = library
+    started = library  # what a signal handler raised: see init()
     the_world = wrap(cls, group_retain(core_world()))
     return the_world
+
+
+def await_start(double timeout_s, bint quiet) -> None:
+    """Wait until start() ends on another thread, where MPI keeps out the TimeoutError and KeyboardInterrupt of this."""
+    cdef outcome why
+    cdef wait_policy policy
+    cdef int failed
+    set_policy(&policy, timeout_s, quiet)
+    with nogil:
+        failed = runtime_await_start(&policy, &why)
+    if failed:
+        fail("init", &why)
+
+
+def end_start() -> None:
+    """End await_start(), whether start() has run or not."""
+    runtime_end_start()
 
 
 def make_global() -> None:
@@ -118,11 +138,17 @@ def finish() -> None:
     wait_unwatch_interrupts()
     if failed:
         fail("finalize", &why)
+    raise_interruption()
+
+
+def is_waiting() -> bool:
+    """Whether this thread is in a call, and what runs is a signal handler."""
+    return <bint>wait_is_under_way()
 
 
 def is_finished() -> bool:
-    """Whether finish() has run, or this is a fork of a rank."""
-    return <bint>runtime_is_closed()
+    """Whether finish() has run, MPI has been finalized by others, or this is a fork of a rank."""
+    return <bint>runtime_is_over()
 
 
 def is_forked() -> bool:
@@ -145,4 +171,6 @@ def split(Group parent, int color, int key) -> Group:
         failed = group_split(parent.handle, color, key, &part, &why)
     if failed:
         fail("split", &why)
-    return wrap(type(parent), part)
+    made = wrap(type(parent), part)
+    raise_interruption()
+    return made

@@ -17,21 +17,31 @@ cdef dict exception_of = {
 # What Python's SIGINT handler raised while the main thread was waiting in C.
 cdef object interruption = None
 cdef unsigned long main_thread = 0
+cdef bint is_exiting = False
 
 
-cdef int interrupt(int signaled) noexcept nogil:
-    """Whether to give up the wait: Python's handler raised, or would raise if this were the main thread."""
-    if PyThread_get_thread_ident() != main_thread:
-        if not signaled:
+cdef int interrupt(int signals) noexcept nogil:
+    """Whether to give up the wait: Python's handler raised, or would raise if it could run here.
+
+    It runs on the main thread, and not in a call that MLX makes with the GIL held, since that cannot raise what the
+    handler raised: Python runs the handler when MLX has returned.
+    """
+    if PyThread_get_thread_ident() != main_thread or PyGILState_Check():
+        if not signals:
             return 0
         with gil:
-            return default_handler()
+            return would_raise(signals)
     with gil:
         return handler_raised()
 
 
-cdef bint default_handler():
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+cdef bint would_raise(int signals) noexcept:
+    """Whether Python's handler raises at the ``signals``-th SIGINT: known of its default, and of asyncio.run()'s."""
+    # signal.getsignal is written in Python, where the main thread would run the handler.
+    handler = _signal.getsignal(_signal.SIGINT)
+    if handler is _signal.default_int_handler:
+        return True
+    return signals > 1 and getattr(getattr(handler, "func", None), "__module__", None) == "asyncio.runners"
 
 
 cdef bint handler_raised():
@@ -43,8 +53,11 @@ cdef bint handler_raised():
     return interruption is not None
 
 
-cdef int raise_interruption() except -1:
-    """Raise what the handler raised; also after a call that completed all the same, because the other ranks had."""
+cpdef int raise_interruption() except -1:
+    """Raise what the handler raised; also after a call that completed all the same, because the other ranks had.
+
+    Everything that waits in C ends with this: else a later call would raise it.
+    """
     global interruption
     if interruption is not None and PyThread_get_thread_ident() == main_thread:
         raised, interruption = interruption, None
@@ -52,9 +65,18 @@ cdef int raise_interruption() except -1:
     return 0
 
 
+def begin_exit() -> None:
+    """From now on daemon threads end without a word in calls that fail since this rank or another has ended."""
+    global is_exiting
+    is_exiting = True
+
+
 cdef int fail(str call, outcome *why) except -1:
     """Raise what C reports as an exception; the only place that does."""
     raise_interruption()
+    if is_exiting and why.status in (STATUS_GROUP_CLOSED, STATUS_MISMATCH):
+        if PyThread_get_thread_ident() != main_thread:
+            raise SystemExit
     text = f"[{call}] {why.text.decode(errors='replace')}"
     if why.status == STATUS_MPI_FAILED:
         raise errors.MPIError(text, why.call.decode(), why.mpi_code, why.class_.decode())
