@@ -37,14 +37,14 @@ def check(call: str, count: int, out: object = None) -> None:
         raise ValueError(f"[{call}] the array has {count} elements, and MLX communicates at most {LARGEST}: split it")
 
 
-def run(call: str, x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
+def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     """The operation ``call`` on ``x``, once its result is evaluated."""
     import mlx.core as mx
 
     backend.note(stream)
-    ours = {"sum_scatter": sum_scatter, "broadcast": broadcast}.get(call)
-    if ours is not None:
-        return ours(x, peer, group, stream)
+    made: dict[str, Any] = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}
+    if call in made:
+        return made[call](x, peer, group, stream)
     native = getattr(mx.distributed, call, None)
     if native is None:
         raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
@@ -119,3 +119,25 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
         return broadcast(x, src, group, stream), axis
 
     return spread(x)
+
+
+def sendrecv(x: Any, peers: tuple[int, int], group: _core.Group, stream: Any) -> Any:
+    """Rank src's x, while rank dst gets this one; cotangents travel back the same way."""
+    import mlx.core as mx
+
+    dst, src = peers
+    over = backend.group_of(group, "sendrecv", dst * group.size() + src)
+
+    @mx.custom_function
+    def exchanged(x: Any) -> Any:
+        return mx.distributed.all_sum(x, group=over, stream=stream)
+
+    @exchanged.vjp
+    def returned(primals: Any, cotangent: Any, output: Any) -> Any:
+        return sendrecv(cotangent, (src, dst), group, stream)
+
+    @exchanged.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return sendrecv(x, peers, group, stream), axis
+
+    return exchanged(x)

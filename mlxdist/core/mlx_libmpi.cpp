@@ -302,6 +302,12 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         std::free(sum);
         if (failed)
             fail("sum_scatter", outcome.text);
+    } else if (comm->kind == KIND_SENDRECV) {
+        call.operation = OPERATION_SENDRECV;
+        call.name = CALL_SENDRECV;
+        call.peer = comm->root / group_size(group), call.src = comm->root % group_size(group);
+        if (group_p2p(group, &call, from, recvbuf, &outcome))
+            fail("sendrecv", outcome.text);
     } else {
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
         if (from != recvbuf && group_rank(group) == comm->root)
@@ -324,7 +330,7 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
     call call = flat_call(OPERATION_SEND, 0, with->type, dst, elements(count));
-    if (group_send(kept(comm, "send"), &call, buf, &outcome))
+    if (group_p2p(kept(comm, "send"), &call, buf, nullptr, &outcome))
         fail("send", outcome.text);
     return 0;
 }
@@ -332,7 +338,7 @@ EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, co
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
     call call = flat_call(OPERATION_RECV, 0, with->type, src, elements(count));
-    if (group_recv(kept(comm, "recv"), &call, buf, &outcome))
+    if (group_p2p(kept(comm, "recv"), &call, nullptr, buf, &outcome))
         fail("recv", outcome.text);
     return 0;
 }

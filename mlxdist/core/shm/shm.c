@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "mlxdist/shm/mailbox.h"
 #include "mlxdist/shm/pipeline.h"
 #include "mlxdist/shm/slots.h"
 #include "mlxdist/shm/staging.h"
@@ -165,26 +164,12 @@ static int mailbox_rank(const struct shm *shm, int rank) {
     return shm->mailbox ? node_local_rank_of(shm->node, rank) : -1;
 }
 
-int shm_reaches(const struct shm *shm, int rank) {
-    return mailbox_rank(shm, rank) >= 0;
-}
-
-int shm_send(struct shm *shm, const struct call *call, const void *sendbuf, int by_mpi, int *begun,
-             const struct wait_policy *policy, struct outcome *outcome) {
+int shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer) {
     int local_rank = mailbox_rank(shm, call->peer);
-    *begun = 0;
     if (local_rank < 0)
         return STATUS_NOT_SHARED;
-    return mailbox_send(shm->mailbox, local_rank, call, sendbuf, by_mpi, begun, policy, outcome);
-}
-
-int shm_recv(struct shm *shm, const struct call *call, void *recvbuf, int *begun, const struct wait_policy *policy,
-             struct outcome *outcome) {
-    int local_rank = mailbox_rank(shm, call->peer);
-    *begun = 0;
-    if (local_rank < 0)
-        return STATUS_NOT_SHARED;
-    return mailbox_recv(shm->mailbox, local_rank, call, recvbuf, begun, policy, outcome);
+    mailbox_begin(shm->mailbox, local_rank, call, buf, by_mpi, transfer);
+    return STATUS_OK;
 }
 
 int shm_check(const struct shm *shm, int rank, struct outcome *outcome) {
