@@ -39,7 +39,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
-constexpr const char *kind_names[] = {nullptr, "sum_scatter", "broadcast"}; // of a reduction: the one above
+constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast"};
 
 // MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX
 // 0.32.4). So a freed communicator is kept until so many others have been freed; after that an operation on it is an
@@ -160,7 +160,7 @@ bool agrees(const reducer &reducer, element_type type, reduction op, const numbe
 }
 
 // Find out what a callback does by calling it, rather than by the order in which MLX registers its callbacks: it is the
-// reduction of ours that gives the same on every pair.
+// reduction of ours that gives the same on every pair, if there is one.
 void identify(reducer &reducer, size_t size) {
     for (const sample &sample : samples) {
         if (element_size(sample.type) != size)
@@ -176,10 +176,10 @@ void identify(reducer &reducer, size_t size) {
             }
         }
     }
-    fail("all_reduce", "MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
 }
 
-void resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
+// Whether it is known.
+bool resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
     static std::mutex lock;
     if (reducer.callback) {
         std::lock_guard<std::mutex> guard(lock);
@@ -188,6 +188,7 @@ void resolve(reducer &reducer, const datatype &with, element_type *type, reducti
     }
     *type = static_cast<element_type>(with.type == UNNAMED ? reducer.type : with.type);
     *op = static_cast<reduction>(reducer.op);
+    return reducer.op != UNKNOWN;
 }
 
 } // namespace
@@ -311,11 +312,13 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     outcome outcome;
     element_type type;
     reduction op;
-    resolve(*reducer, *with, &type, &op);
+    bool is_known = resolve(*reducer, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    evaluation evaluation(comm, comm->kind == KIND_REDUCTION ? reduction_names[op] : kind_names[comm->kind], recvbuf,
-                          *with, n);
+    const char *name = comm->kind == KIND_REDUCTION && is_known ? reduction_names[op] : kind_names[comm->kind];
+    evaluation evaluation(comm, name, recvbuf, *with, n);
+    if (!is_known)
+        evaluation.give_up("MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
     group *group = evaluation.group;
     call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
     if (comm->kind == KIND_REDUCTION) {
