@@ -59,6 +59,30 @@ def all_sums(group: mx.distributed.Group) -> Iterator[Case]:
             yield f"all_sum {dtype} {nbytes} B".replace("mlx.core.", ""), spent_s, norms(mx.distributed.all_sum(x))
 
 
+def short_calls(group: mx.distributed.Group) -> Iterator[Case]:
+    """One number in each operation, where what Python and MLX do around it takes longest."""
+    x, other = mx.full((1,), float(group.rank() + 1)), group.rank() ^ 1
+    mx.eval(x)
+
+    def there_and_back() -> Any:
+        if group.rank() % 2 == 0:
+            mx.eval(mx.distributed.send(x, other))
+            return mx.distributed.recv((1,), x.dtype, other)
+        received = mx.distributed.recv((1,), x.dtype, other)
+        mx.eval(received)
+        return mx.distributed.send(received, other)
+
+    calls = {
+        "all_sum 4 B": lambda: mx.distributed.all_sum(x),
+        "all_gather 4 B": lambda: mx.distributed.all_gather(x),
+        "mlxdist.all_sum 4 B": lambda: (mlxdist if sys.argv[1] == "mlxdist" else mx.distributed).all_sum(x),
+    }
+    if group.size() % 2 == 0:
+        calls["send and recv 4 B, there and back"] = there_and_back
+    for name, call in calls.items():
+        yield name, quick_s(4000, call), norms(call())
+
+
 def averages(group: mx.distributed.Group) -> Iterator[Case]:
     """Many small gradients, and a few large ones."""
     for count, length in ((200, 64), (10, 1 << 18)):
@@ -130,7 +154,14 @@ def lora(group: mx.distributed.Group) -> Iterator[Case]:
     yield "LoRA", 1 / max(speeds), losses
 
 
-KINDS = {"sums": all_sums, "averages": averages, "compiled": compiled_step, "sharded": sharded_layers, "lora": lora}
+KINDS = {
+    "short": short_calls,
+    "sums": all_sums,
+    "averages": averages,
+    "compiled": compiled_step,
+    "sharded": sharded_layers,
+    "lora": lora,
+}
 
 
 def main() -> None:

@@ -171,3 +171,5 @@ cdef extern from "mlxdist/mlx_libmpi.h" nogil:
     void mlx_query_next_split()
     c_group *mlx_queried_group()
     int mlx_has_opened_us()
+    int mlx_has_failed()
+    void mlx_forget_failure()

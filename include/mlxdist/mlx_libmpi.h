@@ -25,6 +25,11 @@ struct group *mlx_queried_group(void);
 /* Whether MLX has opened this library, not another MPI. */
 int mlx_has_opened_us(void);
 
+/* Whether an operation of MLX has failed since mlx_forget_failure(). Until that is called all others fail too, since
+ * MLX goes on with those behind it as if it had not; call it when MLX has nothing left to do (mx.synchronize). */
+int mlx_has_failed(void);
+void mlx_forget_failure(void);
+
 #ifdef __cplusplus
 }
 #endif

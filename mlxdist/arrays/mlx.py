@@ -6,15 +6,12 @@ No array is read or written here: MLX does that when a result is evaluated.
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from mlxdist import _core
 from mlxdist.mlx import backend
-
-LARGEST = 2**32 - 1  # MLX passes sizes on as 32-bit numbers
 
 
 def owns(x: object) -> bool:
@@ -33,32 +30,25 @@ def check(call: str, count: int, out: object = None) -> None:
     """Refuse what MLX cannot do."""
     if out is not None:
         raise TypeError(f"[{call}] MLX's arrays cannot be written to: use the result instead of out=")
-    if count > LARGEST:
-        raise ValueError(f"[{call}] the array has {count} elements, and MLX communicates at most {LARGEST}: split it")
+    _core.check_mlx_count(call, count)
 
 
 def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     """The operation ``call`` on ``x``, once its result is evaluated."""
-    import mlx.core as mx
-
-    backend.note(stream)
-    made: dict[str, Any] = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}
-    if call in made:
-        return made[call](x, peer, group, stream)
-    native = getattr(mx.distributed, call, None)
-    if native is None:
+    backend.attach()
+    ours = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}.get(call)
+    if ours is not None:
+        return ours(x, peer, group, stream)
+    if call not in backend.calls:
         raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
     peers = (peer,) if call in ("send", "recv_like") else ()
-    return native(x, *peers, group=backend.group_of(group), stream=stream)
+    return backend.calls[call](x, *peers, group=group, stream=stream)
 
 
 def receive(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, stream: Any) -> Any:
     """MLX's recv."""
-    import mlx.core as mx
-
-    check("recv", math.prod(shape))
-    backend.note(stream)
-    return mx.distributed.recv(shape, dtype, src, group=backend.group_of(group), stream=stream)
+    backend.attach()
+    return backend.calls["recv"](shape, dtype, src, group=group, stream=stream)
 
 
 def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int) -> list[Any]:
@@ -67,8 +57,7 @@ def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int) -> 
 
     flat = xs[0] if len(xs) == 1 else mx.concatenate([x.reshape(-1) for x in xs])
     check("average_gradients", flat.size)
-    backend.note(stream)
-    total = mx.distributed.all_sum(flat, group=backend.group_of(group, root=digest), stream=stream)
+    total = backend.calls["all_sum"](flat, group=backend.group_of(group, root=digest), stream=stream)
     mean = total / group.size()
     if len(xs) == 1:
         return [mean]
@@ -82,15 +71,15 @@ def sum_scatter(x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
 
     length = x.shape[0] // group.size()
     start = group.rank() * length
-    over = backend.group_of(group, "sum_scatter")
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "sum_scatter")
 
     @mx.custom_function
     def scattered(x: Any) -> Any:
-        return mx.distributed.all_sum(x, group=over, stream=stream)[start : start + length]
+        return all_sum(x, group=over, stream=stream)[start : start + length]
 
     @scattered.vjp
     def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
-        return mx.distributed.all_gather(cotangent, group=backend.group_of(group), stream=stream)
+        return backend.calls["all_gather"](cotangent, group=group, stream=stream)
 
     @scattered.vmap
     def batched(x: Any, axis: int) -> tuple[Any, int]:  # the batch goes last: a rank's part is contiguous
@@ -103,15 +92,15 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
     """Rank ``src``'s x; the cotangents of all ranks are summed on ``src``."""
     import mlx.core as mx
 
-    over = backend.group_of(group, "broadcast", src)
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "broadcast", src)
 
     @mx.custom_function
     def spread(x: Any) -> Any:
-        return mx.distributed.all_sum(x, group=over, stream=stream)
+        return all_sum(x, group=over, stream=stream)
 
     @spread.vjp
     def collected(primals: Any, cotangent: Any, output: Any) -> Any:
-        total = mx.distributed.all_sum(cotangent, group=backend.group_of(group), stream=stream)
+        total = all_sum(cotangent, group=group, stream=stream)
         return mx.where(group.rank() == src, total, 0)  # depends on total everywhere, so that every rank takes part
 
     @spread.vmap
@@ -126,11 +115,11 @@ def sendrecv(x: Any, peers: tuple[int, int], group: _core.Group, stream: Any) ->
     import mlx.core as mx
 
     dst, src = peers
-    over = backend.group_of(group, "sendrecv", dst * group.size() + src)
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "sendrecv", dst * group.size() + src)
 
     @mx.custom_function
     def exchanged(x: Any) -> Any:
-        return mx.distributed.all_sum(x, group=over, stream=stream)
+        return all_sum(x, group=over, stream=stream)
 
     @exchanged.vjp
     def returned(primals: Any, cotangent: Any, output: Any) -> Any:

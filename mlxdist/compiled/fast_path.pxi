@@ -90,7 +90,12 @@ cdef list general_of = [None] * CALLS
 
 cdef object collective(int name, x, group, stream, out):
     result = fast(name, x, None, group, stream, out)
-    return general_of[name](x, group=group, stream=stream, out=out) if result is None else result
+    if result is not None:
+        return result
+    if type(x) is mlx_array and out is None and native_of[name] is not None and resolved_group(group) is not None:
+        check_open(name_of(name))
+        return mlx_collective(name_of(name), native_of[name], x, group, stream)
+    return general_of[name](x, group=group, stream=stream, out=out)
 
 
 cdef object with_peer(int name, x, peer, group, stream, out):

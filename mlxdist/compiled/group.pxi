@@ -8,6 +8,7 @@ cdef class Group:
 
     cdef c_group *handle
     cdef int size_  # how many ranks
+    cdef dict mlx_groups  # MLX's of the same ranks, by kind and root: see mlx/backend.py
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -34,6 +35,7 @@ cdef Group wrap(type cls, c_group *handle):
     wrapping = False
     wrapped.handle = handle
     wrapped.size_ = group_size(handle)
+    wrapped.mlx_groups = {}
     return wrapped
 
 

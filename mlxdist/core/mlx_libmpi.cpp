@@ -3,9 +3,10 @@
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <pthread.h>
 #include <stdexcept>
 #include <utility>
@@ -20,6 +21,7 @@ struct communicator {
     struct group *group;
     mlx_collective_kind kind;
     int root;
+    int size;
 };
 
 // MLX's 16-bit types come as two bytes without a name; the reduction that comes with them tells which.
@@ -39,6 +41,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
+constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast", "sendrecv"};
 
 // MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX
 // 0.32.4). So a freed communicator is kept until so many others have been freed; after that an operation on it is an
@@ -81,25 +84,54 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
     throw std::runtime_error(message);
 }
 
-// A reference to the group of a communicator, for an operation under way.
-class kept {
+// MLX counts a result as evaluated even if its operation failed, and goes on with what it has queued behind it (MLX
+// 0.32.4). Nothing that is made from it may reach another rank, so all operations fail until mlx_forget_failure().
+std::atomic<bool> failed{false};
+
+// An operation under way: it holds its group, and knows where its result goes.
+class evaluation {
   public:
-    kept(const communicator *comm, const char *call) {
-        std::lock_guard<std::mutex> guard(freed_lock);
-        if (!comm->group)
-            fail(call, "this group was freed before the operation was evaluated: keep a reference until then");
-        held = group_retain(comm->group);
+    // count: elements of the result.
+    evaluation(const communicator *comm, const char *call, void *result, const datatype &with, int64_t count)
+        : evaluation(retained(comm), call, result, with.type, static_cast<size_t>(count) * with.size) {
+        const char *why = "an earlier operation of MLX failed, and this one may depend on it: call it again, or "
+                          "mx.distributed.init() before a compiled function";
+        if (!group)
+            give_up("this group was freed before the operation was evaluated: keep a reference until then");
+        if (failed.load(std::memory_order_acquire)) {
+            group_break(group, why); // the other ranks wait for this one
+            give_up(why);
+        }
     }
-    ~kept() {
-        group_release(held);
+    ~evaluation() {
+        if (group)
+            group_release(group);
     }
-    kept(const kept &) = delete;
-    operator group *() const {
-        return held;
+    evaluation(const evaluation &) = delete;
+
+    // Throws; the result becomes NaN or, of integers, the number with all bits set.
+    [[noreturn]] void give_up(const char *text) {
+        failed.store(true, std::memory_order_release);
+        if (nbytes)
+            std::memset(result, type == TYPE_BOOL ? 1 : 0xff, nbytes);
+        fail(call, text);
     }
 
+    struct group *const group;
+
   private:
-    group *held;
+    evaluation(struct group *group, const char *call, void *result, int type, size_t nbytes)
+        : group(group), call(call), result(result), type(type), nbytes(nbytes) {}
+
+    static struct group *retained(const communicator *comm) {
+        std::lock_guard<std::mutex> guard(freed_lock);
+        return comm->group ? group_retain(comm->group) : nullptr;
+    }
+
+    const char *call;
+    void *result;
+    int type;
+    size_t nbytes;
 };
 
 // MLX narrows a size_t to an int; the number that it meant is at most 2^32 - 1.
@@ -139,7 +171,7 @@ bool agrees(const reducer &reducer, element_type type, reduction op, const numbe
 }
 
 // Find out what a callback does by calling it, rather than by the order in which MLX registers its callbacks: it is the
-// reduction of ours that gives the same on every pair.
+// reduction of ours that gives the same on every pair, if there is one.
 void identify(reducer &reducer, size_t size) {
     for (const sample &sample : samples) {
         if (element_size(sample.type) != size)
@@ -155,16 +187,19 @@ void identify(reducer &reducer, size_t size) {
             }
         }
     }
-    fail("all_reduce", "MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
 }
 
-void resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
+// Whether it is known.
+bool resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
     static std::mutex lock;
-    std::lock_guard<std::mutex> guard(lock);
-    if (reducer.op == UNKNOWN)
-        identify(reducer, with.size);
+    if (reducer.callback) {
+        std::lock_guard<std::mutex> guard(lock);
+        if (reducer.op == UNKNOWN)
+            identify(reducer, with.size);
+    }
     *type = static_cast<element_type>(with.type == UNNAMED ? reducer.type : with.type);
     *op = static_cast<reduction>(reducer.op);
+    return reducer.op != UNKNOWN;
 }
 
 } // namespace
@@ -188,10 +223,10 @@ NAMED_TYPE(c_complex, COMPLEX64)
 EXPORT reducer ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
-EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0};
+EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0};
 
 void mlx_override_next_split(struct group *group, mlx_collective_kind kind, int root) {
-    next_split = {group, kind, root};
+    next_split = {group, kind, root, 0};
 }
 
 void mlx_query_next_split(void) {
@@ -208,6 +243,14 @@ int mlx_has_opened_us(void) {
     return opened;
 }
 
+int mlx_has_failed(void) {
+    return failed.load(std::memory_order_acquire);
+}
+
+void mlx_forget_failure(void) {
+    failed.store(false, std::memory_order_release);
+}
+
 EXPORT int MPI_Get_library_version(char *text, int *length) {
     opened = true;
     // MLX 0.32.4 has a buffer of 256 bytes and looks for "Open MPI" in it
@@ -221,6 +264,7 @@ EXPORT int MPI_Init(int *, char ***) {
         return 1;
     std::call_once(once, watch_forks);
     ompi_mpi_comm_world.group = core_world();
+    ompi_mpi_comm_world.size = group_size(core_world());
     return 0;
 }
 
@@ -234,7 +278,7 @@ EXPORT int MPI_Comm_rank(communicator *comm, int *rank) {
 }
 
 EXPORT int MPI_Comm_size(communicator *comm, int *size) {
-    *size = group_size(comm->group);
+    *size = comm->size;
     return 0;
 }
 
@@ -252,6 +296,7 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
         fail("split", "the color is negative: pass a number from 0 to 2147483647");
     else if (group_split(comm->group, color, key, &wanted.group, &outcome))
         fail("split", outcome.text);
+    wanted.size = group_size(wanted.group);
     *part = new communicator(wanted);
     return 0;
 }
@@ -280,40 +325,41 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     outcome outcome;
     element_type type;
     reduction op;
-    resolve(*reducer, *with, &type, &op);
+    bool is_known = resolve(*reducer, *with, &type, &op);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    kept group(comm, reduction_names[op]);
+    const char *name = comm->kind == KIND_REDUCTION && is_known ? reduction_names[op] : kind_names[comm->kind];
+    evaluation evaluation(comm, name, recvbuf, *with, n);
+    if (!is_known)
+        evaluation.give_up("MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
+    group *group = evaluation.group;
     call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
     if (comm->kind == KIND_REDUCTION) {
         call.digest = comm->root;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
         if (group_run(group, &call, from, recvbuf, &outcome))
-            fail(reduction_names[op], outcome.text);
+            evaluation.give_up(outcome.text);
     } else if (comm->kind == KIND_SUM_SCATTER) {
         call.operation = OPERATION_REDUCE_SCATTER;
         size_t nbytes = static_cast<size_t>(n / group_size(group)) * element_size(type);
-        void *sum = std::malloc(nbytes + 1);
+        std::unique_ptr<char[]> sum(new (std::nothrow) char[nbytes + 1]);
         if (!sum)
-            fail("sum_scatter", "no memory for the sum");
-        int failed = group_run(group, &call, from, sum, &outcome);
-        if (!failed)
-            std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum, nbytes);
-        std::free(sum);
-        if (failed)
-            fail("sum_scatter", outcome.text);
+            evaluation.give_up("no memory for the sum");
+        if (group_run(group, &call, from, sum.get(), &outcome))
+            evaluation.give_up(outcome.text);
+        std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum.get(), nbytes);
     } else if (comm->kind == KIND_SENDRECV) {
         call.operation = OPERATION_SENDRECV;
         call.name = CALL_SENDRECV;
         call.peer = comm->root / group_size(group), call.src = comm->root % group_size(group);
         if (group_p2p(group, &call, from, recvbuf, &outcome))
-            fail("sendrecv", outcome.text);
+            evaluation.give_up(outcome.text);
     } else {
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
         if (from != recvbuf && group_rank(group) == comm->root)
             std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
         if (group_run(group, &call, recvbuf, recvbuf, &outcome))
-            fail("broadcast", outcome.text);
+            evaluation.give_up(outcome.text);
     }
     return 0;
 }
@@ -321,25 +367,28 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
 EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *recvbuf, int, datatype *,
                          communicator *comm) {
     outcome outcome;
+    evaluation evaluation(comm, "all_gather", recvbuf, *with, elements(count) * comm->size);
     call call = flat_call(OPERATION_ALLGATHER, 0, with->type, 0, elements(count));
-    if (group_run(kept(comm, "all_gather"), &call, sendbuf, recvbuf, &outcome))
-        fail("all_gather", outcome.text);
+    if (group_run(evaluation.group, &call, sendbuf, recvbuf, &outcome))
+        evaluation.give_up(outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, communicator *comm) {
     outcome outcome;
+    evaluation evaluation(comm, "send", nullptr, *with, 0); // its result is what was sent
     call call = flat_call(OPERATION_SEND, 0, with->type, dst, elements(count));
-    if (group_p2p(kept(comm, "send"), &call, buf, nullptr, &outcome))
-        fail("send", outcome.text);
+    if (group_p2p(evaluation.group, &call, buf, nullptr, &outcome))
+        evaluation.give_up(outcome.text);
     return 0;
 }
 
 EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communicator *comm, void *) {
     outcome outcome;
+    evaluation evaluation(comm, "recv", buf, *with, elements(count));
     call call = flat_call(OPERATION_RECV, 0, with->type, src, elements(count));
-    if (group_p2p(kept(comm, "recv"), &call, nullptr, buf, &outcome))
-        fail("recv", outcome.text);
+    if (group_p2p(evaluation.group, &call, nullptr, buf, &outcome))
+        evaluation.give_up(outcome.text);
     return 0;
 }
 

@@ -14,16 +14,17 @@ import functools
 import os
 import re
 import sys
-import weakref
+from collections.abc import Callable
 from typing import Any
 
 from mlxdist import _core, config, errors
 
 OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
 
-_groups: weakref.WeakKeyDictionary[_core.Group, dict[tuple[str, int], Any]] = weakref.WeakKeyDictionary()
+CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")  # MLX's own
+calls: dict[str, Callable[..., Any]] = {}  # the same for groups of either kind
 _world: Any = None
-_streams: list[Any] = []  # that communicate
+_native_split: Any = None
 
 
 def owns_group(group: object) -> bool:
@@ -35,12 +36,14 @@ def owns_group(group: object) -> bool:
 @functools.lru_cache(maxsize=64)  # each query makes a group, and MLX's cannot be weakly referenced
 def behind(group: Any) -> _core.Group | None:
     """The mlxdist group behind one of MLX's; None if that one does not run on mlxdist."""
-    return _core.world() if attach().size() == group.size() == 1 else _core.behind_mlx(group.split)
+    if attach().size() == group.size() == 1:
+        return _core.world()
+    return _core.behind_mlx(functools.partial(_native_split, group))
 
 
 def attach() -> Any:
     """Make MLX's "mpi" backend run on mlxdist's world, already started; returns MLX's group for it."""
-    global _world
+    global _world, _native_split
     if _world is not None:
         return _world
     try:
@@ -75,36 +78,42 @@ def attach() -> Any:
             f"[install] this is rank {theirs[0]} of {theirs[1]} to MLX, {ours[0]} of {ours[1]} to mlxdist: "
             "call mlxdist.install() before mx.distributed.init()"
         )
+    _core.attach_mlx(mx, world, group_of, finish)
+    for name in CALLS:
+        native = getattr(mx.distributed, name)
+        calls[name] = functools.wraps(native)(_core.over_mlx(name, native))
+    _native_split = mx.distributed.Group.split
+    mx.distributed.Group.split = functools.wraps(_native_split)(_split)
     _world = world
     return _world
 
 
+def _split(group: Any, color: int, key: int = -1) -> Any:
+    """MLX's own holds the GIL while it waits for the other ranks (MLX 0.32.4)."""
+    ours: Any = behind(group)
+    if ours is None or group.size() == 1:
+        return _native_split(group, color, key)
+    return group_of(ours.split(color, key))
+
+
 def finish() -> None:
-    """Wait for what MLX is evaluating, so that it communicates before MPI ends."""
+    """Wait for what MLX is evaluating: so that it communicates before MPI ends, or fails behind what has failed."""
     if _world is None:
         return
     import mlx.core as mx
 
-    for stream in (mx.default_stream(mx.cpu), *_streams):
+    for stream in _core.mlx_streams():
         with contextlib.suppress(RuntimeError):  # its failure has been reported by the evaluation
-            mx.synchronize(stream)
+            mx.eval(mx.zeros(1, stream=stream))  # mx.synchronize holds the GIL (MLX 0.31.2)
 
 
 def group_of(group: _core.Group, kind: str = "reduction", root: int = 0) -> Any:
     """MLX's group of the same ranks, made once; kinds as in mlx_libmpi.h."""
     world = attach()
-    if (group is _core.world() and (kind, root) == ("reduction", 0)) or world.size() == 1:
+    if (group is _core.world() and (kind, root) == _core.REDUCTION) or world.size() == 1:
         return world
-    known = _groups.setdefault(group, {})
+    known = _core.mlx_groups_of(group)
     if (kind, root) not in known:
         _core.override_next_mlx_split(group, _core.MLX_KINDS[kind], root)
-        known[kind, root] = world.split(0)
+        known[kind, root] = _native_split(world, 0)
     return known[kind, root]
-
-
-def note(stream: Any) -> None:
-    """Remember that ``stream`` communicates, for ``finish()``."""
-    mx = sys.modules["mlx.core"]  # already imported; an import statement would take longer than all the rest
-    used = stream if stream is not None and isinstance(stream, mx.Stream) else mx.default_stream(mx.cpu)
-    if used not in _streams:
-        _streams.append(used)

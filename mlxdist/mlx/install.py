@@ -9,24 +9,11 @@ from typing import Any
 from mlxdist import _core, ops, world
 from mlxdist.mlx import backend
 
-# MLX's own functions, which only need mlxdist's groups translated
-CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")
-
-
-def _of_any_group(native: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(native)
-    def call(*arguments: Any, group: Any = None, stream: Any = None, **named: Any) -> Any:
-        if isinstance(group, _core.Group):
-            group = backend.group_of(group)
-        backend.note(stream)
-        return native(*arguments, group=group, stream=stream, **named)
-
-    return call
-
 
 def _on_our_mpi(native: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(native)
     def init(strict: bool = False, backend: str = "any", **options: Any) -> Any:
+        _core.recover_mlx()
         # MLX would try NCCL and its ring first if the environment configures them
         return native(strict, "mpi" if backend == "any" else backend, **options)
 
@@ -61,7 +48,7 @@ def install() -> None:
 
     if mx.distributed.sum_scatter is _sum_scatter:
         return
-    for name in CALLS:
-        setattr(mx.distributed, name, _of_any_group(getattr(mx.distributed, name)))
+    for name, call in backend.calls.items():
+        setattr(mx.distributed, name, call)
     mx.distributed.init = _on_our_mpi(mx.distributed.init)
     mx.distributed.sum_scatter = _sum_scatter

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -72,9 +73,16 @@ def libmpi(context: search.Context, strict: bool, tried: list[tuple[str, str]]) 
     if chosen is None and not may_run_alone(context, strict):
         raise errors.LoadError(
             f"[init] no usable libmpi was found{f' for {launcher.name}' if launcher else ''}. Tried:"
-            f"{search.listed(tried)}{'' if context.mapped else _INSTALL_ONE}"
+            f"{search.listed(tried)}{_remedy(context)}"
         )
     return chosen
+
+
+def _remedy(context: search.Context) -> str:
+    if not context.mapped:
+        return _INSTALL_ONE
+    by_mlx = "mlx.core" in sys.modules and "mpi4py.MPI" not in sys.modules
+    return "\nMLX opens one in init() and is_available(): call mlxdist.install() before." if by_mlx else ""
 
 
 def _is_named(context: search.Context) -> bool:

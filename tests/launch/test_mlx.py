@@ -84,3 +84,31 @@ def test_a_fork_ends_without_waiting_for_mlx(ranks: Ranks, launcher: mpis.MPI) -
 def test_a_fork_of_a_program_that_runs_alone_ends_too(ranks: Ranks) -> None:
     finished = ranks(None, 1, FORKED, timeout_s=20)
     assert finished.status == 0, finished.output
+
+
+# Rank 1 splits when it has heard from rank 0, whose main thread goes on while another one waits in the split.
+SPLIT_IN_A_THREAD = """
+import threading, time
+import numpy as np
+import mlx.core as mx
+import mlxdist as dist
+dist.install()
+rank, theirs = dist.init().rank(), mx.distributed.init()
+part = theirs.split(0)
+if rank == 0:
+    thread = threading.Thread(target=lambda: print(part.split(0).size()))
+    thread.start()
+    time.sleep(0.2)
+    dist.send(np.ones(1), 1)
+    thread.join()
+else:
+    dist.recv((1,), np.float64, 0)
+    part.split(0)
+"""
+
+
+@needs_mlx
+def test_a_split_of_mlx_holds_nobody_up(ranks: Ranks, one: mpis.MPI) -> None:
+    finished = ranks(one, 2, SPLIT_IN_A_THREAD, timeout_s=20)
+    assert finished.status == 0, finished.output
+    assert finished.output.strip() == "2"

@@ -150,6 +150,23 @@ def test_too_late(launcher: mpis.MPI, ranks: Ranks, call: str) -> None:
     check(ranks(launcher, 2, BEGIN + TOO_LATE + END, call, timeout_s=20, MLX_MPI_LIBNAME=library), 2)
 
 
+STRANGERS_FIRST = """
+import mlx.core as mx
+mx.distributed.is_available()
+import mlxdist as dist
+print(refused(dist.install))
+"""
+
+
+def test_another_mpi_than_the_launchers(launcher: mpis.MPI, ranks: Ranks) -> None:
+    """MLX takes the system's Open MPI, whatever started the process."""
+    others = [mpi for mpi in mpis.chosen("") if mpi.is_openmpi and mpi.library_path != launcher.library_path]
+    if launcher.is_openmpi or not others:
+        pytest.skip("needs the launcher of another MPI than Open MPI, and an Open MPI")
+    finished = ranks(launcher, 2, BEGIN + STRANGERS_FIRST, MLX_MPI_LIBNAME=str(others[0].library_path))
+    assert "MLX opens one in init() and is_available(): call mlxdist.install() before" in finished
+
+
 FAILS_LATE = """
 import mlx.core as mx
 import mlxdist as dist

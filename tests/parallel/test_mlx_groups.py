@@ -80,7 +80,7 @@ def test_groups_made_by_mlx(world: dist.Group) -> None:
     assert gathered_ranks(world, part) == ranks_of_part(world)
     backwards = world.mlx.split(0, world.size() - 1 - world.rank())
     assert gathered_ranks(world, backwards) == list(range(world.size()))[::-1]
-    with pytest.raises(RuntimeError, match="color is negative"):
+    with pytest.raises(ValueError, match="color=-1 is out of range"):
         world.mlx.split(-1)
 
 
@@ -185,6 +185,15 @@ def test_refused_before_anything_is_sent(world: dist.Group) -> None:
             mx.distributed.send(x, peer)
     huge = mx.broadcast_to(mx.array(1.0), (2**16, 2**16))  # not evaluated, and nothing is allocated
     for call in (dist.all_sum, dist.all_max, dist.all_min, dist.all_gather, lambda x: dist.broadcast(x, 0)):
+        with pytest.raises(ValueError, match="4294967296 elements"):
+            call(huge)
+    theirs = [mx.distributed.all_sum, mx.distributed.all_max, mx.distributed.all_min, mx.distributed.all_gather]
+    if n > 1:  # in a group of one MLX has no messages
+        theirs.append(lambda x: mx.distributed.send(x, (world.rank() + 1) % n))
+        theirs.append(lambda x: mx.distributed.recv(x.shape, x.dtype, (world.rank() + 1) % n))
+        theirs.append(lambda x: mx.distributed.recv_like(x, (world.rank() + 1) % n))
+        mx.distributed.all_gather(huge[1:])  # it is the input that counts; not evaluated
+    for call in theirs:
         with pytest.raises(ValueError, match="4294967296 elements"):
             call(huge)
     assert dist.all_sum(mx.array(1)).item() == n

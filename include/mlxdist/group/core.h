@@ -34,6 +34,8 @@ int group_rank(const struct group *group);
 int group_size(const struct group *group);
 /* An earlier error broke it: every call on it fails. */
 int group_is_broken(const struct group *group);
+/* Break it from outside of a call, because this rank cannot make one that the others wait for. */
+void group_break(struct group *group, const char *why);
 /* Ranks that share this host's memory, this one among them. */
 int group_local_size(const struct group *group);
 /* Why ranks of this host do not share memory; empty if they do, or if there is only one. */

@@ -178,6 +178,12 @@ static int break_group(struct group *group, int is_with_mpi, const struct outcom
     return outcome->status;
 }
 
+void group_break(struct group *group, const char *why) {
+    struct outcome outcome = {.status = STATUS_INTERRUPTED};
+    snprintf(outcome.text, sizeof outcome.text, "%s", why);
+    break_group(group, &outcome);
+}
+
 /* The ranks end together, so that a rank that still waits for this one is told that it has ended. */
 static int end_together(struct outcome *outcome) {
     const double last_s = 2; /* to wait, if something went wrong before */
