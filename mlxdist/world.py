@@ -138,6 +138,7 @@ _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
 _is_starting = False
+_launch_pipe: int | None = None
 _is_fork = False  # this process was forked after mlxdist was imported
 
 
@@ -215,6 +216,7 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
 
 
 def _start(strict: bool, timeout_s: float) -> Group:
+    global _launch_pipe
     _info.kernels = _core.use_kernels(config.KERNELS.get())
     context = choose.this_process()
     if context.launcher is not None and _is_fork:
@@ -235,6 +237,8 @@ def _start(strict: bool, timeout_s: float) -> Group:
     if not _info.libmpi:
         _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
+    if group.size() > 1:
+        _launch_pipe = _take_launch_pipe()
     if group.size() > 1 and config.ABORT.get() != "0":
         sys.excepthook = _Abort(sys.excepthook)
     return group
@@ -259,8 +263,8 @@ def flush_output() -> None:
             stream.flush()
 
 
-def _launch_pipe() -> int | None:
-    """The pipe by which mlxdist launch learns that this rank aborts the job; children do not inherit it."""
+def _take_launch_pipe() -> int | None:
+    """The pipe by which mlxdist launch learns what this rank is about to do; children do not inherit it."""
     value = os.environ.pop(config.LAUNCH_PIPE.name, "")
     try:
         descriptor, inode = map(int, value.split(":"))
@@ -273,12 +277,23 @@ def _launch_pipe() -> int | None:
     return descriptor
 
 
+# What is announced in the pipe: the rank communicates no more, or it aborts the job. In capitals after the error of a
+# call, which may come from another rank.
+LEAVES, ABORTS = b"l", b"a"
+
+
+def _announce(what: bytes) -> None:
+    """Tell mlxdist launch."""
+    if _launch_pipe is not None:
+        with contextlib.suppress(OSError):  # its reader has ended
+            os.write(_launch_pipe, what)
+
+
 class _Abort:
     """An uncaught exception on one rank ends the job, or the other ranks would wait for it forever."""
 
     def __init__(self, earlier: Any) -> None:
         self.earlier = earlier
-        self.launch_pipe = _launch_pipe()
 
     def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         try:
@@ -295,9 +310,7 @@ class _Abort:
             file=sys.stderr,
         )
         flush_output()
-        if self.launch_pipe is not None:
-            with contextlib.suppress(OSError):  # its reader has ended
-                os.write(self.launch_pipe, b"\n")
+        _announce(ABORTS.upper() if issubclass(kind, errors.Error) else ABORTS)
         time.sleep(PASS_ON_S)
         _core.abort(1)
 
@@ -397,13 +410,23 @@ def finalize() -> None:
     """
     # A fork lacks MLX's threads and would wait for them forever; a signal handler within a call will be refused.
     if not (_is_fork or _core.is_finished() or _core.is_waiting()):
+        world = _core.world()
+        _announce(LEAVES.upper() if world is not None and _core.is_broken(world) else LEAVES)
         backend.finish()
-    _core.finish()
+    try:
+        _core.finish()
+    except errors.Error:
+        _announce(LEAVES.upper())
+        raise
 
 
 def _finalize_at_exit() -> None:
     _core.begin_exit()
-    finalize()
+    try:
+        finalize()
+    except errors.PeerError:
+        if _launch_pipe is None:  # else mlxdist launch says who has died
+            raise
 
 
 def info() -> Info:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import io
 import os
 import pkgutil
 import runpy
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +21,8 @@ from mlxdist.errors import Error
 
 # This is what python itself calls (3.10 to 3.13). runpy's public functions set sys.argv and __file__ differently.
 _run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
+# For what MLX compiles on this rank: in a shared folder, ranks could write the same file (MLX 0.32.4).
+_folder = ""
 
 
 def run_program(arguments: Sequence[str]) -> int:
@@ -67,24 +71,21 @@ def _set_first_path(path: str) -> None:
 
 def _install() -> None:
     """Call ``mlxdist.install`` if MLX is installed."""
+    global _folder
     try:
         found = importlib.util.find_spec("mlx.core")
     except ModuleNotFoundError:
         return
     if found:
+        atexit.register(_remove_folder)  # before init(), so it runs after finalize()
         mlxdist.install()
         if mlxdist.init().size() > 1:
-            os.environ[config.TMPDIR.name] = _own_folder(mlxdist.init().rank())
+            _folder = os.environ[config.TMPDIR.name] = tempfile.mkdtemp(prefix="mlx-")
 
 
-def _own_folder(rank: int) -> str:
-    """A folder for what MLX compiles on this rank: in a shared one, ranks could write the same file (MLX 0.32.4).
-
-    It is kept, so that everything is compiled only once.
-    """
-    folder = os.path.join(tempfile.gettempdir(), f"mlx-{os.getuid()}-{rank}")
-    os.makedirs(folder, 0o700, exist_ok=True)
-    return folder if os.lstat(folder).st_uid == os.getuid() else tempfile.mkdtemp(prefix="mlx-")
+def _remove_folder() -> None:
+    if _folder:
+        shutil.rmtree(_folder, ignore_errors=True)
 
 
 def _show_traceback(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
@@ -95,3 +96,4 @@ def _show_traceback(kind: type[BaseException], value: BaseException, traceback: 
             traceback = frames.tb_next
         frames = frames.tb_next
     sys.__excepthook__(kind, value.with_traceback(traceback), traceback)
+    _remove_folder()  # the job may be aborted now
