@@ -36,7 +36,11 @@ int handshake_segment(struct node *node, size_t part, size_t more, int detachabl
     }
     if (local_rank == 0 && is_open)
         segment_unlink(&mine.handle);
-    if (!result && !all_succeeded(node)) {
+    int is_shared = result || all_succeeded(node);
+    /* One that has given up this arrival unlinked the segment before others had attached. */
+    for (int i = 0; !result && !is_shared && i < node_local_size(node); i++)
+        result = node_check(node, i, outcome);
+    if (!result && !is_shared) {
         result = outcome->status = STATUS_NOT_SHARED;
         snprintf(outcome->text, sizeof outcome->text,
                  "a rank of this host has no memory to share: enlarge /dev/shm, or start fewer ranks on the host");
