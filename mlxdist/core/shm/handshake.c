@@ -42,7 +42,11 @@ int handshake_segment(struct node *node, size_t part, size_t more, int detachabl
                          (!detachable || segment_map_spare(segment, local_rank * part, part, &why) == STATUS_OK);
         result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     }
-    if (!result && !all_succeeded(node)) {
+    int is_shared = result || all_succeeded(node);
+    /* One that has given up an arrival closed the segment before others had attached. */
+    for (int i = 0; !result && !is_shared && i < node_local_size(node); i++)
+        result = node_check(node, i, outcome);
+    if (!result && !is_shared) {
         result = outcome->status = STATUS_NOT_SHARED;
         snprintf(outcome->text, sizeof outcome->text,
                  "a rank of this host has no memory to share: enlarge /dev/shm, or start fewer ranks on the host");

@@ -1,0 +1,13 @@
+"""tests/faults.py for a short while; `make soak FAULTS=1` runs it for minutes, with kills too."""
+
+from __future__ import annotations
+
+import mpis
+from faults import failure
+
+SECONDS = 10
+
+
+def test_timeouts_and_interrupts(two: mpis.MPI) -> None:
+    """Kills are left out: one between the making of a segment and its unlinking still leaves a name in /dev/shm."""
+    assert failure(two, 3, "rounds", SECONDS, seed=7) == ""
