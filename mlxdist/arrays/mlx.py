@@ -42,6 +42,8 @@ def run(call: str, x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
     import mlx.core as mx
 
     backend.note(stream)
+    if call == "all_gather":
+        x = mx.atleast_1d(x)  # in a group of one MLX returns a number as it is
     ours = {"sum_scatter": sum_scatter, "broadcast": broadcast}.get(call)
     if ours is not None:
         return ours(x, peer, group, stream)
