@@ -215,8 +215,9 @@ _FORKED = "[init] this process was forked from a rank, and only the rank may com
 
 
 def _after_fork() -> None:
-    global _is_fork
+    global _is_fork, _lock
     _is_fork = True
+    _lock = threading.RLock()  # another thread may have held it in init()
 
 
 os.register_at_fork(after_in_child=_after_fork)

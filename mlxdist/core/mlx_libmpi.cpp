@@ -7,7 +7,9 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <pthread.h>
 #include <stdexcept>
+#include <utility>
 
 #include "mlxdist/kernels/kernels.h"
 
@@ -50,13 +52,22 @@ std::mutex freed_lock;
 void keep_freed(communicator *comm) {
     static communicator *freed[KEPT_AFTER_FREE];
     static int next = 0;
-    std::lock_guard<std::mutex> guard(freed_lock);
-    if (freed[next]) {
-        group_release(freed[next]->group);
-        freed[next]->group = nullptr;
+    group *oldest = nullptr;
+    {
+        std::lock_guard<std::mutex> guard(freed_lock);
+        if (freed[next])
+            std::swap(oldest, freed[next]->group);
+        freed[next] = comm;
+        next = (next + 1) % KEPT_AFTER_FREE;
     }
-    freed[next] = comm;
-    next = (next + 1) % KEPT_AFTER_FREE;
+    if (oldest)
+        group_release(oldest); // unmaps memory, which takes long: not under the lock
+}
+
+// A fork waits for the lock, so that the child, too, can free its groups.
+void watch_forks() {
+    const auto unlock = [] { freed_lock.unlock(); };
+    pthread_atfork([] { freed_lock.lock(); }, unlock, unlock);
 }
 
 thread_local communicator next_split;
@@ -248,8 +259,10 @@ EXPORT int MPI_Get_library_version(char *text, int *length) {
 }
 
 EXPORT int MPI_Init(int *, char ***) {
+    static std::once_flag once;
     if (!core_world())
         return 1;
+    std::call_once(once, watch_forks);
     ompi_mpi_comm_world.group = core_world();
     ompi_mpi_comm_world.size = group_size(core_world());
     return 0;

@@ -22,11 +22,10 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
 
 static void start(void (*others)(void), int run_out) {
     struct outcome outcome;
-    CHECK(node_create(2, &handle, &shared_node, &outcome) == STATUS_OK);
-    segment_unlink(&handle);
+    CHECK(node_create(2, 0, &handle, &shared_node, &outcome) == STATUS_OK);
     slow = quick = *shared_node;
-    node_join(&slow, 0, rank_of(0), &slow, 0);
-    node_join(&quick, 1, rank_of(1), &quick, 1);
+    join(&slow, 0, rank_of(0));
+    join(&quick, 1, rank_of(1));
     meanwhile = others;
     has_run_out = run_out;
 }

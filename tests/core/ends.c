@@ -135,6 +135,43 @@ static void forks_take_no_lock_along(void) {
     run_ranks(PROCESSES, 4, fork_and_let_it_end, 0);
 }
 
+/* All of this process's, and what lies behind them as well; then it uses their numbers for something else. */
+static void close_all_files(void) {
+    enum { MOST_FILES = 64 };
+    for (int file = 3; file < MOST_FILES; file++) {
+        char path[32];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+        close(open(path, O_RDWR | O_NONBLOCK));
+        close(dup(file));
+    }
+    for (int file = 3; file < MOST_FILES; file++)
+        close(file);
+    for (int file = 3; file < MOST_FILES; file++)
+        CHECK(open("/dev/null", O_RDWR) == file);
+}
+
+static void second_closes_its_files(struct node *node, int local_rank) {
+    struct outcome outcome;
+    if (local_rank == 1)
+        close_all_files();
+    meet();
+    for (int peer = 0; peer < n_ranks; peer++)
+        CHECK(node_check(node, peer, &outcome) == STATUS_OK);
+    CHECK(arrive(node, 1, &for_ever, &outcome) == STATUS_OK);
+    if (local_rank == n_ranks - 1)
+        sleep_s(0.05), die();
+    int result = arrive(node, 1, &for_ever, &outcome);
+    if (local_rank == 1) /* it hears of it from the others, since a zombie has its pid still */
+        CHECK(result == STATUS_PEER_DIED);
+    else
+        told_of_death(result, &outcome);
+    sleep_s(0.1);
+}
+
+static void files_that_the_program_closes(void) {
+    run_ranks(PROCESSES, 4, second_closes_its_files, SIGKILL);
+}
+
 static void end_together(struct node *node, int local_rank) {
     struct outcome outcome;
     if (local_rank == n_ranks - 1) {
@@ -182,13 +219,13 @@ static void last_dies_in_a_part(struct node *whole, int local_rank) {
     struct outcome outcome;
     struct node *part;
     if (local_rank == 0)
-        CHECK(node_create(n_ranks, published, &part, &outcome) == STATUS_OK);
+        CHECK(node_create(n_ranks, 0, published, &part, &outcome) == STATUS_OK);
     meet();
     CHECK(!local_rank || node_attach(published, &part, &outcome) == STATUS_OK);
-    node_join(part, n_ranks - 1 - local_rank, rank_of(local_rank), whole, local_rank);
+    CHECK(node_join(part, published, n_ranks - 1 - local_rank, rank_of(local_rank), whole, local_rank, &outcome) ==
+          STATUS_OK);
     meet();
-    if (local_rank == 0)
-        segment_unlink(published);
+    node_seal(part, published);
     CHECK(part->segment.file == -1 && node_local_rank_of(part, rank_of(local_rank)) == n_ranks - 1 - local_rank);
     CHECK(arrive(part, 1, &for_ever, &outcome) == STATUS_OK);
     if (local_rank == n_ranks - 1)
@@ -203,5 +240,6 @@ static void parts_watch_the_whole(void) {
 }
 
 PROGRAM({"killed", killed}, {"killed-after-arriving-with-a-child-left", killed_after_arriving_with_a_child_left},
-        {"stopped", stopped}, {"forks-take-no-lock-along", forks_take_no_lock_along}, {"ends", ends},
+        {"stopped", stopped}, {"forks-take-no-lock-along", forks_take_no_lock_along},
+        {"files-that-the-program-closes", files_that_the_program_closes}, {"ends", ends},
         {"parts-watch-the-whole", parts_watch_the_whole})

@@ -100,6 +100,11 @@ static inline void begin_anew(struct node *node) {
     meet();
 }
 
+static inline void join(struct node *node, int local_rank, int rank) {
+    struct outcome outcome;
+    CHECK(node_join(node, &handle, local_rank, rank, node, local_rank, &outcome) == STATUS_OK);
+}
+
 static inline void begin(int local_size) {
     pthread_barrierattr_t shared;
     n_ranks = local_size;
@@ -109,15 +114,14 @@ static inline void begin(int local_size) {
     pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
     pthread_barrier_init(&board->barrier, &shared, (unsigned)local_size);
     struct outcome outcome;
-    CHECK(node_create(local_size, &handle, &shared_node, &outcome) == STATUS_OK);
+    CHECK(node_create(local_size, 0, &handle, &shared_node, &outcome) == STATUS_OK);
 }
 
 static inline void join_and_run(struct node *node, int local_rank) {
     board->pids[local_rank] = getpid();
-    node_join(node, local_rank, rank_of(local_rank), node, local_rank);
+    join(node, local_rank, rank_of(local_rank));
     meet();
-    if (local_rank == 0)
-        segment_unlink(&handle);
+    node_seal(node, &handle);
     CHECK(node_local_size(node) == n_ranks && node_local_rank(node) == local_rank);
     CHECK(node_local_rank_of(node, rank_of(local_rank)) == local_rank && node_local_rank_of(node, 4) == -1);
     body(node, local_rank);

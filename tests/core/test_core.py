@@ -20,6 +20,7 @@ HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpi
 COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
 NODE = (*(f"shm/{name}.c" for name in ("segment", "consensus", "node", "arrival")), "call.c", "copy.c")
 KERNELS = tuple(str(path.relative_to(CORE)) for path in CORE.glob("kernels/*.c"))
+EVERYTHING = tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c")))
 # What each is linked with.
 PROGRAMS = {
     "arithmetic": (*NODE, "wait.c", *KERNELS),
@@ -27,10 +28,11 @@ PROGRAMS = {
     "ends": (*NODE, "wait.c"),
     "long": (*NODE, "wait.c", "shm/handshake.c", "shm/symmetric.c", "shm/copy_policy.c", *KERNELS),
     "messages": (*NODE, "wait.c", "shm/handshake.c"),
-    "shared": (*NODE, "wait.c"),
+    "shared": (*NODE, "wait.c", "shm/handshake.c"),
     "consensus": NODE,
-    "finished": (*NODE, "shm/handshake.c"),
-    "groups": tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c"))),
+    "finished": (*(name for name in NODE if name != "shm/arrival.c"), "shm/handshake.c"),
+    "groups": EVERYTHING,
+    "forks": EVERYTHING,
 }
 BUILDS = {
     "plain": ("-O3",),
@@ -96,9 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
 def test_core(folder: Path, build: str, program: str, name: str) -> None:
-    if build in FOREIGN and program in ("groups", "ends"):
+    if build in FOREIGN and program in ("groups", "ends", "forks"):
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
-    if build == "thread" and (program == "arithmetic" or name.endswith("-of-processes")):
+    if build == "thread" and (program in ("arithmetic", "forks") or name.endswith("-of-processes")):
         pytest.skip("there are no threads in it: the sanitizer sees no other process")
     if build == "plain" and program not in QUICK and not why_not(folder, "address"):
         pytest.skip("the same is done with the address sanitizer")

@@ -38,8 +38,8 @@ struct member {
     struct flag flags[2];
     _Alignas(SEGMENT_LINE) struct call calls[2];
     /* Memory order: only its own rank writes it, with release, and never goes back to NODE_JOINED; a rank that reads it
-     * with acquire sees the arrivals before it. A process changes it before its lock on the segment's file is gone, so
-     * a rank without a lock that is read as NODE_JOINED afterwards has died. */
+     * with acquire sees the arrivals before it. A process changes it before its lock of the segment is gone, so a rank
+     * without a lock that is read as NODE_JOINED afterwards has died. */
     _Alignas(SEGMENT_LINE) _Atomic int state;
     /* Written in node_join; the ranks read them only after they have agreed over MPI that all have joined. */
     int rank, watch_rank;
@@ -58,7 +58,7 @@ struct node_memory {
 
 /* A rank's own view. */
 struct node {
-    struct segment segment; /* its file is locked at the byte of this local rank while the process lives */
+    struct segment segment; /* of the whole job: locked at the byte of this local rank while the process lives */
     struct node_memory *memory;
     struct node *watch; /* where the others' locks are */
     int local_rank;
@@ -66,14 +66,17 @@ struct node {
     uint64_t calls;    /* of the user's, for error texts */
 };
 
-/* The memory for so many local ranks; NOT_SHARED if there is none or too little. Unlink its name when all have
- * attached. */
-int node_create(int local_size, struct shm_handle *handle, struct node **node, struct outcome *outcome);
+/* The memory for so many local ranks; NOT_SHARED if there is none or too little. Seal it when all
+ * have joined, so that no name is left behind. */
+int node_create(int local_size, int is_named, struct shm_handle *handle, struct node **node, struct outcome *outcome);
 int node_attach(const struct shm_handle *handle, struct node **node, struct outcome *outcome);
 
-/* Take a local rank, before all have attached. watch: the node, perhaps this one, in which this process holds the lock
- * of local rank watch_rank that shows it is alive; it must outlive this one. */
-void node_join(struct node *node, int local_rank, int rank, struct node *watch, int watch_rank);
+/* Take a local rank. watch: the node, perhaps this one, in which this process holds the lock of local rank watch_rank
+ * that shows it is alive; it must outlive this one. NOT_SHARED: it cannot be locked. */
+int node_join(struct node *node, const struct shm_handle *handle, int local_rank, int rank, struct node *watch,
+              int watch_rank, struct outcome *outcome);
+/* All have joined, or it has failed: nobody can attach any more. */
+void node_seal(struct node *node, const struct shm_handle *handle);
 /* This rank will not arrive any more; ends_mpi: but it will finalize MPI with the others. */
 void node_leave(struct node *node, int ends_mpi);
 /* The same, because of a failure; does nothing if the rank has left already. */

@@ -24,14 +24,15 @@ extern const struct shm_build shm_own_build;
 struct shm;
 
 /* The memory for so many local ranks, made by the first of them; the others learn the handle over MPI and attach.
- * NOT_SHARED if that fails. */
-int shm_create(int local_size, struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
+ * NOT_SHARED if that fails. is_named: they cannot attach without a name. */
+int shm_create(int local_size, int is_named, struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
 int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome *outcome);
 /* Take this local rank, as this rank of the group. world: the memory of the whole job, in which ranks see who is alive,
- * and which must outlive this one; NULL if this is it. */
-void shm_join(struct shm *shm, int local_rank, int rank, const struct shm *world);
-/* Unlink it when all have attached, so that nothing is left behind however they end. (shm_unlink is POSIX's.) */
-void shm_remove_name(const struct shm_handle *handle);
+ * and which must outlive this one; NULL if this is it. NOT_SHARED: the others could not see that. */
+int shm_join(struct shm *shm, const struct shm_handle *handle, int local_rank, int rank, const struct shm *world,
+             struct outcome *outcome);
+/* When all have joined, or have failed: nobody can attach any more, and no name is left. */
+void shm_seal(struct shm *shm, const struct shm_handle *handle);
 /* All call it, when all have joined. If there is no memory for it, messages go by MPI. */
 int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome);
 void shm_close(struct shm *shm);

@@ -73,8 +73,23 @@ static int open_world(struct group *group, struct outcome *outcome) {
     return STATUS_OK;
 }
 
+/* A fork copies the locks as they are; it waits for groups_lock, so that the child, too, can free its groups. */
+static void before_fork(void) {
+    pthread_mutex_lock(&groups_lock);
+}
+
+static void after_fork(void) {
+    pthread_mutex_unlock(&groups_lock);
+}
+
+static void watch_forks(void) {
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct outcome second;
+    pthread_once(&once, watch_forks);
     struct group *group = new_group(&settings->policy, outcome);
     if (!group)
         return outcome->status;

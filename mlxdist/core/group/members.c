@@ -66,36 +66,42 @@ static void close_shm(struct members *members) {
 }
 
 /* local: the ranks of members->comm on this host, in the same order. */
-static int share(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
-                 size_t nbytes, struct outcome *outcome) {
+static int share(struct members *members, const struct members *world, struct comm *local, int is_named,
+                 char *why_not_shared, size_t nbytes, struct outcome *outcome) {
     struct host_handshake handshake = {0};
     struct outcome why = {0};
     if (local->rank == 0) {
-        handshake.created = shm_create(local->size, &handshake.handle, &members->shm, &why) == STATUS_OK;
+        handshake.created = shm_create(local->size, is_named, &handshake.handle, &members->shm, &why) == STATUS_OK;
         snprintf(handshake.why_not, sizeof handshake.why_not, "%.*s", (int)sizeof handshake.why_not - 1, why.text);
     }
     int result = TRANSPORT(broadcast, local, &handshake, sizeof handshake, 0, outcome);
-    if (!result && local->rank && handshake.created && shm_attach(&handshake.handle, &members->shm, &why))
+    int32_t mine = !result && handshake.created, all = 0;
+    if (mine && ((local->rank && shm_attach(&handshake.handle, &members->shm, &why)) ||
+                 shm_join(members->shm, &handshake.handle, local->rank, members->comm->rank, world ? world->shm : NULL,
+                          &why))) {
+        mine = 0;
         snprintf(handshake.why_not, sizeof handshake.why_not, "%.*s", (int)sizeof handshake.why_not - 1, why.text);
-    if (!result && members->shm)
-        shm_join(members->shm, local->rank, members->comm->rank, world ? world->shm : NULL);
-    int32_t mine = members->shm != NULL, all = 0;
+    }
     if (!result)
         result = TRANSPORT(allreduce, local, &mine, &all, 1, TYPE_INT32, REDUCE_MIN, outcome);
-    if (local->rank == 0 && handshake.created)
-        shm_remove_name(&handshake.handle);
+    if (members->shm)
+        shm_seal(members->shm, &handshake.handle);
     if (result || !all)
         close_shm(members);
-    if (!result && !all)
-        snprintf(why_not_shared, nbytes, "%s", mine ? "another rank of this host could not" : handshake.why_not);
+    if (!result)
+        snprintf(why_not_shared, nbytes, "%s",
+                 all    ? ""
+                 : mine ? "another rank of this host could not"
+                        : handshake.why_not);
     return result;
 }
 
 static int open_with(struct members *members, const struct members *world, struct comm *local, char *why_not_shared,
                      size_t nbytes, struct outcome *outcome) {
-    /* Only the memory of the whole job tells who is alive. */
-    if (local->size > 1 && (!world || world->shm) && share(members, world, local, why_not_shared, nbytes, outcome))
-        return outcome->status;
+    /* Only the memory of the whole job tells who is alive. With a name, if it cannot be shared without. */
+    for (int is_named = 0; is_named < 2 && !members->shm && local->size > 1 && (!world || world->shm); is_named++)
+        if (share(members, world, local, is_named, why_not_shared, nbytes, outcome))
+            return outcome->status;
     int32_t whole = members->shm && local->size == members->comm->size;
     if (TRANSPORT(allreduce, members->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
         return outcome->status;

@@ -45,11 +45,11 @@ static int check_all(const struct node *node, const struct arrival *arrival, str
 static int poll_arrivals(void *it, int slow_check, struct outcome *outcome) {
     struct arrival *arrival = it;
     const struct node_memory *memory = arrival->node->memory;
+    /* First: a rank may have arrived before it was gone. */
+    int is_gone = slow_check && check_all(arrival->node, arrival, outcome);
     while (arrival->next < memory->local_size && has_arrived(&memory->members[arrival->next], arrival->k))
         arrival->next++;
-    if (arrival->next == memory->local_size)
-        return 1;
-    return slow_check && check_all(arrival->node, arrival, outcome) ? -1 : 0;
+    return arrival->next == memory->local_size ? 1 : is_gone ? -1 : 0;
 }
 
 static void describe_arrival(void *it, int to_all, char *text, size_t nbytes) {

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-/* What each local rank publishes: first the handle, from the first of them, then whether it succeeded. */
+/* What each local rank publishes: the handle, from the first of them, and whether it succeeded so far. */
 struct handshake {
     struct shm_handle handle;
     int32_t succeeded;
@@ -23,19 +23,25 @@ int handshake_segment(struct node *node, size_t part, size_t more, int detachabl
     struct call call = flat_call(OPERATION_SHARE, 0, 0, 0, (int64_t)(nbytes + more));
     struct outcome why;
     call.rank = node_rank(node, (int)local_rank);
-    int is_open = local_rank == 0 && segment && segment_create(nbytes + more, &mine.handle, segment, &why) == STATUS_OK;
+    int is_open = local_rank == 0 && segment &&
+                  segment_create(nbytes + more, node->segment.is_named, &mine.handle, segment, &why) == STATUS_OK;
     mine.succeeded = is_open;
     int result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     if (!result) {
-        const struct handshake *first = node_payload(node, 0);
-        if (local_rank && segment && first->succeeded)
-            is_open = segment_attach(&first->handle, segment, &why) == STATUS_OK;
-        mine.succeeded = is_open && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK &&
+        mine = *(const struct handshake *)node_payload(node, 0);
+        if (local_rank && segment && mine.succeeded)
+            is_open = segment_attach(&mine.handle, segment, &why) == STATUS_OK;
+        mine.succeeded = is_open;
+        result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
+    }
+    /* All have opened it, or some never will. Before it takes memory, and on any rank: the others may be killed. */
+    if (is_open)
+        segment_unlink(&mine.handle);
+    if (!result) {
+        mine.succeeded = all_succeeded(node) && segment_reserve(segment, local_rank * part, part, &why) == STATUS_OK &&
                          (!detachable || segment_map_spare(segment, local_rank * part, part, &why) == STATUS_OK);
         result = node_arrive(node, &call, &mine, sizeof mine, 0, 0, policy, outcome);
     }
-    if (local_rank == 0 && is_open)
-        segment_unlink(&mine.handle);
     if (!result && !all_succeeded(node)) {
         result = outcome->status = STATUS_NOT_SHARED;
         snprintf(outcome->text, sizeof outcome->text,

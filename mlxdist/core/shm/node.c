@@ -1,7 +1,7 @@
 #include "mlxdist/shm/node.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,12 +27,12 @@ static int open_node(const struct segment *segment, struct node **node, struct o
     return STATUS_OK;
 }
 
-int node_create(int local_size, struct shm_handle *handle, struct node **node, struct outcome *outcome) {
+int node_create(int local_size, int is_named, struct shm_handle *handle, struct node **node, struct outcome *outcome) {
     struct segment segment;
     if (local_size > NODE_MAX_RANKS)
         return segment_fails(outcome, "too many ranks on one host", EINVAL);
     size_t nbytes = sizeof(struct node_memory) + (size_t)local_size * sizeof(struct member);
-    if (segment_create(nbytes, handle, &segment, outcome))
+    if (segment_create(nbytes, is_named, handle, &segment, outcome))
         return STATUS_NOT_SHARED;
     if (segment_reserve(&segment, 0, nbytes, outcome) || open_node(&segment, node, outcome)) {
         segment_unlink(handle);
@@ -54,7 +54,8 @@ int node_attach(const struct shm_handle *handle, struct node **node, struct outc
     return STATUS_OK;
 }
 
-void node_join(struct node *node, int local_rank, int rank, struct node *watch, int watch_rank) {
+int node_join(struct node *node, const struct shm_handle *handle, int local_rank, int rank, struct node *watch,
+              int watch_rank, struct outcome *outcome) {
     struct member *mine = &node->memory->members[local_rank];
     node->local_rank = local_rank;
     node->watch = watch;
@@ -64,13 +65,13 @@ void node_join(struct node *node, int local_rank, int rank, struct node *watch, 
 #ifdef __linux__
     sched_getaffinity(0, sizeof mine->processors, &mine->processors);
 #endif
-    if (watch == node) {
-        /* The system releases the lock when this process ends, however it ends; a fork does not inherit it. */
-        struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = local_rank, .l_len = 1};
-        fcntl(node->segment.file, F_SETLK, &alive);
-    } else {
+    return watch == node ? segment_lock(handle, (size_t)local_rank, &node->segment, outcome) : STATUS_OK;
+}
+
+void node_seal(struct node *node, const struct shm_handle *handle) {
+    segment_unlink(handle);
+    if (node->watch != node)
         segment_close_file(&node->segment);
-    }
 }
 
 static void set_state(struct node *node, enum node_state state) {
@@ -131,12 +132,18 @@ int node_is_oversubscribed(const struct node *node) {
 }
 
 int node_is_alive(const struct node *node, int local_rank) {
-    const struct node *watch = node->watch;
-    int watched = node->memory->members[local_rank].watch_rank;
-    if (node->memory->members[local_rank].pid == getpid())
-        return 1; /* a thread, or this rank itself: a process does not see its own lock */
-    struct flock alive = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = watched, .l_len = 1};
-    return fcntl(watch->segment.file, F_GETLK, &alive) || alive.l_type != F_UNLCK;
+    const struct member *members = node->memory->members, *peer = &members[local_rank];
+    const struct segment *locks = &node->watch->segment;
+    if (segment_is_locked(locks, (size_t)peer->watch_rank))
+        return 1;
+#ifdef __linux__
+    if (segment_is_locked(locks, (size_t)members[node->local_rank].watch_rank))
+        return 0;
+    /* Not even its own lock is there: the program has closed the file, and its number may stand for another. */
+    return locks->is_named || !kill(peer->pid, 0) || errno != ESRCH;
+#else
+    return peer->pid == getpid(); /* this rank itself, or a thread: a process does not see its own locks */
+#endif
 }
 
 static int report(const struct node *node, int local_rank, int status, const char *why, struct outcome *outcome) {

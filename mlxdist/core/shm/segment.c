@@ -27,7 +27,7 @@ static int map(int file, size_t nbytes, struct segment *segment, struct outcome 
         close(file);
         return segment_fails(outcome, "mmap", error);
     }
-    *segment = (struct segment){(char *)memory + SEGMENT_LINE, nbytes - SEGMENT_LINE, file, {NULL, 0, 0}};
+    *segment = (struct segment){.memory = (char *)memory + SEGMENT_LINE, .nbytes = nbytes - SEGMENT_LINE, .file = file};
     return STATUS_OK;
 }
 
@@ -79,16 +79,87 @@ void segment_touch(const struct segment *segment, size_t nbytes) {
         atomic_load_explicit((_Atomic char *)(segment->memory + at), memory_order_relaxed);
 }
 
-int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *segment, struct outcome *outcome) {
+static int create_named(struct shm_handle *handle) {
     static atomic_uint created;
-    if (getentropy(&handle->token, sizeof handle->token))
-        return segment_fails(outcome, "getentropy", errno);
     /* macOS allows 31 characters */
     snprintf(handle->name, sizeof handle->name, "/mlxdist.%x.%x.%04x", (unsigned)getpid(),
              atomic_fetch_add(&created, 1), (unsigned)(handle->token & 0xffff));
-    int file = shm_open(handle->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    return shm_open(handle->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+}
+
+static int is_name(const struct shm_handle *handle) {
+    return strncmp(handle->name, "/proc/", 6) != 0;
+}
+
+#ifdef __linux__
+static int create(int is_named, struct shm_handle *handle) {
+    if (is_named)
+        return create_named(handle);
+    int file = open("/dev/shm", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    snprintf(handle->name, sizeof handle->name, "/proc/%d/fd/%d", (int)getpid(), file);
+    return file;
+}
+
+static int open_again(const struct shm_handle *handle) {
+    struct stat status;
+    if (is_name(handle))
+        return shm_open(handle->name, O_RDWR, 0);
+    /* In another pid namespace this is another process, and to open its descriptor may do anything. */
+    if (stat(handle->name, &status))
+        return -1;
+    if (S_ISREG(status.st_mode))
+        return open(handle->name, O_RDWR | O_CLOEXEC);
+    errno = ESTALE;
+    return -1;
+}
+
+/* The lock belongs to an open file, not to the process, and a mapping keeps that open: so neither the program, whatever
+ * descriptors it closes, nor a child by fork, which does not get the mapping, ends it earlier or later than this
+ * process. */
+int segment_lock(const struct shm_handle *handle, size_t at, struct segment *segment, struct outcome *outcome) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+    int file = open_again(handle);
     if (file < 0)
-        return segment_fails(outcome, "shm_open", errno);
+        return segment_fails(outcome, "opening a file in /dev/shm", errno);
+    void *page = mmap(NULL, 1, PROT_NONE, MAP_SHARED, file, 0);
+    int error = page == MAP_FAILED || madvise(page, 1, MADV_DONTFORK) || fcntl(file, F_OFD_SETLK, &lock) ? errno : 0;
+    close(file);
+    if (!error)
+        segment->lock = page;
+    else if (page != MAP_FAILED)
+        munmap(page, 1);
+    return error ? segment_fails(outcome, "F_OFD_SETLK in /dev/shm", error) : STATUS_OK;
+}
+#else
+static int create(int is_named, struct shm_handle *handle) {
+    (void)is_named;
+    return create_named(handle);
+}
+
+static int open_again(const struct shm_handle *handle) {
+    return shm_open(handle->name, O_RDWR, 0);
+}
+
+/* A lock of the process, not inherited by fork. It is lost when the process closes any descriptor of the file. */
+int segment_lock(const struct shm_handle *handle, size_t at, struct segment *segment, struct outcome *outcome) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+    (void)handle;
+    return fcntl(segment->file, F_SETLK, &lock) ? segment_fails(outcome, "F_SETLK", errno) : STATUS_OK;
+}
+#endif
+
+int segment_is_locked(const struct segment *segment, size_t at) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+    return !fcntl(segment->file, F_GETLK, &lock) && lock.l_type != F_UNLCK;
+}
+
+int segment_create(size_t nbytes, int is_named, struct shm_handle *handle, struct segment *segment,
+                   struct outcome *outcome) {
+    if (getentropy(&handle->token, sizeof handle->token))
+        return segment_fails(outcome, "getentropy", errno);
+    int file = create(is_named, handle);
+    if (file < 0)
+        return segment_fails(outcome, "opening a file in /dev/shm", errno);
     if (ftruncate(file, (off_t)(nbytes + SEGMENT_LINE))) {
         int error = errno;
         segment_unlink(handle);
@@ -105,20 +176,22 @@ int segment_create(size_t nbytes, struct shm_handle *handle, struct segment *seg
         return STATUS_NOT_SHARED;
     }
     *token_of(segment) = handle->token;
+    segment->is_named = is_name(handle);
     return STATUS_OK;
 }
 
 int segment_attach(const struct shm_handle *handle, struct segment *segment, struct outcome *outcome) {
     struct stat status;
-    int file = shm_open(handle->name, O_RDWR, 0);
+    int file = open_again(handle);
     if (file < 0)
-        return segment_fails(outcome, "shm_open", errno);
+        return segment_fails(outcome, "opening a file in /dev/shm", errno);
     if (fstat(file, &status) || status.st_size < SEGMENT_LINE) {
         close(file);
         return segment_fails(outcome, "fstat", EINVAL);
     }
     if (map(file, (size_t)status.st_size, segment, outcome))
         return STATUS_NOT_SHARED;
+    segment->is_named = is_name(handle);
     if (*token_of(segment) == handle->token)
         return STATUS_OK;
     segment_free(segment);
@@ -194,5 +267,7 @@ void segment_free(struct segment *segment) {
     segment_close_file(segment);
     if (segment->spare.memory)
         munmap(segment->spare.memory, segment->spare.nbytes);
+    if (segment->lock)
+        munmap(segment->lock, 1);
     munmap(segment->memory - SEGMENT_LINE, segment->nbytes + SEGMENT_LINE);
 }

@@ -38,9 +38,10 @@ static int opened(int result, struct shm *created, struct shm **shm) {
     return result;
 }
 
-int shm_create(int local_size, struct shm_handle *handle, struct shm **shm, struct outcome *outcome) {
+int shm_create(int local_size, int is_named, struct shm_handle *handle, struct shm **shm, struct outcome *outcome) {
     struct shm *created = new_shm(outcome);
-    return created ? opened(node_create(local_size, handle, &created->node, outcome), created, shm) : STATUS_NOT_SHARED;
+    return created ? opened(node_create(local_size, is_named, handle, &created->node, outcome), created, shm)
+                   : STATUS_NOT_SHARED;
 }
 
 int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome *outcome) {
@@ -48,13 +49,14 @@ int shm_attach(const struct shm_handle *handle, struct shm **shm, struct outcome
     return created ? opened(node_attach(handle, &created->node, outcome), created, shm) : STATUS_NOT_SHARED;
 }
 
-void shm_join(struct shm *shm, int local_rank, int rank, const struct shm *world) {
+int shm_join(struct shm *shm, const struct shm_handle *handle, int local_rank, int rank, const struct shm *world,
+             struct outcome *outcome) {
     struct node *watch = world ? world->node : shm->node;
-    node_join(shm->node, local_rank, rank, watch, world ? node_local_rank(watch) : local_rank);
+    return node_join(shm->node, handle, local_rank, rank, watch, world ? node_local_rank(watch) : local_rank, outcome);
 }
 
-void shm_remove_name(const struct shm_handle *handle) {
-    segment_unlink(handle);
+void shm_seal(struct shm *shm, const struct shm_handle *handle) {
+    node_seal(shm->node, handle);
 }
 
 int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct outcome *outcome) {
