@@ -78,7 +78,7 @@ def test_each_rank_has_its_own(world: dist.Group) -> None:
 def test_memory_is_given_back_with_the_last_view(world: dist.Group) -> None:
     def mapped() -> int:
         with open("/proc/self/maps") as maps:
-            return sum("/mlxdist." in line for line in maps)
+            return sum("/dev/shm/#" in line for line in maps)
 
     dist.all_sum(np.ones(LONG))
     before = mapped()
