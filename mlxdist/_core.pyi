@@ -17,6 +17,8 @@ MLX_KINDS: dict[str, int]
 REDUCTION: tuple[str, int]
 THREAD_LEVELS: tuple[str, ...]
 
+DTYPE_OF_NUMBER: dict[type, np.dtype[Any]]
+
 def type_of(dtype: Any) -> int: ...
 
 @final
@@ -102,10 +104,19 @@ class Call:
     def shape(self) -> tuple[int, ...]: ...
     @property
     def peer(self) -> int: ...
+    @property
+    def in_place(self) -> bool: ...
     def run(self, x: Buffer, out: Buffer) -> None: ...
 
 def prepare(
-    name: str, group: Group, peer: Any, x: Any, out: Any = None, *, overlaps: bool = False, digest: int = 0
+    name: str,
+    group: Group,
+    peer: Any,
+    x: Any,
+    out: Any = None,
+    *,
+    memory: tuple[tuple[int, int, bool] | None, tuple[int, int, bool] | None] = (None, None),
+    digest: int = 0,
 ) -> Call: ...
 def operation(general: _Function) -> _Function: ...
 def all_sum(x: Any, *, group: Any = None, stream: Any = None, out: Any = None) -> Any: ...

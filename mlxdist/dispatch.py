@@ -38,18 +38,22 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
     array = framework.as_array(call, x)
     framework.synchronize(call, array, stream)
     into = None if out is None else _writable(framework, call, array, x, out)
-    overlaps = into is not None and framework.overlaps(array, into)
-    ready = _core.prepare(call, group, peer, array, into, overlaps=overlaps)
+    memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
+    ready = _core.prepare(call, group, peer, array, into, memory=memory)
     if call == "send":
         sent = framework.as_buffer(array)
         ready.run(sent, sent)
         return x
     if group.size() > 1:
         return _result(call, framework, array, ready, group, out, into)
-    if into is None:
+    if into is not None:
+        framework.copyto(into, array)
+        return out
+    if tuple(array.shape) == ready.shape:
         return array
-    framework.copyto(into, array)
-    return out
+    gathered = framework.empty_like(array, ready.shape)  # of a number: one dimension more
+    framework.copyto(gathered.owner, array)
+    return framework.result(array, gathered)
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:
@@ -79,6 +83,8 @@ def _result(
             framework.copyto(target.owner, array)
     elif call != "recv_like":
         source = framework.as_buffer(array)
+    if call == "sum_scatter" and ready.in_place and source.on_device:  # see group_run
+        target = framework.empty_like(array, ready.shape)
     ready.run(source, target)
     if into is None:
         return framework.result(array, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -9,7 +10,7 @@ import numbers
 import struct
 import zlib
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mlxdist import _core, arrays, dispatch, world
 from mlxdist.arrays import mlx
@@ -19,6 +20,8 @@ ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(le
 # Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
 # from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
 DIRECT = 1 << 18
+# Where leaves are averaged; each device of a framework is a number from 2 on. Ranks compare them, see ``described``.
+HOST, MLX = 0, 1
 
 
 def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float) -> list[list[int]]:
@@ -40,13 +43,28 @@ def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float
 
 def rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
     """The tree with new leaves, in the order of ``flatten``."""
+    made: Any = copy.copy(tree) if isinstance(tree, (dict, list)) else None  # a defaultdict with its factory
     if isinstance(tree, dict):
-        parts = {key: rebuild(tree[key], leaves) for key in sorted(tree)}
-        return {key: parts[key] for key in tree}
-    if isinstance(tree, (list, tuple)):
-        branches = [rebuild(part, leaves) for part in tree]
-        return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
+        for key in sorted(tree):
+            made[key] = rebuild(tree[key], leaves)
+        return made
+    if isinstance(tree, list):
+        made[:] = [rebuild(part, leaves) for part in tree]
+        return made
+    if isinstance(tree, tuple):
+        return _tuple_like(tree, [rebuild(part, leaves) for part in tree])
     return None if tree is None else next(leaves)
+
+
+def _tuple_like(given: tuple[Any, ...], parts: list[Any]) -> Any:
+    """Of the class of ``given``, whatever its constructor takes, with the same attributes."""
+    try:
+        made = tuple.__new__(type(given), parts)
+    except TypeError:  # those written in C, as time.struct_time, take a sequence
+        return type(given)(parts)
+    if hasattr(given, "__dict__"):
+        vars(made).update(vars(given))
+    return made
 
 
 def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
@@ -61,22 +79,33 @@ def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
         yield name
 
 
-def described(type: int, shape: Sequence[int]) -> bytes:
-    """A leaf's part of ``outline``."""
-    return struct.pack(f"={2 + len(shape)}q", type, len(shape), *shape)
+def described(place: int, type: int, shape: Sequence[int]) -> bytes:
+    """A leaf's part of the outline: HOST, MLX or a device; its dtype; its shape."""
+    return struct.pack(f"={3 + len(shape)}q", place, type, len(shape), *shape)
+
+
+class Bucket(NamedTuple):
+    """Leaves that share a reduction: where it takes place, their dtype and their indices."""
+
+    place: int
+    type: int
+    leaves: list[int]
 
 
 @functools.lru_cache(maxsize=64)
-def planned(outline: bytes, all_reduce_size: float) -> list[tuple[int, list[int]]]:
-    """Each bucket's type and the indices of its NumPy arrays; cached, since a training loop repeats its tree."""
+def planned(outline: bytes, all_reduce_size: float) -> tuple[list[Bucket], int]:
+    """The buckets, and a checksum of them; cached, since a training loop repeats its tree."""
     words = memoryview(outline).cast("q")
-    types, sizes, at = [], [], 0
+    kinds, sizes, at = [], [], 0
     while at < len(words):
-        type, ndim = words[at : at + 2]
-        types.append(type)
-        sizes.append(math.prod(words[at + 2 : at + 2 + ndim]) * ITEMSIZES[type])
-        at += 2 + ndim
-    return [(types[bucket[0]], bucket) for bucket in plan(types, sizes, all_reduce_size)]
+        place, type, ndim = words[at : at + 3]
+        kinds.append((place, type))
+        sizes.append(math.prod(words[at + 3 : at + 3 + ndim]) * ITEMSIZES[type])
+        at += 3 + ndim
+    buckets = [Bucket(*kinds[leaves[0]], leaves) for leaves in plan(kinds, sizes, all_reduce_size)]
+    # MLX's first: they are lazy, so what MLX refuses is refused before the others communicate
+    buckets.sort(key=lambda bucket: bucket.place != MLX)
+    return buckets, zlib.crc32(repr(buckets).encode())
 
 
 class Leaf(NamedTuple):
@@ -85,6 +114,7 @@ class Leaf(NamedTuple):
     given: Any
     array: Any
     framework: arrays.Framework | None
+    device: Hashable  # of the framework; None in host memory, and for MLX
     type: int
     shape: tuple[int, ...]
     stays: bool  # the mean is written into it
@@ -93,13 +123,18 @@ class Leaf(NamedTuple):
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
     if mlx.owns(x):
-        return Leaf(x, x, None, _core.type_of(x.dtype), x.shape, False)
+        return Leaf(x, x, None, None, _core.type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
     array = framework.as_array(OPERATION, x)
     framework.synchronize(OPERATION, array, stream)
     element_type = _core.type_of(array.dtype)
-    stays = framework.owns(x) and _core.divides(element_type) and framework.is_changeable(array)
-    return Leaf(x, array, framework, element_type, tuple(array.shape), stays)
+    if not _core.divides(element_type):
+        raise TypeError(
+            f"[{OPERATION}] x has dtype {_core.DTYPES[element_type]}, which cannot hold a mean: pass floating-point numbers"
+        )
+    stays = framework.owns(x) and framework.is_changeable(array)
+    device = (framework, array.device) if framework.is_on_device(array) else None
+    return Leaf(x, array, framework, device, element_type, tuple(array.shape), stays)
 
 
 def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterator[Leaf]:
@@ -112,65 +147,69 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
             raise type(error)(f"{error}; x is {where}") from None
 
 
-def in_host_memory(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
-    """The means of arrays that the core reads in place, or of copies in host memory."""
-    sources = [framework.as_buffer(leaf.array) for leaf in bucket]
+def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> list[Any]:
+    """The means of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
+    frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
+    sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
     targets = [
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
-        for leaf, source in zip(bucket, sources, strict=True)
+        for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
     ]
     _core.average(group, sources, targets, bucket[0].type, digest)
     means = []
-    for leaf, target in zip(bucket, targets, strict=True):
+    for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
         if leaf.stays and target.owner is not leaf.array:
             framework.copyto(leaf.array, target.owner)
+        if leaf.stays:
+            framework.changed(leaf.array)
         means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
-    framework.changed([leaf.array for leaf in bucket if leaf.stays])
     return means
 
 
-def by_framework(bucket: Sequence[Leaf], framework: arrays.Framework, group: _core.Group, digest: int) -> list[Any]:
-    """The means of arrays that their framework joins and divides: those on a device, and integers."""
+def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> list[Any]:
+    """The means of arrays that their framework joins and divides."""
+    framework = cast(arrays.OnDevice, bucket[0].framework)
     flat = framework.joined([leaf.array for leaf in bucket])
-    maker = arrays.of(flat)
-    buffer = maker.as_buffer(flat)
+    buffer = framework.as_buffer(flat)
     _core.prepare(OPERATION, group, None, flat, digest=digest).run(buffer, buffer)
     if buffer.owner is not flat:
-        maker.copyto(flat, buffer.owner)
-    mean, at, means = maker.quotient(flat, group.size()), 0, []
+        framework.copyto(flat, buffer.owner)
+    mean, at, means = framework.quotient(flat, group.size()), 0, []
     for leaf in bucket:
         count = math.prod(leaf.shape)
         part = mean[at : at + count].reshape(leaf.shape)
         at += count
         if leaf.stays:
             framework.copyto(leaf.array, part)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, maker.as_buffer(part)))
+        means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
     return means
 
 
-def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, digest: int) -> list[Any]:
+def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, structure: bytes) -> list[Any]:
     """The mean of each leaf."""
-    kinds = [(leaf.framework, leaf.type, getattr(leaf.array, "device", None)) for leaf in leaves]
-    buckets = plan(kinds, [math.prod(leaf.shape) * ITEMSIZES[leaf.type] for leaf in leaves], limit)
+    numbered: dict[Hashable, int] = {HOST: HOST, MLX: MLX}  # a device by its first leaf: its name may be the rank's own
+    where = [MLX if leaf.framework is None else HOST if leaf.device is None else leaf.device for leaf in leaves]
+    outline = b"".join(
+        described(numbered.setdefault(place, len(numbered)), leaf.type, leaf.shape)
+        for place, leaf in zip(where, leaves, strict=True)
+    )
+    buckets, checksum = planned(outline, limit)
+    digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
-    # MLX's first: they are lazy, so what MLX refuses is refused before the others communicate
-    for places in sorted(buckets, key=lambda places: leaves[places[0]].framework is not None):
-        bucket = [leaves[place] for place in places]
-        framework = bucket[0].framework
-        if framework is None:
+    for place, _, indices in buckets:
+        bucket = [leaves[index] for index in indices]
+        if place == MLX:
             results = mlx.average([leaf.array for leaf in bucket], group, stream, digest)
-        elif framework.is_on_device(bucket[0].array) or not _core.divides(bucket[0].type):
-            results = by_framework(bucket, framework, group, digest)
         else:
-            results = in_host_memory(bucket, framework, group, digest)
-        for place, result in zip(places, results, strict=True):
-            means[place] = result
+            results = (in_host_memory if place == HOST else on_device)(bucket, group, digest)
+        for index, result in zip(indices, results, strict=True):
+            means[index] = result
     return means
 
 
-def digest_of(structure: bytes, outline: bytes) -> int:
-    """A positive C int that ranks with the same tree have in common."""
-    return zlib.crc32(outline, zlib.crc32(structure)) & 0x7FFFFFFF or 1
+def digest_of(structure: bytes, outline: bytes, checksum: int) -> int:
+    """A positive C int that ranks with the same tree in the same buckets have in common."""
+    return zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF or 1
 
 
 def average_gradients(
@@ -182,29 +221,32 @@ def average_gradients(
     """The mean of all ranks' ``gradients``, on every rank.
 
     Arrays of one dtype are packed into buckets, with one reduction for each bucket. Arrays of NumPy, PyTorch and CuPy
-    are averaged in place, and the result holds those same arrays. It holds new arrays for MLX (lazy), for JAX, for
-    whatever cannot be written to (read-only or expanded arrays, numbers), and for integers.
+    are averaged in place, and the result holds those same arrays. It holds new arrays for MLX (lazy), for JAX, and for
+    whatever cannot be written to (read-only or expanded arrays, numbers).
 
     Args:
         gradients: a tree of dicts, lists and tuples with arrays or None as leaves, or a single array. Keys, shapes and
-            dtypes must be the same on every rank; the insertion order of keys does not matter.
+            dtypes must be the same on every rank; the insertion order of keys does not matter, nor do the frameworks
+            of arrays in host memory (but for MLX).
         group: the ranks that take part; all ranks by default.
         all_reduce_size: size of a bucket in bytes; 0 or less: one reduction for each array. An array of 256 KiB or more
             always has its own.
         communication_stream: as ``stream`` of ``all_sum``, for all arrays of the tree.
 
     Returns:
-        The tree, with the same shapes. Floats and complex numbers keep their dtype; integers are summed and wrap, bool
-        is "or", and both give float32, as in MLX. In a group of one, ``gradients`` itself.
+        The tree, with the same shapes and dtypes: ``gradients`` itself if all means are in place, else a copy, with the
+        same classes of dicts, lists and tuples. In a group of one every array is itself.
 
         Rounding happens twice: the sum is rounded to the dtype (16-bit floats are added in float32), then the quotient.
-        A sum beyond the largest float16 is infinite, as in MLX.
+        A sum beyond the largest float16 is infinite, as in MLX. MLX's integers and bools follow MLX's rule: they are
+        summed, wrap, and give float32, but in a group of one they stay as they are.
 
     Raises:
-        TypeError: a leaf cannot be communicated, the keys of a dict cannot be sorted, or group, all_reduce_size or
-            communication_stream is of an unsupported kind.
+        TypeError: a leaf cannot be communicated, or holds integers or bools, which cannot hold a mean (but for MLX);
+            the keys of a dict cannot be sorted; or group, all_reduce_size or communication_stream is of an unsupported
+            kind.
         ValueError: the group is closed.
-        MismatchError: the ranks' trees differ; every rank raises it, where MLX would add unrelated arrays.
+        MismatchError: the ranks' trees or buckets differ; every rank raises it, where MLX would add unrelated arrays.
         PeerError, TimeoutError, MPIError: as for ``all_sum``.
 
     Example:
@@ -222,14 +264,18 @@ def average_gradients(
         raise TypeError(f"[{OPERATION}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
-        digest = digest_of(structure, outline)
-        for element_type, places in planned(outline, all_reduce_size) if resolved.size() > 1 else ():
-            bucket = [leaves[place] for place in places]
-            _core.average(resolved, bucket, bucket, element_type, digest)
+        if resolved.size() > 1:
+            buckets, checksum = planned(outline, all_reduce_size)
+            digest = digest_of(structure, outline, checksum)
+            for _, element_type, indices in buckets:
+                bucket = [leaves[index] for index in indices]
+                _core.average(resolved, bucket, bucket, element_type, digest)
         return gradients
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
-    if resolved.size() == 1:
-        return gradients
-    outline = b"".join(described(leaf.type, leaf.shape) for leaf in ready)
-    means = averaged(ready, resolved, all_reduce_size, communication_stream, digest_of(structure, outline))
+    if resolved.size() > 1:
+        means = averaged(ready, resolved, all_reduce_size, communication_stream, structure)
+    else:
+        means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
+        if all(mean is leaf for mean, leaf in zip(means, leaves, strict=True)):
+            return gradients
     return rebuild(gradients, iter(means))

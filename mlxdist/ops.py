@@ -30,7 +30,8 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
             be written to.
 
     Returns:
-        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. In a group of one, ``x`` itself.
+        ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. A number or buffer gives a NumPy
+        array. In a group of one, ``x`` itself.
 
     Raises:
         TypeError: x, group, stream or out is of an unsupported kind.
@@ -79,11 +80,13 @@ def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
 def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """All ranks' ``x``, concatenated along axis 0 in rank order, on every rank.
 
-    x of shape (n, ...) gives (size * n, ...), a number gives (size,). ``out`` must not overlap x. In a group of one the
-    result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,), also in a group of one, where
+    ``mx.distributed.all_gather`` returns it as it is. x may be this rank's part of ``out`` (MPI_IN_PLACE), but must not
+    overlap it otherwise. Otherwise arguments, result and errors as for ``all_sum``.
 
     Example:
         >>> mlxdist.all_gather(np.array([rank]))        # 3 ranks: array([0, 1, 2])
+        >>> mlxdist.all_gather(whole[rank * n : (rank + 1) * n], out=whole)
 
     As ``mx.distributed.all_gather``; MPI_Allgather (MPI 4.1, section 6.7).
     """
@@ -94,8 +97,9 @@ def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = No
 def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
-    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` must not
-    overlap x. In a group of one the result is ``x`` itself. Otherwise arguments and errors as for ``all_sum``.
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may be these
+    rows of x, the rest of which is not changed, but must not overlap x otherwise. Otherwise arguments, result and
+    errors as for ``all_sum``.
 
     Raises:
         ValueError: the length of axis 0 is not a multiple of the group's size.

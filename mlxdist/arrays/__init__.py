@@ -27,8 +27,8 @@ class Framework(Protocol):
     def writable(self, call: str, out: Any) -> Any:
         """``out`` as an array that a result can be written to, or an error."""
 
-    def overlaps(self, array: Any, out: Any) -> bool:
-        """Whether they share memory without being the same elements."""
+    def memory(self, array: Any) -> tuple[int, int, bool]:
+        """The addresses of its first byte and behind its last; whether it is in C order. Of x and out of one call."""
 
     def synchronize(self, call: str, array: Any, stream: Any) -> None:
         """Wait for the work on ``stream``; a TypeError if it is not a stream of this framework."""
@@ -48,17 +48,21 @@ class Framework(Protocol):
     def is_changeable(self, array: Any) -> bool:
         """Whether ``copyto`` can write to it."""
 
-    def changed(self, arrays: Sequence[Any]) -> None:
-        """Tell the framework that their memory was written to behind its back."""
+    def changed(self, array: Any) -> None:
+        """Tell the framework that its memory was written to behind its back."""
 
     def is_on_device(self, array: Any) -> bool:
-        """Whether the framework should join and divide such arrays, instead of the core in host memory."""
+        """Whether the framework, then an ``OnDevice``, joins and divides such arrays, not the core in host memory."""
+
+
+class OnDevice(Framework, Protocol):
+    """What files of frameworks with devices provide besides."""
 
     def joined(self, arrays: Sequence[Any]) -> Any:
         """A writable copy of arrays of one dtype, flattened and concatenated."""
 
     def quotient(self, array: Any, n: int) -> Any:
-        """What ``joined`` returned, divided by ``n``; integers and bool give float32, as in MLX."""
+        """What ``joined`` returned, of floats or complex numbers, divided by ``n``."""
 
 
 # What none of them owns is converted to a NumPy array or refused. MLX's arrays are lazy: mlx.py, see dispatch.py.

@@ -41,10 +41,9 @@ def writable(call: str, out: Any) -> Any:
     return array
 
 
-def overlaps(array: Any, out: Any) -> bool:
-    """Judged by the bounds of their memory."""
-    same = array.data.ptr == out.data.ptr and array.shape == out.shape and array.flags.c_contiguous
-    return not same and bool(sys.modules["cupy"].may_share_memory(array, out))
+def memory(array: Any) -> tuple[int, int, bool]:
+    """By its strides."""
+    return elements.bounds(array.data.ptr, array.shape, array.strides, array.itemsize)
 
 
 def synchronize(call: str, array: Any, stream: Any) -> None:
@@ -102,7 +101,7 @@ def is_changeable(array: Any) -> bool:
     return True
 
 
-def changed(arrays: Sequence[Any]) -> None:
+def changed(array: Any) -> None:
     """Nothing to do."""
 
 
@@ -118,6 +117,6 @@ def joined(arrays: Sequence[Any]) -> Any:
 
 
 def quotient(array: Any, n: int) -> Any:
-    """CuPy's own division; the kind of bfloat16 is V in NumPy."""
+    """CuPy's own division."""
     with array.device:
-        return (array if array.dtype.kind in "fcV" else array.astype(np.float32)) / n
+        return array / n

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from mlxdist import _core
@@ -18,6 +20,20 @@ def refused(call: str, dtype: object) -> TypeError:
     return TypeError(
         f"[{call}] x has dtype {dtype}, which cannot be communicated: pass one of {', '.join(_core.DTYPES)}"
     )
+
+
+def bounds(first: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int, bool]:
+    """Where the memory of an array begins and ends, and whether it is in C order; strides in bytes."""
+    if 0 in shape:
+        return first, first, True
+    reaches = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
+    begin, end = first + sum(min(reach, 0) for reach in reaches), first + sum(max(reach, 0) for reach in reaches)
+    in_order = all(
+        stride == math.prod(shape[axis + 1 :]) * itemsize
+        for axis, (length, stride) in enumerate(zip(shape, strides, strict=True))
+        if length > 1
+    )
+    return begin, end + itemsize, in_order
 
 
 def no_stream(call: str, kind: str, stream: Any) -> None:

@@ -6,7 +6,6 @@ JAX promises its compiler that arrays never change, so arrays on a GPU always go
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +52,9 @@ def writable(call: str, out: Any) -> Any:
     raise TypeError(f"[{call}] JAX's arrays cannot be written to: use the result instead of out=")
 
 
-def overlaps(array: Any, out: Any) -> bool:
-    """There is never an out."""
-    return False
+def memory(array: Any) -> tuple[int, int, bool]:
+    """It does not matter, since there is never an out."""
+    return 0, 0, True
 
 
 def synchronize(call: str, array: Any, stream: object) -> None:
@@ -89,20 +88,10 @@ def is_changeable(array: Any) -> bool:
     return False
 
 
-def changed(arrays: Sequence[Any]) -> None:
+def changed(array: Any) -> None:
     """Nothing to do."""
 
 
 def is_on_device(array: Any) -> bool:
     """Never: they go through host memory."""
     return False
-
-
-def joined(arrays: Sequence[Any]) -> Any:
-    """A NumPy array, since JAX's cannot be written to."""
-    return host.joined([np.asarray(array) for array in arrays])
-
-
-def quotient(array: Any, n: int) -> Any:
-    """NumPy's."""
-    return host.quotient(array, n)

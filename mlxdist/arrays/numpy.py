@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ import numpy as np
 from mlxdist import _core
 from mlxdist.arrays import elements
 
-# By type, whatever the value, so that all ranks agree: NumPy itself makes 2**63 a uint64. A bool is an int too.
-DTYPE_OF = ((bool, np.bool_), (int, np.int64), (float, np.float64), (complex, np.complex128))
-NUMBERS = tuple(number for number, _ in DTYPE_OF)
+NUMBERS = tuple(_core.DTYPE_OF_NUMBER)
 DLPACK_CPU = 1
 
 
@@ -22,7 +19,7 @@ def owns(x: object) -> bool:
 
 
 def as_array(call: str, x: Any) -> np.ndarray:
-    """Any array, buffer, DLPack exporter or number, with a dtype that can be communicated."""
+    """Any array, buffer, DLPack exporter or number, with a dtype that can be communicated; not of a subclass."""
     array = _seen(call, x)
     check(call, array.dtype)
     return array
@@ -31,13 +28,11 @@ def as_array(call: str, x: Any) -> np.ndarray:
 def _seen(call: str, x: Any) -> np.ndarray:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"[{call}] a masked array would lose its mask: pass x.filled()")
-    if isinstance(x, np.ndarray):
-        return x
-    if isinstance(x, np.generic):
+    if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
     if isinstance(x, NUMBERS):
         try:
-            return np.asarray(x, dtype=next(dtype for number, dtype in DTYPE_OF if isinstance(x, number)))
+            return np.asarray(x, next(dtype for kind, dtype in _core.DTYPE_OF_NUMBER.items() if isinstance(x, kind)))
         except OverflowError:
             raise ValueError(f"[{call}] x={x} does not fit into int64: pass a float, or np.uint64(x)") from None
     try:
@@ -104,10 +99,9 @@ def writable(call: str, out: Any) -> np.ndarray:
     return array
 
 
-def overlaps(array: np.ndarray, out: np.ndarray) -> bool:
-    """Judged by the bounds of their memory."""
-    same = array.ctypes.data == out.ctypes.data and array.shape == out.shape and array.flags.c_contiguous
-    return not same and np.may_share_memory(array, out)
+def memory(array: np.ndarray) -> tuple[int, int, bool]:
+    """By its strides."""
+    return elements.bounds(array.ctypes.data, array.shape, array.strides, array.itemsize)
 
 
 def synchronize(call: str, array: np.ndarray, stream: object) -> None:
@@ -142,20 +136,10 @@ def is_changeable(array: np.ndarray) -> bool:
     return array.flags.writeable
 
 
-def changed(arrays: Sequence[np.ndarray]) -> None:
+def changed(array: np.ndarray) -> None:
     """Nothing to do."""
 
 
 def is_on_device(array: np.ndarray) -> bool:
     """Never."""
     return False
-
-
-def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """In C order."""
-    return np.concatenate([array.reshape(-1) for array in arrays])
-
-
-def quotient(array: np.ndarray, n: int) -> np.ndarray:
-    """For integers; the core divides all others."""
-    return array.astype(np.float32) / np.float32(n)

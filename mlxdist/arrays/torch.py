@@ -59,23 +59,14 @@ def writable(call: str, out: Any) -> Any:
         raise ValueError(f"[{call}] out is a lazy conjugate or negative: pass a tensor that holds its values")
     if not out.is_contiguous():
         raise ValueError(f"[{call}] out is not contiguous: pass a tensor in C order")
-    changed([out])
+    changed(out)
     return out
 
 
-def overlaps(array: Any, out: Any) -> bool:
-    """Judged by the bounds of their memory."""
-    first, end = _ends(array)
-    out_first, out_end = _ends(out)
-    same = first == out_first and array.shape == out.shape and array.is_contiguous()
-    return not same and first < out_end and out_first < end
-
-
-def _ends(x: Any) -> tuple[int, int]:
-    if x.numel() == 0:
-        return 0, 0
-    last = sum((length - 1) * stride for length, stride in zip(x.shape, x.stride(), strict=True))
-    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
+def memory(array: Any) -> tuple[int, int, bool]:
+    """By its strides."""
+    itemsize = array.element_size()
+    return elements.bounds(array.data_ptr(), array.shape, [itemsize * stride for stride in array.stride()], itemsize)
 
 
 def synchronize(call: str, array: Any, stream: Any) -> None:
@@ -128,12 +119,10 @@ def is_changeable(array: Any) -> bool:
     return array.numel() == 0 or all(apart)
 
 
-def changed(arrays: Sequence[Any]) -> None:
+def changed(array: Any) -> None:
     """Autograd keeps a version of each tensor."""
-    increment = sys.modules["torch"].autograd.graph.increment_version
-    for array in arrays:
-        if not array.is_inference():
-            increment(array)
+    if not array.is_inference():
+        sys.modules["torch"].autograd.graph.increment_version(array)
 
 
 def is_on_device(array: Any) -> bool:
@@ -147,5 +136,5 @@ def joined(arrays: Sequence[Any]) -> Any:
 
 
 def quotient(array: Any, n: int) -> Any:
-    """Torch's own division; integers become float32, whatever torch's default dtype is."""
-    return (array if array.is_floating_point() or array.is_complex() else array.float()) / n
+    """Torch's own division."""
+    return array / n

@@ -28,6 +28,15 @@ cdef inline int element_type_of(cnp.dtype dtype):
     return found if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE
 
 
+# By type, whatever the value, so that all ranks agree: NumPy itself makes 2**63 a uint64. A bool is an int too.
+DTYPE_OF_NUMBER = {
+    bool: numpy.dtype(numpy.bool_),
+    int: numpy.dtype(numpy.int64),
+    float: numpy.dtype(numpy.float64),
+    complex: numpy.dtype(numpy.complex128),
+}
+
+
 # Of other frameworks' dtypes, whose names take long to make.
 cdef dict type_of_foreign = {}
 

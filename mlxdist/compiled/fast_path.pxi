@@ -1,24 +1,26 @@
 # Operations on NumPy arrays whose memory is used as it is, in one compiled call; a part of _core.pyx.
 
-cdef inline bint share_memory(cnp.ndarray x, cnp.ndarray out) noexcept:
-    """Whether two contiguous arrays overlap without being the same elements."""
-    cdef char *first = cnp.PyArray_BYTES(x)
-    cdef char *out_first = cnp.PyArray_BYTES(out)
-    cdef int i
-    if not (first < out_first + cnp.PyArray_NBYTES(out) and out_first < first + cnp.PyArray_NBYTES(x)):
-        return False
-    if first != out_first or cnp.PyArray_NDIM(x) != cnp.PyArray_NDIM(out):
-        return True
-    for i in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(x, i) != cnp.PyArray_DIM(out, i):
-            return True
-    return False
-
-
 cdef inline elements elements_of(cnp.ndarray x) noexcept:
     cdef elements array
     array.type, array.ndim, array.shape = element_type_of(x.descr), cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
     return array
+
+
+cdef inline void add_memory(cnp.ndarray x, elements *array) noexcept:
+    array.first = <uintptr_t>cnp.PyArray_BYTES(x)
+    array.end = array.first + <uintptr_t>cnp.PyArray_NBYTES(x)
+    array.in_order = True
+
+
+cdef cnp.ndarray number_as_array(x):
+    """A number as an array; None if it is something else, or too large."""
+    dtype = DTYPE_OF_NUMBER.get(type(x))
+    if dtype is None and not isinstance(x, numpy.generic):
+        return None
+    try:
+        return numpy.asarray(x, dtype)
+    except OverflowError:
+        return None
 
 
 cdef inline Group resolved_group(group):
@@ -33,12 +35,13 @@ cdef inline object fast(int name, x, peer, group, stream, out):
     cdef Group resolved = resolved_group(group)
     cdef cnp.ndarray source_array, target_array
     cdef elements source, target, result
-    cdef bint overlaps = False
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
-    if resolved is None or stream is not None or type(x) is not cnp.ndarray:
+    if resolved is None or stream is not None:
         return None
-    source_array = <cnp.ndarray>x
+    source_array = <cnp.ndarray>x if type(x) is cnp.ndarray else number_as_array(x)
+    if source_array is None:
+        return None
     source = elements_of(source_array)
     if source.type == NO_TYPE or not cnp.PyArray_ISCARRAY_RO(source_array):
         return None
@@ -46,20 +49,20 @@ cdef inline object fast(int name, x, peer, group, stream, out):
         if type(out) is not cnp.ndarray or not cnp.PyArray_ISCARRAY(<cnp.ndarray>out):
             return None
         target = elements_of(<cnp.ndarray>out)
-        overlaps = share_memory(source_array, <cnp.ndarray>out)
-    prepare_call(name, resolved, peer, &source, NULL if out is None else &target, x, out, overlaps, &made, &result,
+        add_memory(source_array, &source)
+        add_memory(<cnp.ndarray>out, &target)
+    prepare_call(name, resolved, peer, &source, NULL if out is None else &target, source_array, out, &made, &result,
                  shape)
-    if resolved.size_ == 1:
-        if out is None:
-            return x
-        memmove(cnp.PyArray_BYTES(<cnp.ndarray>out), cnp.PyArray_BYTES(source_array), cnp.PyArray_NBYTES(source_array))
-        return out
     if out is not None:
         target_array = <cnp.ndarray>out
-    elif made.operation == OPERATION_SEND:
+    elif made.operation == OPERATION_SEND or (resolved.size_ == 1 and result.ndim == source.ndim):
         target_array = source_array
     else:
         target_array = aligned(result.ndim, shape, source_array.descr)
+    if resolved.size_ == 1:
+        if target_array is not source_array:
+            memmove(cnp.PyArray_BYTES(target_array), cnp.PyArray_BYTES(source_array), cnp.PyArray_NBYTES(source_array))
+        return target_array
     run_call(resolved, &made, cnp.PyArray_BYTES(source_array), cnp.PyArray_BYTES(target_array), target_array)
     return target_array
 
@@ -152,7 +155,7 @@ def barrier(*, group=None):
         return general_of[CALL_BARRIER](group=group)
     if resolved.size_ == 1 and not runtime_is_closed():
         return
-    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, False, &made, &result, shape)
+    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, &made, &result, shape)
     run_call(resolved, &made, NULL, NULL, None)
 
 

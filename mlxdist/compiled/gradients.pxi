@@ -40,7 +40,7 @@ def divides(int type) -> bool:
 
 
 def outline(list leaves) -> bytes | None:
-    """(index in DTYPES, dimensions, lengths...) of each as int64; None if one needs the general path.
+    """As ``gradients.described`` each; None if one needs the general path.
 
     That is any but a NumPy array in C order that the mean can be written into.
     """
@@ -53,14 +53,14 @@ def outline(list leaves) -> bytes | None:
         kind = element_type_of((<cnp.ndarray>x).descr)
         if kind == NO_TYPE or not divide_by(<element_type>kind, NULL, 0, 1):
             return None
-        n += 2 + cnp.PyArray_NDIM(x)
+        n += 3 + cnp.PyArray_NDIM(x)
     words = PyBytes_FromStringAndSize(NULL, n * sizeof(int64_t))
     word = <int64_t *>PyBytes_AsString(words)
     for x in leaves:
-        word[0], word[1] = element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
-        for i in range(word[1]):
-            word[2 + i] = cnp.PyArray_DIM(x, i)
-        word += 2 + word[1]
+        word[0], word[1], word[2] = 0, element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
+        for i in range(word[2]):
+            word[3 + i] = cnp.PyArray_DIM(x, i)
+        word += 3 + word[2]
     return words
 
 

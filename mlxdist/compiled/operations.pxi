@@ -8,6 +8,8 @@ cdef struct elements:
     int type  # a place in DTYPES, or NO_TYPE
     int ndim
     const cnp.npy_intp *shape
+    uintptr_t first, end  # the bounds of its memory; used only if there is an out
+    bint in_order  # its elements lie one after the other
 
 
 # A barrier has no array; this stands in for it.
@@ -75,9 +77,28 @@ cdef inline int result_of(int name, int size, const elements *x, elements *resul
     return 0
 
 
-cdef inline int check_out(int name, const elements *x, const elements *result, const elements *out, x_array, out_array,
-                          bint overlaps) except -1:
-    cdef int i
+# What out may share with x, by the row's rule.
+cdef tuple IN_PLACE = ("x itself", "this rank's part of out as x", "this rank's part of x as out")
+
+
+cdef inline bint share_memory(const elements *x, const elements *out) noexcept:
+    return x.first < out.end and out.first < x.end
+
+
+cdef inline bint is_in_place(int rule, int rank, const elements *x, const elements *out) noexcept:
+    """Whether arrays that overlap do so as IN_PLACE says: MPI_IN_PLACE."""
+    if not x.in_order:
+        return False
+    if rule == RESULT_GATHERED:
+        return x.first == out.first + <uintptr_t>rank * (x.end - x.first)
+    if rule == RESULT_SCATTERED:
+        return out.first == x.first + <uintptr_t>rank * (out.end - out.first)
+    return x.first == out.first
+
+
+cdef inline int check_out(int name, Group group, const elements *x, const elements *result, const elements *out,
+                          x_array, out_array) except -1:
+    cdef int i, rule = call_rows[name].result
     cdef bint has_shape = out.ndim == result.ndim
     if out.type != x.type:
         raise ValueError(
@@ -91,13 +112,13 @@ cdef inline int check_out(int name, const elements *x, const elements *result, c
             f"[{name_of(name)}] out has shape {shape_of(out)}, x has shape {shape_of(x)}: "
             f"out must have shape {shape_of(result)}"
         )
-    if overlaps:
-        raise ValueError(f"[{name_of(name)}] out overlaps x in part: pass x itself or separate memory")
+    if share_memory(x, out) and not is_in_place(rule, group_rank(group.handle), x, out):
+        raise ValueError(f"[{name_of(name)}] out overlaps x in part: pass {IN_PLACE[rule]} or separate memory")
     return 0
 
 
 cdef inline int prepare_call(int name, Group group, object peer, const elements *x, const elements *out, x_array,
-                             out_array, bint overlaps, call *made, elements *result, cnp.npy_intp *shape) except -1:
+                             out_array, call *made, elements *result, cnp.npy_intp *shape) except -1:
     """Fill in the call and the shape of its result, or raise what is wrong with the arguments: the one place that does.
 
     out: NULL for a new result. x_array, out_array: for messages. shape: MOST_DIMENSIONS long.
@@ -110,7 +131,7 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
     made.digest = made.on_device = 0
     result_of(name, group.size_, x, result, shape)
     if out != NULL:
-        check_out(name, x, result, out, x_array, out_array, overlaps)
+        check_out(name, group, x, result, out, x_array, out_array)
     made.count, made.ndim = 1, x.ndim
     for i in range(x.ndim):
         made.count *= x.shape[i]
@@ -144,11 +165,12 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
 
 @cython.final
 cdef class Call:
-    """A call whose arguments have been checked; ``shape`` is that of its result."""
+    """A call whose arguments have been checked; ``shape`` is that of its result, ``in_place``: x and out overlap."""
 
     cdef call made
     cdef Group group
     cdef readonly tuple shape
+    cdef readonly bint in_place
 
     @property
     def peer(self) -> int:
@@ -161,7 +183,7 @@ cdef class Call:
         run_call(self.group, &self.made, x.address, out.address, x.owner)
 
 
-cdef int describe(str call, dtype, tuple shape, elements *array, cnp.npy_intp *lengths) except -1:
+cdef int describe(str call, dtype, tuple shape, memory, elements *array, cnp.npy_intp *lengths) except -1:
     cdef int i
     if len(shape) > MOST_DIMENSIONS:
         raise ValueError(
@@ -171,23 +193,25 @@ cdef int describe(str call, dtype, tuple shape, elements *array, cnp.npy_intp *l
     array.ndim, array.shape = len(shape), lengths
     for i, length in enumerate(shape):
         lengths[i] = length
+    array.first, array.end, array.in_order = (0, 0, False) if memory is None else memory
     return 0
 
 
-def prepare(str name, Group group, peer, x, out=None, *, bint overlaps=False, int digest=0) -> Call:
+def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), int digest=0) -> Call:
     """A call of the operation ``name`` on arrays of any framework, which have ``dtype`` and ``shape``.
 
-    overlaps: whether x and out share memory without being the same elements. digest: see call.h.
+    memory: of x and of out, see Framework.memory. digest: see call.h.
     """
     cdef Call ready = Call()
     cdef elements source, target, result
     cdef cnp.npy_intp[MOST_DIMENSIONS] x_shape, out_shape, result_shape
-    describe(name, x.dtype, tuple(x.shape), &source, x_shape)
+    describe(name, x.dtype, tuple(x.shape), memory[0], &source, x_shape)
     if out is not None:
-        describe(name, out.dtype, tuple(out.shape), &target, out_shape)
+        describe(name, out.dtype, tuple(out.shape), memory[1], &target, out_shape)
     ready.group = group
-    prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out, overlaps,
+    prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out,
                  &ready.made, &result, result_shape)
     ready.made.digest = digest
     ready.shape = shape_of(&result)
+    ready.in_place = out is not None and share_memory(&source, &target)
     return ready

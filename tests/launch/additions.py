@@ -238,7 +238,6 @@ FRAMEWORK: Places = [
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -275,9 +274,9 @@ def writable(call: str, out: Any) -> Any:
     return out
 
 
-def overlaps(array: Any, out: Any) -> bool:
-    """As NumPy's arrays do."""
-    return host.overlaps(array.numbers, out.numbers)
+def memory(array: Any) -> tuple[int, int, bool]:
+    """Of NumPy's array."""
+    return host.memory(array.numbers)
 
 
 def synchronize(call: str, array: Any, stream: Any) -> None:
@@ -312,23 +311,13 @@ def is_changeable(array: Any) -> bool:
     return host.is_changeable(array.numbers)
 
 
-def changed(arrays: Sequence[Any]) -> None:
+def changed(array: Any) -> None:
     """Nothing to do."""
 
 
 def is_on_device(array: Any) -> bool:
     """Never."""
     return False
-
-
-def joined(arrays: Sequence[Any]) -> Any:
-    """A NumPy array."""
-    return host.joined([array.numbers for array in arrays])
-
-
-def quotient(array: Any, n: int) -> Any:
-    """NumPy's."""
-    return host.quotient(array, n)
 ''',
     ),
     (

@@ -53,6 +53,14 @@ class Array:
         return self.memory.shape
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        return self.memory.strides
+
+    @property
+    def itemsize(self) -> int:
+        return self.memory.itemsize
+
+    @property
     def size(self) -> int:
         return self.memory.size
 
@@ -62,9 +70,6 @@ class Array:
 
     def __getitem__(self, place: slice) -> Array:
         return Array(self.memory[place])
-
-    def astype(self, dtype: Any) -> Array:
-        return later(self.memory, np.zeros(self.shape, dtype))
 
     def __truediv__(self, n: int) -> Array:
         current.synchronize()
@@ -107,6 +112,5 @@ def module() -> types.ModuleType:
     cupy.empty = lambda shape, dtype: Array(np.empty(shape, dtype))
     cupy.concatenate = lambda arrays: Array(np.concatenate([array.memory for array in arrays]))
     cupy.copyto = lambda target, source: later(source.memory, target.memory)
-    cupy.may_share_memory = lambda a, b: np.may_share_memory(a.memory, b.memory)
     cupy.cuda = types.SimpleNamespace(get_current_stream=lambda: current, Stream=Stream)
     return cupy

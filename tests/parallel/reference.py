@@ -22,7 +22,8 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 HALVES = ("float16", "bfloat16")
 REALS = (*HALVES, "float32", "float64")
 COMPLEX = ("complex64", "complex128")
-NAMES = ("bool", *INTEGERS, *REALS, *COMPLEX)
+WITH_MEAN = (*REALS, *COMPLEX)
+NAMES = ("bool", *INTEGERS, *WITH_MEAN)
 CALLS: dict[str, Callable[..., Any]] = {"all_sum": dist.all_sum, "all_max": dist.all_max, "all_min": dist.all_min}
 
 Case = TypeVar("Case")
@@ -99,13 +100,9 @@ def reduced(call: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum in the dtype, divided and rounded once more; for integers and bool the float32 quotient."""
-    total, n = reduced("all_sum", arrays), len(arrays)
-    if n == 1:
-        return total
-    if total.dtype.name not in (*REALS, *COMPLEX):
-        return total.astype(np.float32) / np.float32(n)
-    return quotient(total, n)
+    """The sum in the dtype, divided and rounded once more."""
+    total = reduced("all_sum", arrays)
+    return total if len(arrays) == 1 else quotient(total, len(arrays))
 
 
 def quotient(x: np.ndarray, n: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from parallel.refused import COLLECTIVES, OTHER, SIZE, WORLD, Case, X, assert_refused, case
+from parallel.refused import COLLECTIVES, OTHER, RANK, SIZE, WORLD, Case, X, assert_refused, case
 from parallel.ring import needs_peers
 
 import mlxdist as dist
@@ -70,7 +70,8 @@ def test_kinds() -> None:
 def overlapping(call: str, count: int) -> Case:
     """x, and an out of ``count`` elements that begins one element later."""
     held = np.zeros(1 + 2 * SIZE * SIZE)
-    text = "out overlaps x in part: pass x itself or separate memory"
+    shared = {"all_gather": "this rank's part of out as x", "sum_scatter": "this rank's part of x as out"}
+    text = f"out overlaps x in part: pass {shared.get(call, 'x itself')} or separate memory"
     return case(call, text, ValueError, COLLECTIVES[call], held[: 2 * SIZE], out=held[1 : 1 + count])
 
 
@@ -85,17 +86,21 @@ def test_overlaps() -> None:
 
 
 def test_in_place_where_the_shape_changes() -> None:
-    """If out were the beginning of x, it would be overwritten while it is read."""
+    """Only this rank's own part will do, with its elements in the same order."""
     needs_peers(WORLD)
-    x, held = np.zeros(2 * SIZE), np.zeros(6 * SIZE)
+    x, held, square = np.zeros(2 * SIZE), np.zeros(6 * SIZE), np.zeros((SIZE, SIZE))
     text = "out overlaps x in part: pass"
-    assert_refused(
-        [
-            case("sum_scatter", text, ValueError, dist.sum_scatter, x, out=x[:2]),
-            case("all_gather", text, ValueError, dist.all_gather, held[:6], out=held),
-            case("all_sum", text, ValueError, dist.all_sum, held[:6:-1][:4], out=held[-4:]),
-        ]
-    )
+    own, other = RANK, (RANK + 1) % SIZE
+    cases = [
+        case("sum_scatter", text, ValueError, dist.sum_scatter, x, out=x[2 * other : 2 * other + 2]),
+        case("sum_scatter", text, ValueError, dist.sum_scatter, x[::-1], out=x[2 * own : 2 * own + 2]),
+        case("sum_scatter", text, ValueError, dist.sum_scatter, square.T, out=square[own : own + 1]),
+        case("all_gather", text, ValueError, dist.all_gather, held[6 * other : 6 * other + 6], out=held),
+        case("all_gather", text, ValueError, dist.all_gather, held[6 * own : 6 * own + 6][::-1], out=held),
+        case("all_sum", text, ValueError, dist.all_sum, held[:6:-1][:4], out=held[-4:]),
+        case("all_sum", text, ValueError, dist.all_sum, square.T, out=square),
+    ]
+    assert_refused(refused for refused in cases for _ in range(SIZE))  # on every rank
 
 
 def test_recv_like() -> None:

@@ -1,18 +1,13 @@
-"""Operations drawn by Hypothesis: layouts, dtypes, shapes around the size of a slot, and groups.
-
-All ranks draw the same examples. The first failure is printed with its rank and ends the job: Hypothesis would repeat
-the example, and the other ranks would not take part.
-"""
+"""Operations drawn by Hypothesis: layouts, dtypes, shapes around the size of a slot, and groups."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis
 import numpy as np
 from hypothesis import strategies as st
+from parallel.alike import drawn
 from parallel.drawn import SLOT
 from parallel.providers import negative, read_only, strided, unaligned
 from parallel.reference import CALLS, NAMES, assert_same, dtype_of, long, reduced, values
@@ -22,15 +17,6 @@ import mlxdist as dist
 from mlxdist import _core
 
 GROUPS = 6
-alike_everywhere = hypothesis.settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=40,
-    phases=(hypothesis.Phase.generate,),
-    report_multiple_bugs=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "contiguous": np.copy,
     "strided": strided,
@@ -44,26 +30,6 @@ WAYS = ("new", "out", "unaligned out", "in place")
 
 def test_the_table_of_types_is_whole() -> None:
     assert set(NAMES) == set(_core.DTYPES)
-
-
-class Failed(BaseException):
-    """An exception that Hypothesis does not catch."""
-
-
-def drawn(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
-    """Run a test with examples drawn from these."""
-
-    def decorate(test: Callable[..., None]) -> Any:
-        @functools.wraps(test)
-        def run(world: dist.Group, **example: Any) -> None:
-            try:
-                test(world, **example)
-            except Exception as error:
-                raise Failed(f"{test.__name__} {example}: {error}") from error
-
-        return alike_everywhere(hypothesis.given(**strategies)(run))
-
-    return decorate
 
 
 @st.composite
@@ -153,8 +119,6 @@ def test_sum_scatter(world: dist.Group, case: dict[str, Any]) -> None:
 def test_all_gather(world: dist.Group, case: dict[str, Any]) -> None:
     example = Example(world, case)
     whole = np.concatenate([np.atleast_1d(x) for x in example.inputs])
-    if example.size == 1 and case["way"] == "new":
-        whole = whole.reshape(case["shape"])
     example.run(dist.all_gather, whole, in_place=False)
 
 

@@ -101,8 +101,16 @@ def test_plan_of_an_outline() -> None:
     outline = _core.outline(arrays)
     assert outline is not None
     float32, float16 = map(_core.DTYPES.index, ("float32", "float16"))
-    assert gradients.planned(outline, 1000) == [(float32, [0, 2]), (float16, [1, 3])]
-    assert gradients.planned(outline, 0) == [(float32, [0]), (float16, [1]), (float32, [2]), (float16, [3])]
+    together, apart = gradients.planned(outline, 1000), gradients.planned(outline, 0)
+    assert together[0] == [(gradients.HOST, float32, [0, 2]), (gradients.HOST, float16, [1, 3])]
+    assert [indices for _, _, indices in apart[0]] == [[0], [1], [2], [3]]
+    assert together[1] != apart[1]
+
+
+def test_mlx_comes_first() -> None:
+    places = (gradients.HOST, 2, gradients.MLX, 3, 2)
+    buckets, _ = gradients.planned(b"".join(gradients.described(place, 0, (4,)) for place in places), 1000)
+    assert [(place, indices) for place, _, indices in buckets] == [(1, [2]), (0, [0]), (2, [1, 4]), (3, [3])]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,7 +119,7 @@ def test_outlines_are_alike_in_c_and_in_python(name: str) -> None:
     type = _core.type_of(x.dtype)
     divides = name.startswith(("float", "bfloat", "complex"))
     assert _core.divides(type) == divides
-    described = gradients.described(type, x.shape) + gradients.described(type, ())
+    described = gradients.described(gradients.HOST, type, x.shape) + gradients.described(gradients.HOST, type, ())
     assert _core.outline([x, x[0, 0, ...]]) == (described if divides else None)
     assert gradients.ITEMSIZES[type] == x.itemsize
 
@@ -125,14 +133,16 @@ def test_what_needs_a_closer_look() -> None:
 
 
 def test_digests() -> None:
-    digests = {gradients.digest_of(b"a" * i, b"b" * j) for i in range(30) for j in range(30)}
-    assert len(digests) == 900
+    digests = {gradients.digest_of(b"a" * i, b"b" * j, k) for i in range(30) for j in range(30) for k in (0, 9)}
+    assert len(digests) == 1800
     assert 0 < min(digests) <= max(digests) < 2**31
 
 
 def test_alone() -> None:
-    """The tree is unchanged, whatever its dtypes, but arrays that could not be communicated are found all the same."""
-    tree = {"a": [np.ones(3), None, np.arange(3)], "b": (np.float32(1), 2.5, bytearray(3))}
+    """The tree itself if it holds arrays; those that could not be communicated are found all the same."""
+    read_only = np.zeros(3)
+    read_only.setflags(write=False)
+    tree = {"a": [np.ones(3), None, np.ones((3, 2)).T], "b": (read_only, np.array(1.0))}
     assert dist.average_gradients(tree) is tree
     for wrong, error, text in (
         ({"a": [np.ones(3), "x"]}, TypeError, r"str is not an array: .*; x is gradients\['a'\]\[1\]$"),

@@ -50,10 +50,10 @@ struct transport {
     /* sendbuf may be recvbuf. */
     int (*allreduce)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                      enum reduction op, struct outcome *outcome);
-    /* sendbuf: size * count elements, recvbuf: count elements, without overlap. */
+    /* sendbuf: size * count elements; recvbuf: count elements, this rank's part of sendbuf or without overlap. */
     int (*reduce_scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
                           enum reduction op, struct outcome *outcome);
-    /* sendbuf: nbytes, recvbuf: size * nbytes, without overlap. */
+    /* sendbuf: nbytes, this rank's part of recvbuf or without overlap; recvbuf: size * nbytes. */
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);
     int (*barrier)(struct comm *comm, struct outcome *outcome);

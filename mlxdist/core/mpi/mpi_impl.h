@@ -278,6 +278,17 @@ static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf,
     const char *from = sendbuf;
     char *to = recvbuf;
     int64_t size = (int64_t)element_size(type);
+    if (to == from + comm->rank * count * size && count) {
+        /* With MPI_IN_PLACE the result would be at the beginning of the input. */
+        void *apart = malloc((size_t)(count * size));
+        if (!apart)
+            return out_of_memory(outcome, count * size);
+        int result = reduce_scatter(comm, sendbuf, apart, count, type, op, outcome);
+        if (result == STATUS_OK)
+            memcpy(recvbuf, apart, (size_t)(count * size));
+        free(apart);
+        return result;
+    }
     if (count * comm->size <= max_count)
         return CALL(Reduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type], ops[type][op], comm_of(comm));
     for (int root = 0; root < comm->size; root++)
@@ -326,10 +337,12 @@ static int free_span(int result, struct span *span, struct outcome *outcome) {
 
 static int allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome) {
     struct span span;
+    const void *own = (const char *)recvbuf + comm->rank * nbytes;
+    const void *from = sendbuf == own ? (const void *)mpi.IN_PLACE : sendbuf;
     if (make_span(nbytes, &span, outcome))
         return outcome->status;
     return free_span(
-        CALL(Allgather, sendbuf, span.count, span.datatype, recvbuf, span.count, span.datatype, comm_of(comm)), &span,
+        CALL(Allgather, from, span.count, span.datatype, recvbuf, span.count, span.datatype, comm_of(comm)), &span,
         outcome);
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.frameworks.kinds import KINDS, Kind, kind_of
-from parallel.reference import COMPLEX, NAMES, REALS, assert_same, mean, values
+from parallel.reference import WITH_MEAN, assert_same, mean, values
 from parallel.refused import SIZE, assert_refused, case
 
 import mlxdist as dist
@@ -31,7 +31,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def test_every_dtype_shape_and_view(world: dist.Group, kind: Kind, all_reduce_size: int) -> None:
     """Together with NumPy arrays. Floating-point tensors are averaged in place, even if not in C order."""
     tree: dict[tuple[str, tuple[int, ...], str], Any] = {}
-    for name in NAMES:
+    for name in WITH_MEAN:
         for shape in SHAPES[: len(SHAPES) if name in ("float32", "bfloat16") else -1]:
             mine = values(name, shape, world.rank())
             tree[name, shape, "numpy"] = mine.copy()
@@ -47,10 +47,19 @@ def test_every_dtype_shape_and_view(world: dist.Group, kind: Kind, all_reduce_si
         else:
             assert isinstance(result, kind.cls)
             assert_same(np.array(kind.elements(result), order="C"), expected)
-            stays = kind.is_mutable and name in (*REALS, *COMPLEX)
-            assert (result is given) == (stays or SIZE == 1)
-            if not stays:
+            assert (result is given) == (kind.is_mutable or SIZE == 1)
+            if not kind.is_mutable:
                 assert_same(np.array(kind.elements(given), order="C"), values(name, shape, world.rank()))
+
+
+def test_ranks_may_hold_a_leaf_in_different_frameworks(world: dist.Group) -> None:
+    """Each rank another one: they share a reduction all the same."""
+    made: list[Any] = [np.copy, *(kind_of(name).views["contiguous"] for name in KINDS)]
+    tree = [made[(world.rank() + place) % len(made)](np.full(10, place + 10.0 * world.rank())) for place in range(7)]
+    averaged = dist.average_gradients(tree)
+    for place, (given, result) in enumerate(zip(tree, averaged, strict=True)):
+        assert type(result) is type(given)
+        assert np.asarray(result).tolist() == [place + 5.0 * (SIZE - 1)] * 10
 
 
 def test_gradients_of_torch(world: dist.Group) -> None:
@@ -86,6 +95,15 @@ def test_refused() -> None:
     parameter, run = torch.zeros(3, requires_grad=True), dist.average_gradients
     text = r"x requires grad, .*: pass x.detach\(\); x is gradients\['w'\]"
     assert_refused([case("average_gradients", text, TypeError, run, {"v": torch.ones(3), "w": parameter})])
+
+
+def test_integers_are_refused(kind: Kind) -> None:
+    cases = []
+    for name in ("bool", "uint8", "int32", "int64"):
+        x = kind.views["contiguous"](np.ones(3, name))
+        text = f"x has dtype {name}, which cannot hold a mean: pass floating-point numbers; x is gradients"
+        cases.append(case("average_gradients", text, TypeError, dist.average_gradients, [np.ones(3), x]))
+    assert_refused(cases)
 
 
 def test_jax_arrays_are_laid_out_as_jax_likes(world: dist.Group) -> None:

@@ -87,6 +87,20 @@ def test_outputs() -> None:
     assert_beside(held)
 
 
+def test_in_place(world: dist.Group) -> None:
+    """Views of one storage, as in PyTorch's fully_shard."""
+    size, rank = world.size(), world.rank()
+    for count in (5, 100_000):
+        whole = torch.full((size * count,), -1.0)
+        own = whole.chunk(size)[rank]
+        own.fill_(rank)
+        assert dist.all_gather(own, out=whole) is whole
+        assert torch.equal(whole, torch.arange(size, dtype=torch.float32).repeat_interleave(count))
+        rows = whole.view(size, count)
+        assert dist.sum_scatter(rows.view(-1), out=rows[rank]).tolist() == [float(size * rank)] * count
+        assert rows[:, 0].tolist() == [float(r * (size if r == rank else 1)) for r in range(size)]
+
+
 def assert_beside(held: Any) -> None:
     """Parts of one tensor that do not overlap are allowed."""
     out = held[3:6]
