@@ -130,7 +130,8 @@ def adopted(x: Any, stream: Any) -> Leaf:
     element_type = _core.type_of(array.dtype)
     if not _core.divides(element_type):
         raise TypeError(
-            f"[{OPERATION}] x has dtype {_core.DTYPES[element_type]}, which cannot hold a mean: pass floating-point numbers"
+            f"[{OPERATION}] x has dtype {_core.DTYPES[element_type]}, which cannot hold a mean: "
+            "pass floating-point numbers"
         )
     stays = framework.owns(x) and framework.is_changeable(array)
     device = (framework, array.device) if framework.is_on_device(array) else None

@@ -148,6 +148,8 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
     """Carry out a call; ``owner`` keeps the memory of a message."""
     cdef outcome why
     cdef int failed
+    cdef bint is_message = made.operation == OPERATION_SEND or made.operation == OPERATION_RECV
+    cdef bint was_usable = is_message and not group_is_broken(group.handle)
     with nogil:
         if made.operation == OPERATION_SEND:
             failed = group_send(group.handle, made, sendbuf, &why)
@@ -156,7 +158,7 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
         else:
             failed = group_run(group.handle, made, sendbuf, recvbuf, &why)
     if failed:
-        if (made.operation == OPERATION_SEND or made.operation == OPERATION_RECV) and group_is_broken(group.handle):
+        if was_usable and group_is_broken(group.handle):
             left_with_mpi.append(owner)
         fail(name_of(made.name), &why)
     raise_interruption()

@@ -1,4 +1,4 @@
-"""What comes out of each operation, from what goes in: kind, dtype and shape, the same rule for one rank and for several.
+"""What comes out of each operation, from what goes in: kind, dtype and shape, by the same rule on one rank and several.
 
 Whatever holds the elements, and whether the result is new or written to out=.
 """

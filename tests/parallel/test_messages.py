@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -135,3 +136,17 @@ def test_a_group_of_one_has_no_peer(world: dist.Group, call: str, run: Callable[
     alone = world if world.size() == 1 else world.split(world.rank())
     with pytest.raises(ValueError, match=rf"^\[{call}\] a group of one has no peers: test group.size\(\) > 1"):
         run(alone)
+
+
+def test_a_refused_message_lets_its_array_go(world: dist.Group) -> None:
+    needs_peers(world)
+    group, other = world.split(0), (world.rank() + 1) % world.size()
+    with pytest.raises(dist.MismatchError):
+        dist.all_sum(np.ones(3 + world.rank()), group=group)
+    for refused in (dist.send, dist.recv_like):
+        x = np.ones(1000)
+        seen = weakref.ref(x)
+        with pytest.raises(dist.Error, match="broken"):
+            refused(x, other, group=group)
+        del x
+        assert seen() is None, refused.__name__
