@@ -95,7 +95,9 @@ cdef object collective(int name, x, group, stream, out):
     result = fast(name, x, None, group, stream, out)
     if result is not None:
         return result
-    if type(x) is mlx_array and out is None and native_of[name] is not None and resolved_group(group) is not None:
+    if type(x) is mlx_array and out is None and native_of[name] is not None and resolved_group(group) is not None and (
+        name != CALL_ALL_GATHER or x.ndim  # of a number, see mlx.run
+    ):
         check_open(name_of(name))
         return mlx_collective(name_of(name), native_of[name], x, group, stream)
     return general_of[name](x, group=group, stream=stream, out=out)
