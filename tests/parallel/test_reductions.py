@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.providers import PROVIDERS, elements, may_be_out
-from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, reduced, thinned, values
+from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, reduced, seeded, thinned, values
 
 import mlxdist as dist
 
@@ -58,6 +58,26 @@ def run(world: dist.Group, call: str, x: Any, way: str, expected: np.ndarray) ->
         else:
             assert_same(result, expected)
     assert elements(x).tobytes() == before
+
+
+@pytest.mark.parametrize("count", [3, 5000, 50_000])
+def test_bools_of_any_byte(world: dist.Group, count: int) -> None:
+    """Each byte but 0 is True, as for NumPy, and results have only 0 and 1, whichever way they take."""
+    size, rank = world.size(), world.rank()
+    if size == 1:
+        pytest.skip("a group of one keeps its bytes")
+    choice = np.array([0, 1, 2, 128, 255], np.uint8)
+    inputs = np.stack([seeded(count, other).choice(choice, count) for other in range(size)])
+    truths = inputs != 0
+    for call, expected in (("all_sum", truths.any(0)), ("all_max", truths.any(0)), ("all_min", truths.all(0))):
+        for empty in (np.empty, dist.empty):
+            x, out = empty((count,), np.bool_), empty((count,), np.bool_)
+            x.view(np.uint8)[...] = inputs[rank]
+            np.testing.assert_array_equal(CALLS[call](x, out=out).view(np.uint8), expected)
+            np.testing.assert_array_equal(CALLS[call](x, out=x).view(np.uint8), expected)
+    shares = inputs[:, : count // size * size]
+    share = dist.sum_scatter(np.ascontiguousarray(shares[rank]).view(np.bool_))
+    np.testing.assert_array_equal(share.view(np.uint8), np.split((shares != 0).any(0), size)[rank])
 
 
 def test_numbers_have_one_dtype_each(world: dist.Group) -> None:

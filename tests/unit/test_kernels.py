@@ -192,10 +192,13 @@ def test_integers_wrap(name: str) -> None:
 
 
 def test_bool() -> None:
-    a, b = np.array([0, 0, 1, 1], np.bool_), np.array([0, 1, 0, 1], np.bool_)
-    np.testing.assert_array_equal(reduce(SUM, a, b), a | b)
-    np.testing.assert_array_equal(reduce(MAX, a, b), a | b)
-    np.testing.assert_array_equal(reduce(MIN, a, b), a & b)
+    """Any byte but 0 is True, as in NumPy; the result has only 0 and 1."""
+    a, b = (x.reshape(-1) for x in np.indices((256, 256)).astype(np.uint8))
+    both, either = (a != 0) & (b != 0), (a != 0) | (b != 0)
+    for op, expected in ((SUM, either), (MAX, either), (MIN, both)):
+        for inputs in ((a, b), (a, b, b), (a, a, a, b)):
+            result = reduce(op, *(x.view(np.bool_) for x in inputs))
+            np.testing.assert_array_equal(result.view(np.uint8), expected)
 
 
 @pytest.mark.parametrize("name", REALS)

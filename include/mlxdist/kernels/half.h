@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Of converters of many: not inlined, their floats would go through memory. */
+#define HALF_INLINE inline __attribute__((always_inline))
+
 static inline uint32_t float32_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

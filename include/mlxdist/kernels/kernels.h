@@ -10,10 +10,10 @@ extern "C" {
 
 /* output[i] = inputs[0][i] op ... op inputs[n_inputs - 1][i], from the first to the last, for i < count.
  *
- * output may be one of the inputs, but may not overlap one otherwise. Integers wrap. Bool: sum and max are "or",
- * min is "and". 16-bit floats are reduced in float32 and rounded once. Complex numbers are ordered by real, then
- * imaginary part. max and min of anything and NaN are NaN; of zeros of both signs, max is +0 and min -0: so the
- * order of the inputs never shows in their result. */
+ * output may be one of the inputs, but may not overlap one otherwise. Integers wrap. Bool: any byte but 0 is true; sum
+ * and max are "or", min is "and", 0 or 1. 16-bit floats are reduced in float32 and rounded once. Complex numbers are
+ * ordered by real, then imaginary part. max and min of anything and NaN are NaN; of zeros of both signs, max is +0 and
+ * min -0: so the order of the inputs never shows in their result. */
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count);
 

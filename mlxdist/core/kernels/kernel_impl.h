@@ -1,5 +1,5 @@
 /* The kernels of every type and reduction, as plain loops. kernels_<variant>.c compile them for their processors; they
- * define TARGET, VARIANT and the converters of 16-bit floats. All give the same bits. */
+ * define TARGET, VARIANT, VECTOR (bytes), AT_ONCE (elements) and the converters of float16. All give the same bits. */
 #include <math.h>
 #include <string.h>
 
@@ -23,9 +23,9 @@ static inline double float64_from_bits(uint64_t bits) {
 
 /* One element, a is the result so far: a reduction has a macro for each arithmetic, and 16-bit floats take that of
  * REAL. Unsigned arithmetic wraps where signed would be undefined. */
-#define LOGICAL_SUM(T, a, b) (T)(a | b)
-#define LOGICAL_MAX(T, a, b) (T)(a | b)
-#define LOGICAL_MIN(T, a, b) (T)(a & b)
+#define LOGICAL_SUM(T, a, b) (T)((a | b) != 0)
+#define LOGICAL_MAX(T, a, b) (T)((a | b) != 0)
+#define LOGICAL_MIN(T, a, b) (T)((a != 0) & (b != 0))
 
 #define INTEGER_SUM(T, a, b) (T)((uint64_t)a + (uint64_t)b)
 #define INTEGER_MAX(T, a, b) (a > b ? a : b)
@@ -76,10 +76,14 @@ ORDERED_BY_BITS(double, float64, double_min, <, |)
 
 /* to[i] = x[i] op y[i] */
 #define COMBINE(T, n, to, x, y, combine) \
-    INDEPENDENT for (size_t i = 0; i < n; i++) { \
-        T a = (x)[i], b = (y)[i]; \
-        (to)[i] = combine; \
-    }
+    do { \
+        const T *one = x, *other = y; \
+        T *result = to; \
+        INDEPENDENT for (size_t i = 0; i < n; i++) { \
+            T a = one[i], b = other[i]; \
+            result[i] = combine; \
+        } \
+    } while (0);
 
 /* reduce() for one type and op; intermediate results stay in cache. */
 #define KERNEL(name, op, T, combine) \
@@ -100,70 +104,73 @@ ORDERED_BY_BITS(double, float64, double_min, <, |)
         } \
     }
 
-/* Two bfloat16 are one word: the even ones are lower halves, the odd ones upper halves, and no element has to move. An
- * odd count leaves one over. */
-typedef uint32_t __attribute__((may_alias, aligned(2))) words;
+/* Two bfloat16 are one word: the even ones are lower halves, the odd ones upper halves, and no element has to move.
+ * Vectors, since compilers do not find them here (gcc 12, clang 14). */
+typedef uint32_t __attribute__((vector_size(VECTOR))) words;
+typedef float __attribute__((vector_size(VECTOR))) numbers;
+enum { WORDS = VECTOR / sizeof(uint32_t) };
 
-static inline TARGET float even_of(uint32_t word) {
-    return float32_from_bits(word << 16);
-}
-
-static inline TARGET float odd_of(uint32_t word) {
-    return float32_from_bits(word & 0xffff0000u);
-}
-
-static inline TARGET uint32_t word_of(float even, float odd) {
-    return bfloat16_word(even) >> 16 | (bfloat16_word(odd) & 0xffff0000u);
-}
-
-static TARGET void BFLOAT16_load(const uint16_t *halves, float *floats, size_t n) {
-    const words *in = (const words *)halves;
-    float *odd = floats + n / 2;
-    for (size_t i = 0; i < n / 2; i++) {
-        floats[i] = even_of(in[i]);
-        odd[i] = odd_of(in[i]);
+static HALF_INLINE TARGET void BFLOAT16_load(const uint16_t *halves, float *floats) {
+    for (int i = 0; i < AT_ONCE; i += 2 * WORDS) {
+        words both;
+        memcpy(&both, halves + i, VECTOR);
+        numbers even = (numbers)(both << 16), odd = (numbers)(both & 0xffff0000u);
+        memcpy(floats + i, &even, VECTOR);
+        memcpy(floats + i + WORDS, &odd, VECTOR);
     }
-    if (n % 2)
-        floats[n - 1] = bfloat16_to_float32(halves[n - 1]);
 }
 
-static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t n) {
-    const float *odd = floats + n / 2;
-    words *out = (words *)halves;
-    for (size_t i = 0; i < n / 2; i++)
-        out[i] = word_of(floats[i], odd[i]);
-    if (n % 2)
-        halves[n - 1] = bfloat16_from_float32(floats[n - 1]);
+/* bfloat16_word() of each */
+static HALF_INLINE TARGET words bfloat16_words(const float *floats) {
+    numbers values;
+    memcpy(&values, floats, VECTOR);
+    words bits = (words)values, is_nan = (words)(values != values);
+    return (bits | (is_nan & 0x400000)) + (~is_nan & (0x7fff + (bits >> 16 & 1)));
 }
 
-/* Two inputs, without a block of floats between. */
-#define FLOAT16_OF_TWO(combine)
-#define BFLOAT16_OF_TWO(combine) \
-    if (n_inputs == 2) { \
-        const words *x = inputs[0], *y = inputs[1]; \
-        words *out = output; \
-        INDEPENDENT for (size_t i = 0; i < count / 2; i++) { \
-            float a = odd_of(x[i]), b = odd_of(y[i]), odd = combine; \
-            a = even_of(x[i]), b = even_of(y[i]); \
-            out[i] = word_of(combine, odd); \
-        } \
-        start = count / 2 * 2; \
+static HALF_INLINE TARGET void BFLOAT16_store(const float *floats, uint16_t *halves) {
+    for (int i = 0; i < AT_ONCE; i += 2 * WORDS) {
+        words even = bfloat16_words(floats + i), odd = bfloat16_words(floats + i + WORDS);
+        words both = even >> 16 | (odd & 0xffff0000u);
+        memcpy(halves + i, &both, VECTOR);
     }
+}
 
-/* 16-bit floats: a block of each input becomes float32, in any order that suits the converter; rounded once. */
+static HALF_INLINE TARGET float BFLOAT16_to_float32(uint16_t half) {
+    return bfloat16_to_float32(half);
+}
+
+static HALF_INLINE TARGET uint16_t BFLOAT16_from_float32(float value) {
+    return bfloat16_from_float32(value);
+}
+
+/* 16-bit floats: of each input AT_ONCE elements become float32, in any order that suits the converter; rounded once. */
 #define KERNEL_OF_HALVES(name, op, combine) \
-    static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
-        float sofar[BLOCK], next[BLOCK]; \
+    static HALF_INLINE TARGET void name##_##op(const uint16_t *const *in, int n_inputs, uint16_t *out, size_t count) { \
         size_t start = 0; \
-        name##_OF_TWO(combine) for (; start < count; start += BLOCK) { \
-            size_t n = count - start < BLOCK ? count - start : BLOCK; \
-            name##_load((const uint16_t *)inputs[0] + start, sofar, n); \
+        for (; start + AT_ONCE <= count; start += AT_ONCE) { \
+            float sofar[AT_ONCE], next[AT_ONCE]; \
+            name##_load(in[0] + start, sofar); \
             for (int k = 1; k < n_inputs; k++) { \
-                name##_load((const uint16_t *)inputs[k] + start, next, n); \
-                COMBINE(float, n, sofar, sofar, next, combine) \
+                name##_load(in[k] + start, next); \
+                COMBINE(float, AT_ONCE, sofar, sofar, next, combine) \
             } \
-            name##_store(sofar, (uint16_t *)output + start, n); \
+            name##_store(sofar, out + start); \
         } \
+        for (; start < count; start++) { \
+            float a = name##_to_float32(in[0][start]); \
+            for (int k = 1; k < n_inputs; k++) { \
+                float b = name##_to_float32(in[k][start]); \
+                a = combine; \
+            } \
+            out[start] = name##_from_float32(a); \
+        } \
+    } \
+    static TARGET void name##_reduce_##op(const void *const *inputs, int n_inputs, void *output, size_t count) { \
+        if (n_inputs == 2) /* a loop of its own, without the inner one */ \
+            name##_##op((const uint16_t *const *)inputs, 2, output, count); \
+        else \
+            name##_##op((const uint16_t *const *)inputs, n_inputs, output, count); \
     }
 
 /* numbers[i] /= n; a complex number by parts, so that infinities and signs of zeros are kept. */
@@ -177,15 +184,17 @@ static TARGET void BFLOAT16_store(const float *floats, uint16_t *halves, size_t 
     }
 #define DIVISION_OF_HALVES(name) \
     static TARGET void name##_divide(void *numbers, size_t count, int n) { \
-        float block[BLOCK]; \
-        for (size_t start = 0; start < count; start += BLOCK) { \
-            uint16_t *x = (uint16_t *)numbers + start; \
-            size_t left = count - start < BLOCK ? count - start : BLOCK; \
-            name##_load(x, block, left); \
-            for (size_t i = 0; i < left; i++) \
+        uint16_t *x = numbers; \
+        size_t start = 0; \
+        for (; start + AT_ONCE <= count; start += AT_ONCE) { \
+            float block[AT_ONCE]; \
+            name##_load(x + start, block); \
+            for (int i = 0; i < AT_ONCE; i++) \
                 block[i] /= (float)n; \
-            name##_store(block, x, left); \
+            name##_store(block, x + start); \
         } \
+        for (; start < count; start++) \
+            x[start] = name##_from_float32(name##_to_float32(x[start]) / (float)n); \
     }
 
 /* The kernels of a type, by its arithmetic. */
