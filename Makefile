@@ -69,9 +69,10 @@ sanitize: $(VENV)/.made ## the C core without MPI, under the address, undefined-
 models: $(VENV)/.made ## model-check the shared-memory protocols with spin (Debian: apt install spin)
 	$(PY) -m pytest tests/models
 
-soak: $(BUILT) .mpi/.made ## random operations for MINUTES=10 on SIZE=4 ranks of every MPI; MPI=mpich-5: of one
+soak: $(BUILT) .mpi/.made ## random operations for MINUTES=10 on SIZE=4 ranks of every MPI; MPI=mpich-5: of one; FAULTS=1: with kills, timeouts, Ctrl-C
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do \
-		$(PY) tests/mpis.py run $$mpi $(SIZE) $(PY) tests/soak.py --seconds $$(($(MINUTES) * 60)) || exit; \
+		$(if $(FAULTS),$(PY) tests/faults.py $$mpi $(SIZE),$(PY) tests/mpis.py run $$mpi $(SIZE) $(PY) tests/soak.py) \
+			--seconds $$(($(MINUTES) * 60)) || exit; \
 	done
 
 $(VENV)/.checkers: $(VENV)/.made
