@@ -35,9 +35,9 @@ def check(call: str, count: int, out: object = None) -> None:
 
 def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     """The operation ``call`` on ``x``, once its result is evaluated."""
-    backend.attach()
     import mlx.core as mx
 
+    backend.attach()
     if call == "all_gather":
         x = mx.atleast_1d(x)  # in a group of one MLX returns a number as it is
     ours = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}.get(call)

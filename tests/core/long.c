@@ -190,7 +190,10 @@ static void give_up_in_symmetric_memory(struct node *node, int local_rank) {
         struct symmetric *newest = NULL;
         struct outcome outcome = {0};
         begin_anew(node);
+        if (round)
+            mlockall(MCL_FUTURE); /* or not, if that is not allowed */
         CHECK(symmetric_open(node, 2 * nbytes + 2 * page, &newest, &for_ever, &outcome) == STATUS_OK);
+        munlockall();
         int32_t *x = symmetric_memory(newest), *y = is_in_place ? x : x + COUNT;
         struct counter counter = {0, (volatile long *)((char *)x + 2 * nbytes + page), 0};
         struct buffer_descriptor own = {0, symmetric_offset(newest, x, nbytes), symmetric_offset(newest, y, nbytes)};

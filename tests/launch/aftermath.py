@@ -31,6 +31,7 @@ Call = Callable[[], Any]
 Use = tuple[list[np.ndarray], Call, np.ndarray]  # the caller's arrays, the input first; the call; its result
 
 LATE_S, LIMIT_S, STOPPED_S = 0.02, 0.002, 0.03
+OTHERS_LIMIT_S = 3.0  # an interrupt may come just before the call, and then nothing tells the others
 LONGEST = 4 << 20
 PATTERN = -7.0
 KEPT = 20  # arrays whose pattern is checked once more at the end
@@ -234,9 +235,8 @@ def give_up(calls: Calls, random: np.random.Generator, pids: list[int]) -> None:
     rank, other = random.permutation(world.size())[:2]
     thread: threading.Thread | None = None
     call: Call | None = None
+    _core.set_timeout(group, LIMIT_S if world.rank() == rank and way in ("limit", "stop") else OTHERS_LIMIT_S)
     if world.rank() == rank:
-        if way in ("limit", "stop"):
-            _core.set_timeout(group, LIMIT_S)
         if way == "stop":
             thread = threading.Thread(target=stop_and_continue, args=(pids[other], delay_s))
         elif way == "interrupt":

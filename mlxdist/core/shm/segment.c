@@ -216,6 +216,9 @@ int segment_map_spare(struct segment *segment, size_t at, size_t nbytes, struct 
 /* A page of a private mapping that has never been written is the page of the file. So at the moment at which the spare
  * takes the place of the shared mapping nothing changes, and no store of another thread is lost. */
 static int replace(char *memory, char *spare, size_t nbytes) {
+    /* After mlockall(MCL_FUTURE) the system has written to all of them. */
+    munlock(spare, nbytes);
+    madvise(spare, nbytes, MADV_DONTNEED);
     return mremap(spare, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, memory) == MAP_FAILED ? errno : 0;
 }
 #else
