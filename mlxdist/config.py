@@ -54,7 +54,7 @@ TMPDIR = Variable(
 )
 LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks report to, as JSON")
 LAUNCH_PIPE = Variable(
-    "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of the pipe that announces an abort"
+    "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of a pipe for announcements"
 )
 
 USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, SHARED_MEMORY, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)

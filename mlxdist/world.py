@@ -134,6 +134,7 @@ class Info:
 _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
+_launch_pipe: int | None = None
 _is_fork = False  # this process was forked after mlxdist was imported
 
 
@@ -186,6 +187,7 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
 
 
 def _start(strict: bool, timeout_s: float) -> Group:
+    global _launch_pipe
     _info.kernels = _core.use_kernels(config.KERNELS.get())
     context = choose.this_process()
     if context.launcher is not None and _is_fork:
@@ -202,10 +204,12 @@ def _start(strict: bool, timeout_s: float) -> Group:
             raise
         _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
-    atexit.register(finalize)
+    atexit.register(_finalize_at_exit)
     if not _info.libmpi:
         _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
+    if group.size() > 1:
+        _launch_pipe = _take_launch_pipe()
     if group.size() > 1 and config.ABORT.get() != "0":
         sys.excepthook = _Abort(sys.excepthook)
     return group
@@ -230,8 +234,8 @@ def flush_output() -> None:
             stream.flush()
 
 
-def _launch_pipe() -> int | None:
-    """The pipe by which mlxdist launch learns that this rank aborts the job; children do not inherit it."""
+def _take_launch_pipe() -> int | None:
+    """The pipe by which mlxdist launch learns what this rank is about to do; children do not inherit it."""
     value = os.environ.pop(config.LAUNCH_PIPE.name, "")
     try:
         descriptor, inode = map(int, value.split(":"))
@@ -244,12 +248,23 @@ def _launch_pipe() -> int | None:
     return descriptor
 
 
+# What is announced in the pipe: the rank communicates no more; it aborts the job, because of an error of its own or of
+# a call, which may come from another rank
+LEAVES, ABORTS, ABORTS_AFTER_CALL = b"l", b"a", b"o"
+
+
+def _announce(what: bytes) -> None:
+    """Tell mlxdist launch."""
+    if _launch_pipe is not None:
+        with contextlib.suppress(OSError):  # its reader has ended
+            os.write(_launch_pipe, what)
+
+
 class _Abort:
     """An uncaught exception on one rank ends the job, or the other ranks would wait for it forever."""
 
     def __init__(self, earlier: Any) -> None:
         self.earlier = earlier
-        self.launch_pipe = _launch_pipe()
 
     def __call__(self, kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         try:
@@ -266,9 +281,7 @@ class _Abort:
             file=sys.stderr,
         )
         flush_output()
-        if self.launch_pipe is not None:
-            with contextlib.suppress(OSError):  # its reader has ended
-                os.write(self.launch_pipe, b"\n")
+        _announce(ABORTS_AFTER_CALL if issubclass(kind, errors.Error) else ABORTS)
         time.sleep(PASS_ON_S)
         _core.abort(1)
 
@@ -351,8 +364,17 @@ def finalize() -> None:
         >>> mlxdist.finalize()
     """
     if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
+        _announce(LEAVES)
         backend.finish()
     _core.finish()
+
+
+def _finalize_at_exit() -> None:
+    try:
+        finalize()
+    except errors.PeerError:
+        if _launch_pipe is None:  # else mlxdist launch says who has died
+            raise
 
 
 def info() -> Info:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import io
 import os
 import pkgutil
 import runpy
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -72,19 +74,12 @@ def _install() -> None:
     except ModuleNotFoundError:
         return
     if found:
+        # For what MLX compiles on this rank: in a shared folder, ranks could write the same file (MLX 0.32.4).
+        folder = tempfile.mkdtemp(prefix="mlx-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # before init(), so it runs after finalize()
         mlxdist.install()
         if mlxdist.init().size() > 1:
-            os.environ[config.TMPDIR.name] = _own_folder(mlxdist.init().rank())
-
-
-def _own_folder(rank: int) -> str:
-    """A folder for what MLX compiles on this rank: in a shared one, ranks could write the same file (MLX 0.32.4).
-
-    It is kept, so that everything is compiled only once.
-    """
-    folder = os.path.join(tempfile.gettempdir(), f"mlx-{os.getuid()}-{rank}")
-    os.makedirs(folder, 0o700, exist_ok=True)
-    return folder if os.lstat(folder).st_uid == os.getuid() else tempfile.mkdtemp(prefix="mlx-")
+            os.environ[config.TMPDIR.name] = folder
 
 
 def _show_traceback(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:

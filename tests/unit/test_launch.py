@@ -1,18 +1,18 @@
-"""Hosts in every form, the command line of every family, and how the ranks' output is shown."""
+"""Hosts in every form, and the command line of every family."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from mlxdist import config, world
-from mlxdist.cli.launch import hosts, mpirun, ssh
+from mlxdist.cli.launch import hosts, mpirun, rank, ssh
 from mlxdist.cli.launch.hosts import Host
 from mlxdist.cli.launch.mpirun import JobSpec, Mpirun
-from mlxdist.cli.launch.output import Output
 from mlxdist.mpi.launchers import LibraryInfo
 
 A2, B = Host("a", 2), Host("b")
@@ -60,6 +60,9 @@ def test_hosts_of_a_file(text: str, found: list[Host], tmp_path: Path) -> None:
         ('[{"ips": ["10.0.0.1"]}]', 'is not a list of hosts: write [{"ssh": "node1"}'),
         ("[]", "is not a list of hosts"),
         ('{"hosts": 3}', "is not a list of hosts"),
+        ("[" * 200000, "hosts is no JSON of hosts: "),
+        (f"[{'1' * 5000}]", "hosts is no JSON of hosts: " if sys.version_info >= (3, 11) else "is not a list of hosts"),
+        ("a\n-V\n", "hosts, line 2: '-V' is not a host"),
     ],
 )
 def test_files_that_name_no_hosts(text: str, words: str, tmp_path: Path) -> None:
@@ -73,8 +76,9 @@ def test_files_that_name_no_hosts(text: str, words: str, tmp_path: Path) -> None
 def test_hosts_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="nowhere: No such file"):
         hosts.from_file(str(tmp_path / "nowhere"))
-    with pytest.raises(argparse.ArgumentTypeError, match="'' is not a host"):
-        hosts.from_text("a,,b")
+    for text, part in (("a,,b", ""), ("-V", "-V"), ("a,-oProxyCommand", "-oProxyCommand")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{part}' is not a host"):
+            hosts.from_text(text)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,13 @@ def test_cores() -> None:
     assert 1 <= mpirun.cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize("word", [":", "\\:", "\\\\:", "a:b", "::", "\\", ""])
+def test_no_argument_is_a_colon(word: str) -> None:
+    """It would begin another program, for every mpirun."""
+    assert rank.quoted(word) != ":"
+    assert rank.unquoted(rank.quoted(word)) == word
+
+
 def test_variables_for_all_ranks() -> None:
     environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.SHARED_MEMORY.name, "MLX"), "1")
     assert config.for_all_ranks(environ) == [config.SHARED_MEMORY.name, "MLX_X", "PYTHONPATH"]
@@ -194,42 +205,6 @@ def test_hosts_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
     )
 
 
-def test_lines_have_their_rank_in_front(capfd: pytest.CaptureFixture[str]) -> None:
-    output = Output(prefixed=True)
-    output.write(0, "out", "one\ntw")
-    output.write(1, "out", "other\n")
-    output.write(0, "out", "o\n")
-    output.write(1, "err", "bar 1\rbar 2\rdone\r\n^^^^\nrest")
-    output.close()
-    shown = capfd.readouterr()
-    assert shown.out == "[0] one\n[1] other\n[0] two\n"
-    assert shown.err == "[1] bar 1\r[1] bar 2\r[1] done\r\n[1] ^^^^\n[1] rest\n"
-    assert output.last(0) == ["one", "two"]
-    assert output.last(1) == ["bar 2", "done", "rest"]
-    assert output.last(2) == []
-
-
-def test_a_prompt_is_shown_before_its_line_ends(capfd: pytest.CaptureFixture[str]) -> None:
-    output = Output(prefixed=True)
-    output.write(0, "out", "name? ")
-    output.show_partial()
-    assert capfd.readouterr().out == ""
-    output.show_partial(after_s=0)
-    assert capfd.readouterr().out == "[0] name? "
-    output.write(0, "out", "thanks\n")
-    output.write(0, "out", "more? ")
-    output.show_partial(after_s=0)
-    output.write(1, "out", "another\n")
-    assert capfd.readouterr().out == "thanks\n[0] more? \n[1] another\n"
-
-
-def test_bytes_stay_what_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    output = Output(prefixed=False)
-    output.write(0, "out", "ä\n".encode().decode("latin-1") + "\xff\n")
-    assert capfdbinary.readouterr().out == "ä\n".encode() + b"\xff\n"
-    assert output.last(0) == ["ä", "\N{REPLACEMENT CHARACTER}"]
-
-
 def test_aborts_are_announced_on_the_pipe_of_launch_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not another file with its number, in a program that inherited only the variable."""
     reading, writing = os.pipe()
@@ -237,10 +212,10 @@ def test_aborts_are_announced_on_the_pipe_of_launch_only(monkeypatch: pytest.Mon
     inode = os.fstat(writing).st_ino
     for value, pipe in ((f"{writing}:{inode + 1}", None), (f"{writing}:{inode}", writing), ("", None), ("9", None)):
         monkeypatch.setenv(config.LAUNCH_PIPE.name, value)
-        assert world._launch_pipe() == pipe
+        assert world._take_launch_pipe() == pipe
         assert config.LAUNCH_PIPE.name not in os.environ
     assert not os.get_inheritable(writing)
     os.close(writing)
     monkeypatch.setenv(config.LAUNCH_PIPE.name, f"{writing}:{inode}")
-    assert world._launch_pipe() is None
+    assert world._take_launch_pipe() is None
     os.close(reading)

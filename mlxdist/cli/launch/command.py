@@ -14,7 +14,7 @@ from mlxdist import config
 from mlxdist.cli.launch import hosts, mpirun, rank, ssh
 from mlxdist.cli.launch.job import Job
 from mlxdist.cli.launch.mpirun import JobSpec, Mpirun
-from mlxdist.cli.launch.output import Output
+from mlxdist.cli.launch.output import Output, open_standard_streams
 from mlxdist.cli.launch.reports import Reports
 from mlxdist.errors import Error, LoadError
 from mlxdist.mpi import launchers, search
@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Start the ranks and wait for them; the exit status is that of the first that failed."""
+    open_standard_streams()
     program = _program(arguments)
     if not program:
         print("mlxdist launch: no program is named: mlxdist launch -n 2 train.py", file=sys.stderr)
@@ -109,9 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
     line, remarks = _command(launcher, _with_reports(spec))
     if remarks:
         print(f"mlxdist launch: {', '.join(remarks)}", file=sys.stderr)
-    reports = Reports([host for host, _ in spec.hosts])
+    output = Output(not arguments.no_prefix)
+    reports = Reports(size, [host for host, _ in spec.hosts if not ssh.is_local(host)], output)
     environ = {**os.environ, config.LAUNCH.name: reports.contact}
-    return Job(size, reports, Output(not arguments.no_prefix)).run(line, environ, arguments.timeout)
+    return Job(size, reports, output).run(line, environ, arguments.timeout)
 
 
 def _program(arguments: argparse.Namespace) -> list[str]:
@@ -147,7 +149,8 @@ def _with_reports(spec: JobSpec) -> JobSpec:
     rank_variables = ",".join(launchers.RANK_VARIABLES.values())
     program = [sys.executable, "-IS", rank.__file__, config.LAUNCH.name, config.LAUNCH_PIPE.name, rank_variables]
     inherited = [*spec.inherited, config.LAUNCH.name]
-    return dataclasses.replace(spec, program=[*program, *spec.program], inherited=inherited)
+    words = [rank.quoted(word) for word in spec.program]
+    return dataclasses.replace(spec, program=[*program, *words], inherited=inherited)
 
 
 def _check_outside_ranks() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # host, host:2, host slots=2, and other attributes of Open MPI's hostfiles (max_slots=4)
-_LINE = re.compile(r"(?P<name>[^\s:=,]+)(?::(?P<colon>\d+))?(?P<rest>(?:\s+\w+=\S+)*)")
+_LINE = re.compile(r"(?P<name>[^\s:=,-][^\s:=,]*)(?::(?P<colon>\d+))?(?P<rest>(?:\s+\w+=\S+)*)")
 _SLOTS = re.compile(r"\sslots=(\d+)\b")
 
 
@@ -72,6 +72,8 @@ def _from_json(path: str, text: str) -> list[Host]:
         whole = json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists
+        raise argparse.ArgumentTypeError(f"{path} is no JSON of hosts: {error}") from None
     entries = whole.get("hosts") if isinstance(whole, dict) else whole
     listed = entries if isinstance(entries, list) else []
     names = [entry.get("ssh") if isinstance(entry, dict) else entry for entry in listed]

@@ -1,9 +1,13 @@
-"""One job from start to end: shows its output, forwards signals, enforces the timeout, and says how it ended.
+"""One job from start to end: forwards signals, enforces the timeout, and says how it ended.
 
-Each rank reports how it ends (reports.py), even if mpirun kills it. To blame is the first rank that is reported to have
-failed: its status is not 0, or its connection is lost. A rank that was stopped from here has not failed. A rank that
-announced that it aborts the job comes after those that did not, since it may have failed because another died. See
-``Job._outcome``.
+Each rank reports how it ends (reports.py), and mpirun does not see that before all have ended: so no rank is killed
+before its own end is known. To blame is the rank that left first, among those that failed: its status is not 0, or its
+connection is lost. A rank has left when it has ended, when it announces that it is about to (it waits for the others in
+``finalize()``), or that it aborts the job. A rank that was stopped from here has not failed. A rank that aborts because
+of an error of a call comes last: another may have left before, whose end is reported later. See ``Job._outcome``.
+
+Nothing here waits for whoever reads the output, but the job is judged when all of it has been read; only after a timeout
+or a signal it is not waited for.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import os
 import queue
 import signal
 import subprocess
-import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 
 from mlxdist import config, world
 from mlxdist.cli.launch.output import Output
-from mlxdist.cli.launch.rank import shell_status
+from mlxdist.cli.launch.rank import STOP, shell_status
 from mlxdist.cli.launch.reports import Reports
 
 TIMED_OUT = 124  # as timeout(1) has it
@@ -40,7 +44,8 @@ class Rank:
     Attributes:
         status: its exit status, negative for a signal.
         stopped: this process had it stopped.
-        aborting: it has announced that it aborts the job.
+        leaving: it has announced that it communicates no more.
+        follows: it aborts the job because of an error that may come from the end of another rank.
     """
 
     number: int
@@ -48,7 +53,8 @@ class Rank:
     pid: int = 0
     status: int | None = None
     stopped: bool = False
-    aborting: bool = False
+    leaving: bool = False
+    follows: bool = False
 
     def __str__(self) -> str:
         return f"rank {self.number} on {self.host}"
@@ -57,6 +63,11 @@ class Rank:
     def failed(self) -> bool:
         """Whether it failed by itself."""
         return not self.stopped and self.status != 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether it left by itself, without a failure."""
+        return not self.failed and (self.leaving or not self.stopped)
 
     @property
     def end(self) -> str:
@@ -74,8 +85,8 @@ class Job:
     def __init__(self, size: int, reports: Reports, output: Output) -> None:
         self._size, self._reports, self._output = size, reports, output
         self._ranks: dict[int, Rank] = {}
-        self._connected: set[int] = set()
-        self._failed: list[Rank] = []
+        self._connected: set[tuple[int, str]] = set()  # rank and purpose
+        self._left: list[Rank] = []  # in this order
         self._signals: deque[int] = deque()
         self._ended_by = 0  # a signal
         self._timed_out = ""  # who was still running when the time was up
@@ -95,55 +106,68 @@ class Job:
                     self._handle_report(others_go_on)
                     self._forward_signals()
                     self._enforce_deadlines(mpirun, deadline)
-                self._output.close()
-            except BrokenPipeError:  # as in `mlxdist launch ... | head`
-                for stream in (1, 2):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-                self._ended_by = signal.SIGPIPE
             finally:
-                self._reports.stop_ranks()
+                self._reports.let_go()
                 mpirun.kill()
-        status, words = self._outcome(mpirun.returncode, timeout_s)
-        if words:
-            print(f"mlxdist launch: {words}", file=sys.stderr)
+            status, words = self._outcome(mpirun.wait(), timeout_s)
+            self._close_output(words)
         return status
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether nobody waits for the output any more."""
+        return bool(self._ended_by or self._timed_out)
+
+    def _close_output(self, words: str) -> None:
+        closing = threading.Thread(target=self._output.close, args=(words,), daemon=True)
+        closing.start()
+        closing.join(TICK_S)
+        while closing.is_alive() and not (self._given_up or self._signals):
+            closing.join(TICK_S)
 
     def _handle_report(self, others_go_on: bool) -> None:
         try:
             report = self._reports.queue.get(timeout=TICK_S)
         except queue.Empty:
-            self._output.show_partial()
             return
-        if report.kind == "connected":
-            self._ranks[report.rank] = Rank(report.rank, *report.values)
-            self._connected.add(report.rank)
-            return
+        match report.kind, report.values:
+            case "connected", [purpose, host]:
+                self._ranks.setdefault(report.rank, Rank(report.rank, host))
+                self._connected.add((report.rank, purpose))
+                return
         rank = self._ranks[report.rank]
         match report.kind, report.values:
             case "started", [pid]:
                 rank.pid = pid
-            case "out" | "err" as kind, [text]:
-                self._output.write(rank.number, kind, text)
-            case "aborting", _ if rank.status is None:
+            case "leaving", _:
+                rank.leaving = True
+                self._left.append(rank)
+            case "aborting", [follows] if rank.status is None:
                 # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
                 # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
-                rank.status, rank.aborting = 1, True
-                self._reports.stop_ranks(but=rank.number)
-                self._rank_ended(rank, others_go_on=False, grace_s=ABORT_GRACE_S)
+                rank.status, rank.follows = 1, follows
+                leaving = [other for other in self._ranks.values() if other.leaving and other.status is None]
+                self._reports.signal(STOP, [number for number, other in self._ranks.items() if other not in leaving])
+                self._rank_left(rank, others_go_on=False, grace_s=GRACE_S if leaving else ABORT_GRACE_S)
             case "ended", [status, stopped] if rank.status is None:
                 rank.status, rank.stopped = status, stopped
-                self._rank_ended(rank, others_go_on)
-            case "disconnected", _:
-                self._connected.discard(rank.number)
-                if rank.status is None:
-                    self._rank_ended(rank, others_go_on)
+                self._rank_left(rank, others_go_on)
+            case "disconnected", [purpose]:
+                self._connected.discard((rank.number, purpose))
+                if purpose == "reports" and rank.status is None:
+                    self._rank_left(rank, others_go_on)
 
-    def _rank_ended(self, rank: Rank, others_go_on: bool, grace_s: float = GRACE_S) -> None:
-        if rank.failed:
-            self._failed.append(rank)
-        all_ended = len(self._ranks) == self._size and all(rank.status is not None for rank in self._ranks.values())
-        if all_ended or (self._failed and not others_go_on):
+    def _rank_left(self, rank: Rank, others_go_on: bool, grace_s: float = GRACE_S) -> None:
+        if rank not in self._left:
+            self._left.append(rank)
+        if self._all_ended:
+            self._reports.let_go()
+        elif rank.failed and not others_go_on:
             self._stop_within(grace_s)
+
+    @property
+    def _all_ended(self) -> bool:
+        return len(self._ranks) == self._size and all(rank.status is not None for rank in self._ranks.values())
 
     def _stop_within(self, seconds: float) -> None:
         self._stop_at = min(self._stop_at, time.monotonic() + seconds)
@@ -158,18 +182,22 @@ class Job:
 
     def _enforce_deadlines(self, mpirun: subprocess.Popen[bytes], deadline: float) -> None:
         now = time.monotonic()
-        if mpirun.poll() is not None:
+        if self._output.error and not self._ended_by:  # `mlxdist launch ... | head`, or a full disk
+            self._ended_by = signal.SIGPIPE
+            self._stop_within(0)
+        if mpirun.poll() is not None or (self._all_ended and not self._connected):
             self._stop_within(GRACE_S)
-        if now >= deadline and not self._timed_out:
+        if now >= deadline and not (self._timed_out or self._all_ended):
             self._timed_out = self._still_running()
             self._stop_within(0)
         if now >= self._stop_at and self._kill_at == math.inf:
             self._kill_at = now + GRACE_S
-            self._reports.stop_ranks()
+            self._reports.let_go()
             mpirun.terminate()
         if now >= self._kill_at:
             mpirun.kill()
-            self._connected.clear()  # ranks on hosts that do not answer
+            if self._given_up or self._output.idle_s() > GRACE_S:
+                self._connected.clear()  # ranks on hosts that do not answer, or a reader that does not read
 
     def _still_running(self) -> str:
         running = [f"{rank} (pid {rank.pid})" for rank in self._ranks.values() if rank.status is None]
@@ -180,16 +208,23 @@ class Job:
         """The exit status, and a sentence about it."""
         if self._timed_out:
             return TIMED_OUT, f"timed out after {timeout_s:g} s, with these still running: {self._timed_out}"
+        if isinstance(self._output.error, BrokenPipeError):
+            return 128 + signal.SIGPIPE, ""
+        if self._output.error:
+            return 1, f"the output cannot be written: {self._output.error.strerror}"
         if self._ended_by:
             return 128 + self._ended_by, f"ended by {signal.Signals(self._ended_by).name}"
-        self._failed += [rank for rank in self._ranks.values() if rank.status is None and rank not in self._failed]
-        if self._failed:
-            # Where a rank dies, others may fail because of it a moment before its own end is reported.
-            first = min(self._failed, key=lambda rank: rank.aborting)
+        self._left += [rank for rank in self._ranks.values() if rank.status is None and rank not in self._left]
+        if failed := [rank for rank in self._left if rank.failed]:
+            first = min(failed, key=lambda rank: rank.follows)
+            words = f"{first} {first.end}"
+            if first.follows and (gone := [rank for rank in self._left if rank.gone]):
+                words += f", after {gone[0]} had left"
             last = self._output.last(first.number)
             status = 1 if first.status is None else shell_status(first.status)
-            return status, f"{first} {first.end}" + (f"; last: {' | '.join(last)}" if last else "")
-        if mpirun_status or len(self._ranks) < self._size:
+            return status, words + (f"; last: {' | '.join(last)}" if last else "")
+        # An mpirun may complain of a rank that ends without finalize().
+        if not self._all_ended or (mpirun_status and any(rank.stopped for rank in self._ranks.values())):
             when = "although no rank failed" if self._ranks else "before any rank started"
             status = shell_status(mpirun_status)
             return status or 1, f"mpirun ended with status {status} {when}"

@@ -6,7 +6,9 @@ It is run by its path and imports the standard library only: it starts in 40 ms,
 
 mpirun sees a process that only waits. Its child, in a session of its own, runs the program, so that the end of the rank
 is reported even where mpirun kills the process that it started. Each report is a line of JSON. What comes back are the
-numbers of signals for the program; when that stream ends, the program is stopped.
+numbers of signals for the program. When that stream ends, the program is stopped, and only then the rank itself ends:
+some mpirun (Open MPI 4.1, 5.0) kill all ranks as soon as one has failed. What the program prints has connections of its
+own, so that no report waits for somebody who reads slowly.
 """
 
 from __future__ import annotations
@@ -14,36 +16,63 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
+RETRY_S = 0.1
 TERMINATE_S = 2.0  # from SIGTERM to SIGKILL
 DRAIN_S = 1.0  # a child of the program may keep its output open forever
+MOST_IN_PIPE = 1 << 20  # what a pipe can hold at most (Linux, without privileges)
+FLAGS, PF_EXITING = 6, 4  # /proc/PID/stat, after the name of the program (Linux)
 CANNOT_REPORT, NOT_STARTED = 1, 127  # exit statuses
-ENCODING = "latin-1"  # every byte is a character
+STOP = 0  # instead of the number of a signal
+OUTPUTS = ("out", "err")
+# What mlxdist writes into the pipe, and what is reported: whether the error may come from the end of another rank
+ANNOUNCED: dict[bytes, tuple[str, ...] | tuple[str, bool]] = {
+    b"l": ("leaving",),
+    b"a": ("aborting", False),
+    b"o": ("aborting", True),
+}
+
+
+def quoted(word: str) -> str:
+    """An argument that no mpirun takes for its own: a colon would begin another program."""
+    return "\\" + word if word.lstrip("\\") == ":" else word
+
+
+def unquoted(word: str) -> str:
+    """What ``quoted`` was given."""
+    return word[1:] if word.lstrip("\\") == ":" else word
 
 
 def connect(contact: dict[str, Any], purpose: str, rank: int) -> socket.socket:
     """Connect to mlxdist launch, at the first of its addresses that answers."""
-    reasons = []
     hello = json.dumps([contact["token"], purpose, rank, socket.gethostname()]).encode() + b"\n"
-    for host, port in contact["addresses"]:
-        try:
-            stream = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
-            stream.sendall(hello)
-            if stream.recv(1):
-                stream.settimeout(None)
-                return stream
-            reasons.append(f"{host}:{port} belongs to another program")
-        except OSError as error:
-            reasons.append(f"{host}:{port}: {error}")
-    raise ConnectionError("; ".join(reasons))
+    until = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        reasons = []
+        for host, port in contact["addresses"]:
+            try:
+                stream = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+                stream.sendall(hello)
+                if stream.recv(1):
+                    stream.settimeout(None)
+                    return stream
+                reasons.append(f"{host}:{port} refused the connection, or belongs to another program")
+                stream.close()
+            except OSError as error:
+                reasons.append(f"{host}:{port}: {error}")
+        if time.monotonic() > until:
+            raise ConnectionError("; ".join(reasons))
+        time.sleep(RETRY_S)
 
 
 class Reporter:
@@ -62,18 +91,19 @@ class Reporter:
 class Program:
     """The rank's program.
 
-    It inherits a pipe, by which mlxdist in it announces that it is about to abort the job. Other programs ignore it.
+    It inherits a pipe, by which mlxdist in it announces that it leaves or is about to abort the job. Other programs
+    ignore it.
     """
 
     def __init__(self, arguments: Sequence[str], environ: dict[str, str], pipe_variable: str, stdin: int) -> None:
-        self.abort_pipe, write_end = os.pipe()
+        self.pipe, write_end = os.pipe()
         os.set_inheritable(write_end, True)
         # The number alone may stand for another file in a child of the program.
-        pipe = f"{write_end}:{os.fstat(write_end).st_ino}"
+        place = f"{write_end}:{os.fstat(write_end).st_ino}"
         try:
             self.process = subprocess.Popen(
                 arguments,
-                env={**environ, pipe_variable: pipe},
+                env={**environ, pipe_variable: place},
                 close_fds=False,  # MPICH's ranks also inherit the descriptor PMI_FD
                 start_new_session=True,
                 stdin=stdin,
@@ -94,64 +124,91 @@ class Program:
         if self.process.poll() is not None:
             return
         for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
-            if self.process.poll() is None:
+            if self.process.poll() is None and not self._is_exiting():
                 self.stopped_by.append(number)
             self.signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(wait_s)
+
+    def _is_exiting(self) -> bool:
+        """Whether it has called exit or has been killed, but the system has not reported that yet."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
+            return bool(int(file.read().rpartition(")")[2].split()[FLAGS]) & PF_EXITING)
+        return False
 
     def was_stopped(self, status: int) -> bool:
         """Whether ``status`` comes from ``stop``; a program that crashed just before keeps its own signal."""
         return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
 
 
-def forward_output(source: int, kind: str, reporter: Reporter) -> None:
-    """Send on what the program prints."""
-    while data := os.read(source, 1 << 16):
-        reporter.send(kind, data.decode(ENCODING))
+def forward_output(source: int, is_over: int, stream: socket.socket) -> None:
+    """Send on what the program prints, to its end, or what there is of it when ``is_over`` closes."""
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
+    ready.register(is_over, select.POLLIN)
+    found: set[int] = set()
+    with stream, contextlib.suppress(OSError):  # the connection is lost: the program is stopped anyway
+        while is_over not in found:
+            found = {descriptor for descriptor, _ in ready.poll()}
+            if source in found:
+                if not (data := os.read(source, MOST_IN_PIPE)):
+                    return
+                stream.sendall(data)
 
 
-def forward_abort(program: Program, reporter: Reporter) -> None:
-    """Send on that the program is about to abort the job."""
-    if os.read(program.abort_pipe, 1):
-        reporter.send("aborting")
+def forward_announcements(program: Program, reporter: Reporter) -> None:
+    """Report what mlxdist in the program announces."""
+    while word := os.read(program.pipe, 1):
+        if word in ANNOUNCED:
+            reporter.send(*ANNOUNCED[word])
 
 
-def control(program: Program, reporter: Reporter) -> None:
+def control(program: Program, reporter: Reporter, may_end: threading.Event) -> None:
     """Pass on the signals that mlxdist launch sends, and stop the program when it hangs up."""
     with contextlib.suppress(OSError), reporter.stream.makefile("rb") as numbers:
-        for number in numbers:
-            program.signal(int(number))
+        for number in map(int, numbers):
+            if number == STOP:
+                program.stop()
+            else:
+                program.signal(number)
     program.stop()
+    may_end.set()
 
 
-def watch_parent(program: Program, parent_pipe: int) -> None:
+def watch_parent(program: Program, parent_pipe: int, may_end: threading.Event) -> None:
     """Stop the program when the process that mpirun started has ended."""
     os.read(parent_pipe, 1)
     program.stop()
+    may_end.set()
 
 
-def run_program(program: Program, reporter: Reporter, parent_pipe: int) -> int:
-    """Report on the program until it ends; its exit status, negative for a signal."""
+def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.socket], parent_pipe: int) -> int:
+    """Report on the program until it ends, and until mlxdist launch lets go; its exit status, negative for a signal."""
     process = program.process
     assert process.stdout
     assert process.stderr
     reporter.send("started", process.pid)
-    outputs = [
-        threading.Thread(target=forward_output, args=(stream.fileno(), kind, reporter), daemon=True)
-        for kind, stream in (("out", process.stdout), ("err", process.stderr))
+    is_over, write_end = os.pipe()
+    may_end = threading.Event()
+    forwarding = [
+        threading.Thread(target=forward_output, args=(source.fileno(), is_over, stream), daemon=True)
+        for source, stream in zip((process.stdout, process.stderr), outputs, strict=True)
     ]
     others = [
-        threading.Thread(target=watch_parent, args=(program, parent_pipe), daemon=True),
-        threading.Thread(target=control, args=(program, reporter), daemon=True),
-        threading.Thread(target=forward_abort, args=(program, reporter), daemon=True),
+        threading.Thread(target=watch_parent, args=(program, parent_pipe, may_end), daemon=True),
+        threading.Thread(target=control, args=(program, reporter, may_end), daemon=True),
+        threading.Thread(target=forward_announcements, args=(program, reporter), daemon=True),
     ]
-    for thread in (*outputs, *others):
+    for thread in (*forwarding, *others):
         thread.start()
     status = process.wait()
     reporter.send("ended", status, program.was_stopped(status))
-    for thread in outputs:
+    for thread in forwarding:
         thread.join(DRAIN_S)
+    os.close(write_end)
+    for thread in forwarding:
+        thread.join()
+    may_end.wait()
     return status
 
 
@@ -174,6 +231,7 @@ def run_rank(launch_variable: str, pipe_variable: str, rank_variables: str, *arg
     rank = next((int(environ[name]) for name in rank_variables.split(",") if name in environ), 0)
     try:
         reporter = Reporter(connect(contact, "reports", rank))
+        outputs = [connect(contact, kind, rank) for kind in OUTPUTS]
         stdin = connect(contact, "stdin", rank).detach() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
     except ConnectionError as error:
         print(f"mlxdist launch: rank {rank} on {socket.gethostname()} cannot report: {error}", file=sys.stderr)
@@ -182,13 +240,13 @@ def run_rank(launch_variable: str, pipe_variable: str, rank_variables: str, *arg
     for stream in (1, 2):  # mpirun waits for the end of these
         os.dup2(devnull, stream)
     try:
-        program = Program(arguments, environ, pipe_variable, stdin)
+        program = Program([unquoted(word) for word in arguments], environ, pipe_variable, stdin)
     except OSError as error:
-        reporter.send("err", f"mlxdist launch: {arguments[0]} cannot be started: {error.strerror}\n")
+        outputs[-1].sendall(f"mlxdist launch: {arguments[0]} cannot be started: {error.strerror}\n".encode())
         reporter.send("ended", NOT_STARTED, False)
         return NOT_STARTED
     os.close(stdin)
-    return shell_status(run_program(program, reporter, parent_pipe))
+    return shell_status(run_program(program, reporter, outputs, parent_pipe))
 
 
 if __name__ == "__main__":
