@@ -21,6 +21,8 @@ from mlxdist.errors import Error
 
 # This is what python itself calls (3.10 to 3.13). runpy's public functions set sys.argv and __file__ differently.
 _run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
+# For what MLX compiles on this rank: in a shared folder, ranks could write the same file (MLX 0.32.4).
+_folder = ""
 
 
 def run_program(arguments: Sequence[str]) -> int:
@@ -69,17 +71,21 @@ def _set_first_path(path: str) -> None:
 
 def _install() -> None:
     """Call ``mlxdist.install`` if MLX is installed."""
+    global _folder
     try:
         found = importlib.util.find_spec("mlx.core")
     except ModuleNotFoundError:
         return
     if found:
-        # For what MLX compiles on this rank: in a shared folder, ranks could write the same file (MLX 0.32.4).
-        folder = tempfile.mkdtemp(prefix="mlx-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # before init(), so it runs after finalize()
+        atexit.register(_remove_folder)  # before init(), so it runs after finalize()
         mlxdist.install()
         if mlxdist.init().size() > 1:
-            os.environ[config.TMPDIR.name] = folder
+            _folder = os.environ[config.TMPDIR.name] = tempfile.mkdtemp(prefix="mlx-")
+
+
+def _remove_folder() -> None:
+    if _folder:
+        shutil.rmtree(_folder, ignore_errors=True)
 
 
 def _show_traceback(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
@@ -90,3 +96,4 @@ def _show_traceback(kind: type[BaseException], value: BaseException, traceback: 
             traceback = frames.tb_next
         frames = frames.tb_next
     sys.__excepthook__(kind, value.with_traceback(traceback), traceback)
+    _remove_folder()  # the job may be aborted now

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -40,8 +38,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[st
     made = run([sys.executable, str(MAKER), str(folder)])
     assert made.status == 0, made.output
     learnt = losses(run([sys.executable, "-m", *command(folder, "alone")], timeout_s=240, TMPDIR=str(folder)))
-    for rank in range(2):  # the directories in which mlxdist has MLX keep its compiled kernels
-        shutil.copytree(folder / "mlx", folder / f"mlx-{os.getuid()}-{rank}" / "mlx")
     return folder, learnt
 
 

@@ -8,8 +8,8 @@
 A program that is neither a .py file nor a directory is run as it is. Rank 0 reads stdin. Each line of output has its
 rank in front.
 
-The exit status is that of the first rank that failed, as in a shell (128 + signal), or 124 after a timeout; the last
-line on stderr says which rank it was. The other ranks then have 3 s to finish.
+The exit status is that of the rank that left first, among those that failed, as in a shell (128 + signal), or 124 after
+a timeout; the last line on stderr says which rank it was. The other ranks then have 3 s to finish.
 """
 
 from mlxdist.cli.launch.command import add_arguments, run

@@ -6,15 +6,14 @@ connection is lost. A rank has left when it has ended, when it announces that it
 ``finalize()``), or that it aborts the job. A rank that was stopped from here has not failed. A rank that aborts because
 of an error of a call comes last: another may have left before, whose end is reported later. See ``Job._outcome``.
 
-Nothing here waits for whoever reads the output, but the job is judged when all of it has been read; only after a timeout
-or a signal it is not waited for.
+Nothing here waits for whoever reads the output. The job is judged when all of it has been read, or after a timeout or a
+signal when the grace is over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
 import queue
 import signal
 import subprocess

@@ -7,6 +7,7 @@ output is slow. So a rank that prints faster than somebody reads waits too, and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import select
@@ -22,6 +23,7 @@ PIECE = 1 << 16
 LAST_LINES, LAST_LENGTH = 3, 500
 DESCRIPTORS = {"out": 1, "err": 2}
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # a progress bar ends its lines with \r
+_WORD = re.compile(rb"[\w\x80-\xff]")
 
 
 class Output:
@@ -75,6 +77,8 @@ class Output:
 
     def show(self, stream: Stream, text: bytes) -> None:
         """Show lines of ``stream``; the last one may be without its end."""
+        if self.error:
+            return
         lines = _LINE.findall(text)
         prefix = f"[{stream.rank}] ".encode() if self._prefixed else b""
         with self._lock:
@@ -83,7 +87,8 @@ class Output:
             self._write(stream.kind, (b"" if self._open else prefix) + prefix.join(lines))
             self._open = None if lines[-1].endswith((b"\n", b"\r")) else stream
             self._written_at = time.monotonic()
-        self._last[stream.rank].extend(line.strip()[:LAST_LENGTH] for line in lines if re.search(rb"[\w\x80-\xff]", line))
+        told = (line.strip()[:LAST_LENGTH] for line in reversed(lines) if _WORD.search(line))
+        self._last[stream.rank].extend(reversed([*itertools.islice(told, LAST_LINES)]))
 
     def _end_open_line(self) -> None:
         if self._open and self._prefixed:

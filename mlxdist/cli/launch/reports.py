@@ -1,6 +1,6 @@
 """The connections of all ranks: for their reports, which end in one queue, for what they print, and for rank 0's stdin.
 
-Anybody may connect. Who does not say the token at once is a stranger: there are few of them at a time, and none for long.
+Anybody may connect. Who has not said the token yet is a stranger: there are few of them at a time, and none for long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxdist.cli.launch.output import Output
-from mlxdist.cli.launch.rank import STOP
 
 HELLO_S = 5.0
 LONGEST_HELLO = 1000
