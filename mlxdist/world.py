@@ -248,9 +248,9 @@ def _take_launch_pipe() -> int | None:
     return descriptor
 
 
-# What is announced in the pipe: the rank communicates no more; it aborts the job, because of an error of its own or of
-# a call, which may come from another rank
-LEAVES, ABORTS, ABORTS_AFTER_CALL = b"l", b"a", b"o"
+# What is announced in the pipe: the rank communicates no more, or it aborts the job. In capitals after the error of a
+# call, which may come from another rank.
+LEAVES, ABORTS = b"l", b"a"
 
 
 def _announce(what: bytes) -> None:
@@ -281,7 +281,7 @@ class _Abort:
             file=sys.stderr,
         )
         flush_output()
-        _announce(ABORTS_AFTER_CALL if issubclass(kind, errors.Error) else ABORTS)
+        _announce(ABORTS.upper() if issubclass(kind, errors.Error) else ABORTS)
         time.sleep(PASS_ON_S)
         _core.abort(1)
 
@@ -364,9 +364,14 @@ def finalize() -> None:
         >>> mlxdist.finalize()
     """
     if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
-        _announce(LEAVES)
+        world = _core.world()
+        _announce(LEAVES.upper() if world is not None and _core.is_broken(world) else LEAVES)
         backend.finish()
-    _core.finish()
+    try:
+        _core.finish()
+    except errors.Error:
+        _announce(LEAVES.upper())
+        raise
 
 
 def _finalize_at_exit() -> None:

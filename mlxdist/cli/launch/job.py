@@ -3,8 +3,8 @@
 Each rank reports how it ends (reports.py), and mpirun does not see that before all have ended: so no rank is killed
 before its own end is known. To blame is the rank that left first, among those that failed: its status is not 0, or its
 connection is lost. A rank has left when it has ended, when it announces that it is about to (it waits for the others in
-``finalize()``), or that it aborts the job. A rank that was stopped from here has not failed. A rank that aborts because
-of an error of a call comes last: another may have left before, whose end is reported later. See ``Job._outcome``.
+``finalize()``), or that it aborts the job. A rank that was stopped from here has not failed. A rank that leaves after
+the error of a call comes last: another may have left before, whose end is reported later. See ``Job._outcome``.
 
 Nothing here waits for whoever reads the output. The job is judged when all of it has been read, or after a timeout or a
 signal when the grace is over.
@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlxdist import config, world
+from mlxdist import config
 from mlxdist.cli.launch.output import Output
 from mlxdist.cli.launch.rank import STOP, shell_status
 from mlxdist.cli.launch.reports import Reports
@@ -31,7 +31,6 @@ from mlxdist.cli.launch.reports import Reports
 TIMED_OUT = 124  # as timeout(1) has it
 TICK_S = 0.1
 GRACE_S = 3.0  # for the other ranks after one has failed, and for all ranks after a signal
-ABORT_GRACE_S = world.PASS_ON_S / 2
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 TERMINATING = FORWARDED[:3]
 
@@ -44,7 +43,8 @@ class Rank:
         status: its exit status, negative for a signal.
         stopped: this process had it stopped.
         leaving: it has announced that it communicates no more.
-        follows: it aborts the job because of an error that may come from the end of another rank.
+        follows: whether it may have failed because another rank left: 0 if not, 1 if finalize() failed after it was the
+            first to say that it leaves, 2 after the error of a call.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Rank:
     status: int | None = None
     stopped: bool = False
     leaving: bool = False
-    follows: bool = False
+    follows: int = 0
 
     def __str__(self) -> str:
         return f"rank {self.number} on {self.host}"
@@ -138,16 +138,18 @@ class Job:
         match report.kind, report.values:
             case "started", [pid]:
                 rank.pid = pid
-            case "leaving", _:
-                rank.leaving = True
-                self._left.append(rank)
+            case "leaving", [follows] if rank.status is None:
+                if rank.leaving:
+                    rank.follows = max(rank.follows, 1)
+                else:
+                    rank.leaving, rank.follows = True, 2 * follows
+                    self._left.append(rank)
             case "aborting", [follows] if rank.status is None:
                 # It will call MPI_Abort in a moment. The others would complain of its death before mpirun has ended
                 # them, and it may end with another status where mpirun is slow (MPICH 4.0.2, 5.0.2).
-                rank.status, rank.follows = 1, follows
-                leaving = [other for other in self._ranks.values() if other.leaving and other.status is None]
-                self._reports.signal(STOP, [number for number, other in self._ranks.items() if other not in leaving])
-                self._rank_left(rank, others_go_on=False, grace_s=GRACE_S if leaving else ABORT_GRACE_S)
+                rank.status, rank.follows = 1, 2 * follows
+                self._reports.signal(STOP)
+                self._rank_left(rank, others_go_on=False)
             case "ended", [status, stopped] if rank.status is None:
                 rank.status, rank.stopped = status, stopped
                 self._rank_left(rank, others_go_on)
@@ -156,13 +158,13 @@ class Job:
                 if purpose == "reports" and rank.status is None:
                     self._rank_left(rank, others_go_on)
 
-    def _rank_left(self, rank: Rank, others_go_on: bool, grace_s: float = GRACE_S) -> None:
+    def _rank_left(self, rank: Rank, others_go_on: bool) -> None:
         if rank not in self._left:
             self._left.append(rank)
         if self._all_ended:
             self._reports.let_go()
         elif rank.failed and not others_go_on:
-            self._stop_within(grace_s)
+            self._stop_within(GRACE_S)
 
     @property
     def _all_ended(self) -> bool:

@@ -33,14 +33,10 @@ DRAIN_S = 1.0  # a child of the program may keep its output open forever
 MOST_IN_PIPE = 1 << 20  # what a pipe can hold at most (Linux, without privileges)
 FLAGS, PF_EXITING = 6, 4  # /proc/PID/stat, after the name of the program (Linux)
 CANNOT_REPORT, NOT_STARTED = 1, 127  # exit statuses
-STOP = 0  # instead of the number of a signal
+STOP = 0  # instead of the number of a signal: stop the program, unless it leaves by itself
 OUTPUTS = ("out", "err")
-# What mlxdist writes into the pipe, and what is reported: whether the error may come from the end of another rank
-ANNOUNCED: dict[bytes, tuple[str, ...] | tuple[str, bool]] = {
-    b"l": ("leaving",),
-    b"a": ("aborting", False),
-    b"o": ("aborting", True),
-}
+LEAVING, ABORTING = b"l", b"a"  # what mlxdist writes into the pipe, in capitals after the error of a call
+ANNOUNCED = {LEAVING: "leaving", ABORTING: "aborting"}
 
 
 def quoted(word: str) -> str:
@@ -141,36 +137,64 @@ class Program:
         return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
 
 
+def readable(descriptors: Sequence[int], timeout_ms: int | None = None) -> list[int]:
+    """Those of ``descriptors`` that can be read, or have been closed at the other end."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(timeout_ms)]
+
+
 def forward_output(source: int, is_over: int, stream: socket.socket) -> None:
     """Send on what the program prints, to its end, or what there is of it when ``is_over`` closes."""
-    ready = select.poll()
-    ready.register(source, select.POLLIN)
-    ready.register(is_over, select.POLLIN)
-    found: set[int] = set()
+    found: list[int] = []
     with stream, contextlib.suppress(OSError):  # the connection is lost: the program is stopped anyway
         while is_over not in found:
-            found = {descriptor for descriptor, _ in ready.poll()}
+            found = readable([source, is_over])
             if source in found:
                 if not (data := os.read(source, MOST_IN_PIPE)):
                     return
                 stream.sendall(data)
 
 
-def forward_announcements(program: Program, reporter: Reporter) -> None:
-    """Report what mlxdist in the program announces."""
-    while word := os.read(program.pipe, 1):
-        if word in ANNOUNCED:
-            reporter.send(*ANNOUNCED[word])
+class Announcements:
+    """What mlxdist in the program announces, before any other rank can notice it."""
+
+    def __init__(self, program: Program, reporter: Reporter) -> None:
+        self.program, self.reporter = program, reporter
+        self.lock = threading.Lock()
+        self.first: bytes = b""
+
+    def forward(self) -> None:
+        """Report each of them."""
+        while readable([self.program.pipe]) and self.take():
+            pass
+
+    def take(self) -> bool:
+        """Report those that have been made; whether there may be more."""
+        with self.lock:
+            while readable([self.program.pipe], 0):
+                if not (word := os.read(self.program.pipe, 1)):
+                    return False
+                if kind := ANNOUNCED.get(word.lower()):
+                    self.first = self.first or word.lower()
+                    self.reporter.send(kind, word.isupper())
+        return True
+
+    def is_leaving(self) -> bool:
+        """Whether the program ends by itself."""
+        self.take()
+        return self.first == LEAVING
 
 
-def control(program: Program, reporter: Reporter, may_end: threading.Event) -> None:
+def control(program: Program, reporter: Reporter, announcements: Announcements, may_end: threading.Event) -> None:
     """Pass on the signals that mlxdist launch sends, and stop the program when it hangs up."""
     with contextlib.suppress(OSError), reporter.stream.makefile("rb") as numbers:
         for number in map(int, numbers):
-            if number == STOP:
-                program.stop()
-            else:
+            if number != STOP:
                 program.signal(number)
+            elif not announcements.is_leaving():
+                program.stop()
     program.stop()
     may_end.set()
 
@@ -189,15 +213,15 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     assert process.stderr
     reporter.send("started", process.pid)
     is_over, write_end = os.pipe()
-    may_end = threading.Event()
+    announcements, may_end = Announcements(program, reporter), threading.Event()
     forwarding = [
         threading.Thread(target=forward_output, args=(source.fileno(), is_over, stream), daemon=True)
         for source, stream in zip((process.stdout, process.stderr), outputs, strict=True)
     ]
     others = [
         threading.Thread(target=watch_parent, args=(program, parent_pipe, may_end), daemon=True),
-        threading.Thread(target=control, args=(program, reporter, may_end), daemon=True),
-        threading.Thread(target=forward_announcements, args=(program, reporter), daemon=True),
+        threading.Thread(target=control, args=(program, reporter, announcements, may_end), daemon=True),
+        threading.Thread(target=announcements.forward, daemon=True),
     ]
     for thread in (*forwarding, *others):
         thread.start()

@@ -65,12 +65,11 @@ class Reports:
         self.contact = json.dumps({"addresses": addresses, "token": self._token})
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def signal(self, number: int, ranks: Sequence[int] | None = None) -> None:
-        """Have a signal, or STOP, sent to the program of each of ``ranks``; of all by default."""
-        for rank, connection in [*self._connections.items()]:
-            if ranks is None or rank in ranks:
-                with contextlib.suppress(OSError):
-                    connection.sendall(b"%d\n" % number)
+    def signal(self, number: int) -> None:
+        """Have a signal sent to every rank's program, or STOP."""
+        for connection in [*self._connections.values()]:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"%d\n" % number)
 
     def let_go(self) -> None:
         """Have every rank stopped that still runs, and let all of them end; how each ended is still reported."""
