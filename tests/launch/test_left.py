@@ -55,22 +55,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = metafunc.config.getoption("--full")
     here = [mpi for mpi in mpis.chosen(metafunc.config.getoption("--mpi")) if not mpi.named]
     cells = [
-        pytest.param(mpi, way, others, id=f"{mpi.name}-{way}-{others}")
+        pytest.param(mpi, "3" if full else "2", way, others, id=f"{mpi.name}-{way}-{others}")
         for at, mpi in enumerate(mpi for mpi in here if full or mpi in mpis.TWO)
         for n, (way, others) in enumerate(itertools.product(WAYS, OTHERS))
         if full or n % SAMPLED_EACH == at
     ]
-    metafunc.parametrize(("left_mpi", "way", "others"), cells)
+    metafunc.parametrize(("left_mpi", "many", "way", "others"), cells)
 
 
-def test_who_is_to_blame(left_mpi: mpis.MPI, way: str, others: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_who_is_to_blame(left_mpi: mpis.MPI, many: str, way: str, others: str, tmp_path: Path) -> None:
     does, status, end = WAYS[way]
     do, need_it = OTHERS[others]
     path = tmp_path / "program.py"
     path.write_text(PROGRAM.format(way=does or "pass", others=do or "pass"))
-    size = "3" if pytestconfig.getoption("--full") else "2"
     finished = run(
-        [sys.executable, "-m", "mlxdist", "launch", "-n", size, str(path)],
+        [sys.executable, "-m", "mlxdist", "launch", "-n", many, str(path)],
         timeout_s=60,
         MLXDIST_LIBMPI=str(left_mpi.library_path),
     )
@@ -85,5 +84,5 @@ def test_who_is_to_blame(left_mpi: mpis.MPI, way: str, others: str, tmp_path: Pa
         assert "mlxdist launch: rank" not in finished
         return
     assert finished.status == status, finished.output
-    assert re.search(rf"\n\0?mlxdist launch: {words}[^\n]*\n\Z", finished.output), finished.output
+    assert re.search(rf"^\0?mlxdist launch: {words}[^\n]*\n\Z", finished.output, re.MULTILINE), finished.output
     assert finished.left == ()

@@ -21,12 +21,10 @@ def one(pytestconfig: pytest.Config) -> mpis.MPI:
     return here[0] if here else pytest.skip("none of mpis.TWO is installed and asked for")
 
 
-def shell(mpi: mpis.MPI, line: str, *arguments: str, **environ: str) -> Finished:
+def shell(mpi: mpis.MPI, line: str, *arguments: str) -> Finished:
     """Run a line of the shell, in which $LAUNCH is mlxdist launch with ``arguments``."""
     launch = shlex.join([*LAUNCH, *arguments])
-    return run(
-        ["bash", "-c", line.replace("$LAUNCH", launch)], timeout_s=60, MLXDIST_LIBMPI=str(mpi.library_path), **environ
-    )
+    return run(["bash", "-c", line.replace("$LAUNCH", launch)], timeout_s=60, MLXDIST_LIBMPI=str(mpi.library_path))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,8 @@ def shell(mpi: mpis.MPI, line: str, *arguments: str, **environ: str) -> Finished
 )
 def test_what_is_printed_comes_out(one: mpis.MPI, program: str, printed: str) -> None:
     """The dots kept the launcher from its other work, and the long line for minutes."""
-    finished = shell(one, "$LAUNCH 2>/dev/null && printf %s '|'", "-n", "1", "--no-prefix", sys.executable, "-c", program)
+    command = ("-n", "1", "--no-prefix", sys.executable, "-c", program)
+    finished = shell(one, "$LAUNCH 2>/dev/null && printf %s '|'", *command)
     assert finished.status == 0
     assert finished.output == printed + "|"
 
@@ -79,7 +78,10 @@ def test_a_reader_that_stops(one: mpis.MPI, end: str, status: int) -> None:
     [
         ("$LAUNCH >&-; echo status $?", "status 0\n"),
         ("$LAUNCH <&- 2>&-; echo status $?", "words\nstatus 0\n"),
-        ("$LAUNCH >/dev/full; echo status $?", "mlxdist launch: the output cannot be written: No space left on device\nstatus 1\n"),
+        (
+            "$LAUNCH >/dev/full; echo status $?",
+            "mlxdist launch: the output cannot be written: No space left on device\nstatus 1\n",
+        ),
     ],
     ids=["closed", "others closed", "full"],
 )

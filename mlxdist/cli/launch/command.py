@@ -28,8 +28,8 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of ranks: give 1 or more")
+    if not hosts.is_number_of_ranks(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of ranks: give 1 to {hosts.MOST_RANKS}")
     return int(text)
 
 

@@ -8,11 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 # host, host:2, host slots=2, and other attributes of Open MPI's hostfiles (max_slots=4)
 _LINE = re.compile(r"(?P<name>[^\s:=,-][^\s:=,]*)(?::(?P<colon>\d+))?(?P<rest>(?:\s+\w+=\S+)*)")
 _SLOTS = re.compile(r"\sslots=(\d+)\b")
+MOST_RANKS = 1 << 20
+LONGEST_FILE = 1 << 24  # characters
+
+
+def is_number_of_ranks(text: str) -> bool:
+    """Whether ``text`` is a number of ranks, or of slots for them."""
+    return text.isdecimal() and len(text) <= len(str(MOST_RANKS)) and 0 < int(text) <= MOST_RANKS
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,12 @@ def from_file(path: str) -> list[Host]:
         argparse.ArgumentTypeError: it cannot be read or parsed; the message names the line.
     """
     try:
-        text = Path(path).read_text()
+        with open(path) as file:
+            text = file.read(LONGEST_FILE + 1)  # it may be a device
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', error)}") from None
+    if len(text) > LONGEST_FILE:
+        raise argparse.ArgumentTypeError(f"{path} is too long for a list of hosts: write lines like 'node1 slots=2'")
     if text.lstrip().startswith(("[", "{")):
         return _from_json(path, text)
     lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
@@ -62,7 +71,7 @@ def spread(hosts: Sequence[Host], size: int) -> list[tuple[str, int]]:
 def _host(text: str, place: str) -> Host:
     found = _LINE.fullmatch(text)
     slots = (found["colon"] or "".join(_SLOTS.findall(found["rest"])[:1])) if found else ""
-    if not found or slots == "0":
+    if not found or (slots and not is_number_of_ranks(slots)):
         raise argparse.ArgumentTypeError(f"{place}{text!r} is not a host: write 'node1', 'node1:2' or 'node1 slots=2'")
     return Host(found["name"], int(slots) if slots else None)
 
