@@ -40,9 +40,9 @@ def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     backend.attach()
     if call == "all_gather":
         x = mx.atleast_1d(x)  # in a group of one MLX returns a number as it is
-    ours = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}.get(call)
-    if ours is not None:
-        return ours(x, peer, group, stream)
+    ours: dict[str, Any] = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}
+    if call in ours:
+        return ours[call](x, peer, group, stream)
     if call not in backend.calls:
         raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
     peers = (peer,) if call in ("send", "recv_like") else ()

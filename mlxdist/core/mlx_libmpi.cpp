@@ -351,7 +351,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     } else if (comm->kind == KIND_SENDRECV) {
         call.operation = OPERATION_SENDRECV;
         call.name = CALL_SENDRECV;
-        call.peer = comm->root / group_size(group), call.src = comm->root % group_size(group);
+        call.peer = comm->root / comm->size, call.src = comm->root % comm->size;
         if (group_p2p(group, &call, from, recvbuf, &outcome))
             evaluation.give_up(outcome.text);
     } else {
