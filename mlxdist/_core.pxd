@@ -126,6 +126,9 @@ cdef extern from "mlxdist/mpi/runtime.h" nogil:
     c_runtime runtime
     const transport *runtime_load(void *library, int64_t max_count, outcome *outcome)
     int runtime_is_closed()
+    int runtime_is_over()
+    int runtime_await_start(const wait_policy *policy, outcome *outcome)
+    void runtime_end_start()
     int runtime_is_forked()
 
 cdef extern from "mlxdist/group/core.h" nogil:
@@ -156,6 +159,9 @@ cdef extern from "mlxdist/group/core.h" nogil:
 
 cdef extern from "<pythread.h>" nogil:
     unsigned long PyThread_get_thread_ident()
+
+cdef extern from "<Python.h>" nogil:
+    int PyGILState_Check()
 
 cdef extern from "mlxdist/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:

@@ -4,9 +4,9 @@
 It knows NumPy and no other framework: any other array is a ``Buffer``. Each file that is included here has one subject.
 """
 
+import _signal
 import math
 import operator
-import signal
 import sys
 import threading
 from os import fsdecode, fsencode

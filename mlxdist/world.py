@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import math
 import os
+import signal
 import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
+START_S = 8.0  # the shortest limit of the start: programs are loaded and connected in it
 
 
 class GroupLike(Protocol):
@@ -134,6 +137,7 @@ class Info:
 _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
+_is_starting = False
 _is_fork = False  # this process was forked after mlxdist was imported
 
 
@@ -157,15 +161,40 @@ def _shared_memory() -> str:
     return f"unavailable: {why_not}" if why_not else f"{ranks} rank{'s' if ranks > 1 else ''} on this host"
 
 
+def _watch_start(timeout_s: float, quiet: bool) -> None:
+    """Say for what the start waits, and end the process at the limit or with Ctrl-C."""
+    try:
+        _core.await_start(max(timeout_s, START_S) if timeout_s else 0, quiet)
+    except (errors.TimeoutError, KeyboardInterrupt) as error:
+        print(f"mlxdist: {error}: this process is ended, since nothing can interrupt MPI_Init", file=sys.stderr)
+        flush_output()
+        time.sleep(PASS_ON_S)
+        os._exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1)
+
+
+@contextlib.contextmanager
+def _watched_start(timeout_s: float, quiet: bool) -> Iterator[None]:
+    """Have a thread watch a start on this one, which may wait in MPI_Init for other ranks."""
+    watch = threading.Thread(target=_watch_start, args=(timeout_s, quiet), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        _core.end_start()
+        watch.join()
+
+
 def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
-    library = chosen.library
-    with choose.environment(library):
+    library, quiet = chosen.library, config.QUIET.get() == "1"
+    # Two of the ranks say for what they wait: one of them may be the one that is awaited.
+    is_other = launcher is not None and launcher.rank is not None and launcher.rank > 1
+    with choose.environment(library), _watched_start(timeout_s, quiet or is_other):
         group: Group = _core.start(
             chosen.opened,
             Group,
             timeout_s=timeout_s,
-            quiet=config.QUIET.get() == "1",
+            quiet=quiet,
             share=config.SHARED_MEMORY.get() != "0",
             check=config.CHECK.get() != "0",
         )
@@ -202,7 +231,7 @@ def _start(strict: bool, timeout_s: float) -> Group:
             raise
         _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
-    atexit.register(finalize)
+    atexit.register(_finalize_at_exit)
     if not _info.libmpi:
         _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
@@ -311,12 +340,15 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         >>> group.rank(), group.size()
         (0, 1)
     """
+    global _is_starting
     if backend in MLX_BACKENDS:
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: use 'any' or 'mpi'")
     checked_s = timeout_or_default_s(timeout_s)
     with _lock:
+        if _is_starting:
+            raise errors.Error("[init] a signal handler cannot call it while its thread is in init(): call it afterwards")
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
         if _wrong_world:
@@ -328,7 +360,12 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
             )
         group = _core.world()
         if group is None:
-            group = _start(strict, checked_s)
+            _is_starting = True
+            try:
+                group = _start(strict, checked_s)
+            finally:
+                _is_starting = False
+            _core.raise_interruption()
         elif timeout_s is not None:
             _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
@@ -353,6 +390,11 @@ def finalize() -> None:
     if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
         backend.finish()
     _core.finish()
+
+
+def _finalize_at_exit() -> None:
+    _core.begin_exit()
+    finalize()
 
 
 def info() -> Info:

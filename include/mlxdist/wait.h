@@ -16,10 +16,16 @@ enum {
     WAIT_SPINS_OVERSUBSCRIBED = 15, /* if there are fewer cores than ranks, and the awaited rank needs ours */
 };
 
+#ifdef __cplusplus
+typedef double wait_seconds; /* C++ has no _Atomic, and nothing there reads it */
+#else
+typedef _Atomic double wait_seconds;
+#endif
+
 /* How long to wait, and what may end it. */
 struct wait_policy {
     int spins;
-    double timeout_s;               /* 0: none */
+    wait_seconds timeout_s;         /* 0: none; another thread may change it during a wait */
     int quiet;                      /* print nothing about long waits */
     int (*interrupt)(int signaled); /* called after a SIGINT and every 0.1 s; nonzero: give up. May be NULL */
 };
@@ -34,16 +40,24 @@ struct wait_condition {
     int poll_drives_progress; /* without poll messages do not move: never sleep */
 };
 
-/* OK, TIMED_OUT, INTERRUPTED or what poll reports. */
+/* OK, TIMED_OUT, INTERRUPTED, GROUP_CLOSED or what poll reports. */
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome);
 
-/* Lock a mutex that another thread of this rank may hold for long; OK, TIMED_OUT or INTERRUPTED. */
+/* Lock a mutex that another thread of this rank may hold for long; as wait_for. WRONG_THREAD: it is held, and this is a
+ * signal handler within another wait, which may be the one that holds it. */
 int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struct outcome *outcome);
+
+/* This thread is in a wait: what runs is a signal handler, called by policy->interrupt. */
+int wait_is_under_way(void);
+
+/* 1: from now on waits of other threads end with GROUP_CLOSED, each if it lasts for half a second more; 0: no longer. */
+void wait_end_others(int end);
 
 /* Seconds of a monotonic clock. */
 double wait_now_s(void);
 
-/* Count SIGINTs from now on, before the present handler gets them; does nothing if there is none. */
+/* Count SIGINTs from now on, before the program's handler gets them, if it has one. A wait looks again whether they are
+ * still counted, since Python installs its handler anew whenever the program sets one. */
 void wait_watch_interrupts(void);
 void wait_unwatch_interrupts(void);
 

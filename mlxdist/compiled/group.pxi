@@ -43,6 +43,10 @@ cdef Group the_world = None
 cdef Library started = None
 
 
+cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept:
+    policy.spins, policy.timeout_s, policy.quiet, policy.interrupt = WAIT_SPINS, timeout_s, quiet, interrupt
+
+
 def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True,
           bint check=True) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
@@ -51,8 +55,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
     cdef settings chosen_settings
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
-    chosen_settings.policy.spins, chosen_settings.policy.timeout_s = WAIT_SPINS, timeout_s
-    chosen_settings.policy.quiet, chosen_settings.policy.interrupt = quiet, interrupt
+    set_policy(&chosen_settings.policy, timeout_s, quiet)
     chosen_settings.share, chosen_settings.check = share, check
     main_thread = threading.main_thread().ident
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
@@ -61,9 +64,26 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
         failed = core_start(chosen, &chosen_settings, &why)
     if failed:
         fail("init", &why)
-    started = library
+    started = library  # what a signal handler raised: see init()
     the_world = wrap(cls, group_retain(core_world()))
     return the_world
+
+
+def await_start(double timeout_s, bint quiet) -> None:
+    """Wait until start() has ended, in another thread: TimeoutError and KeyboardInterrupt, which MPI keeps off there."""
+    cdef outcome why
+    cdef wait_policy policy
+    cdef int failed
+    set_policy(&policy, timeout_s, quiet)
+    with nogil:
+        failed = runtime_await_start(&policy, &why)
+    if failed:
+        fail("init", &why)
+
+
+def end_start() -> None:
+    """End await_start(), whether start() has run or not."""
+    runtime_end_start()
 
 
 def make_global() -> None:
@@ -120,11 +140,12 @@ def finish() -> None:
     wait_unwatch_interrupts()
     if failed:
         fail("finalize", &why)
+    raise_interruption()
 
 
 def is_finished() -> bool:
-    """Whether finish() has run, or this is a fork of a rank."""
-    return <bint>runtime_is_closed()
+    """Whether finish() has run, MPI has been finalized by others, or this is a fork of a rank."""
+    return <bint>runtime_is_over()
 
 
 def is_forked() -> bool:
@@ -147,4 +168,6 @@ def split(Group parent, int color, int key) -> Group:
         failed = group_split(parent.handle, color, key, &part, &why)
     if failed:
         fail("split", &why)
-    return wrap(type(parent), part)
+    made = wrap(type(parent), part)
+    raise_interruption()
+    return made

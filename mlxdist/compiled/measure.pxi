@@ -14,6 +14,7 @@ def run_raw(Group group, int operation, Buffer x, Buffer out, int64_t repeats, b
         failed = group_run_raw(group.handle, &made, x.address, out.address, repeats, rewrite, &spent_s, &why)
     if failed:
         fail("bench", &why)
+    raise_interruption()
     return spent_s
 
 

@@ -17,11 +17,16 @@ cdef dict exception_of = {
 # What Python's SIGINT handler raised while the main thread was waiting in C.
 cdef object interruption = None
 cdef unsigned long main_thread = 0
+cdef bint is_exiting = False
 
 
 cdef int interrupt(int signaled) noexcept nogil:
-    """Whether to give up the wait: Python's handler raised, or would raise if this were the main thread."""
-    if PyThread_get_thread_ident() != main_thread:
+    """Whether to give up the wait: Python's handler raised, or would raise if it could run here.
+
+    It runs on the main thread, and not in a call that MLX makes with the GIL held, since that cannot raise what the
+    handler raised: Python runs the handler when MLX has returned.
+    """
+    if PyThread_get_thread_ident() != main_thread or PyGILState_Check():
         if not signaled:
             return 0
         with gil:
@@ -30,8 +35,9 @@ cdef int interrupt(int signaled) noexcept nogil:
         return handler_raised()
 
 
-cdef bint default_handler():
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+cdef bint default_handler() noexcept:
+    # signal.getsignal is written in Python, where the main thread would run the handler.
+    return _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
 
 
 cdef bint handler_raised():
@@ -43,8 +49,11 @@ cdef bint handler_raised():
     return interruption is not None
 
 
-cdef int raise_interruption() except -1:
-    """Raise what the handler raised; also after a call that completed all the same, because the other ranks had."""
+cpdef int raise_interruption() except -1:
+    """Raise what the handler raised; also after a call that completed all the same, because the other ranks had.
+
+    Everything that waits in C ends with this: else a later call would raise it.
+    """
     global interruption
     if interruption is not None and PyThread_get_thread_ident() == main_thread:
         raised, interruption = interruption, None
@@ -52,9 +61,17 @@ cdef int raise_interruption() except -1:
     return 0
 
 
+def begin_exit() -> None:
+    """From now on calls that fail on other threads, which are daemons, end them without a word."""
+    global is_exiting
+    is_exiting = True
+
+
 cdef int fail(str call, outcome *why) except -1:
     """Raise what C reports as an exception; the only place that does."""
     raise_interruption()
+    if is_exiting and PyThread_get_thread_ident() != main_thread:
+        raise SystemExit
     text = f"[{call}] {why.text.decode(errors='replace')}"
     if why.status == STATUS_MPI_FAILED:
         raise errors.MPIError(text, why.call.decode(), why.mpi_code, why.class_.decode())

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <time.h>
 
-static atomic_int interrupts;
+static atomic_int interrupts, is_watching;
 static struct sigaction earlier;
+static atomic_int endings; /* threads that end the waits of others */
+static _Thread_local int own_endings, handlers; /* this thread is one; signal handlers that run within its waits */
 
 static void count_interrupt(int number, siginfo_t *info, void *context) {
     atomic_fetch_add_explicit(&interrupts, 1, memory_order_relaxed);
@@ -21,21 +23,38 @@ static int is_ours(const struct sigaction *action) {
     return action->sa_flags & SA_SIGINFO && action->sa_sigaction == count_interrupt;
 }
 
-void wait_watch_interrupts(void) {
+/* Another handler than the first may call ours, which would then call it without end: only the first is preceded. */
+static int may_precede(const struct sigaction *present) {
+    if (present->sa_flags & SA_SIGINFO)
+        return !earlier.sa_sigaction || present->sa_sigaction == earlier.sa_sigaction;
+    return present->sa_handler != SIG_DFL && present->sa_handler != SIG_IGN &&
+           (!earlier.sa_handler || present->sa_handler == earlier.sa_handler);
+}
+
+static void count_interrupts(void) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     struct sigaction present, ours;
-    if (sigaction(SIGINT, NULL, &present) || is_ours(&present))
+    if (!atomic_load_explicit(&is_watching, memory_order_relaxed) || pthread_mutex_trylock(&lock))
         return;
-    if (!(present.sa_flags & SA_SIGINFO) && (present.sa_handler == SIG_DFL || present.sa_handler == SIG_IGN))
-        return;
-    earlier = present;
-    ours = present;
-    ours.sa_flags |= SA_SIGINFO;
-    ours.sa_sigaction = count_interrupt;
-    sigaction(SIGINT, &ours, NULL);
+    if (!sigaction(SIGINT, NULL, &present) && !is_ours(&present) && may_precede(&present)) {
+        if (!earlier.sa_handler)
+            earlier = present;
+        ours = present;
+        ours.sa_flags |= SA_SIGINFO;
+        ours.sa_sigaction = count_interrupt;
+        sigaction(SIGINT, &ours, NULL);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void wait_watch_interrupts(void) {
+    atomic_store(&is_watching, 1);
+    count_interrupts();
 }
 
 void wait_unwatch_interrupts(void) {
     struct sigaction present;
+    atomic_store(&is_watching, 0);
     if (!sigaction(SIGINT, NULL, &present) && is_ours(&present))
         sigaction(SIGINT, &earlier, NULL);
 }
@@ -82,9 +101,25 @@ static int timed_out(const struct wait_condition *condition, double timeout_s, s
     return give_up(condition, STATUS_TIMED_OUT, how, outcome);
 }
 
+static int is_interrupted(const struct wait_policy *policy, int signaled) {
+    handlers++;
+    int gives_up = policy->interrupt(signaled);
+    handlers--;
+    return gives_up;
+}
+
+int wait_is_under_way(void) {
+    return handlers > 0;
+}
+
+void wait_end_others(int end) {
+    own_endings += end ? 1 : -1;
+    atomic_fetch_add(&endings, end ? 1 : -1);
+}
+
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
-    const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2;
+    const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;
     int done;
     for (int i = 0; i < policy->spins; i++) {
         if ((done = condition->poll(condition->it, 0, outcome)))
@@ -92,7 +127,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
         pause_briefly();
     }
     int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
-    double began_s = wait_now_s(), checked_s = began_s, asked_s = 0, say_s = 10;
+    double began_s = wait_now_s(), checked_s = began_s, asked_s = 0, say_s = 10, ended_s = 0;
     for (;;) {
         for (int i = 0; i < POLLS_PER_CLOCK; i++) {
             if ((done = condition->poll(condition->it, 0, outcome)))
@@ -106,13 +141,19 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
                 return done > 0 ? STATUS_OK : outcome->status;
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
             if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
-                if (policy->interrupt(signals != seen))
+                count_interrupts();
+                if (is_interrupted(policy, signals != seen))
                     return give_up(condition, STATUS_INTERRUPTED, "interrupted", outcome);
                 seen = signals;
                 asked_s = now;
             }
-            if (policy->timeout_s > 0 && waited_s >= policy->timeout_s)
-                return timed_out(condition, policy->timeout_s, outcome);
+            double timeout_s = atomic_load_explicit(&policy->timeout_s, memory_order_relaxed);
+            if (timeout_s > 0 && waited_s >= timeout_s)
+                return timed_out(condition, timeout_s, outcome);
+            int is_ended = atomic_load_explicit(&endings, memory_order_relaxed) && !own_endings;
+            ended_s = !is_ended ? 0 : ended_s > 0 ? ended_s : now;
+            if (is_ended && now - ended_s >= last_s)
+                return give_up(condition, STATUS_GROUP_CLOSED, "ended by finalize() or the program's end", outcome);
             if (!policy->quiet && waited_s >= say_s) {
                 say(condition, waited_s);
                 say_s *= 2;
@@ -136,5 +177,12 @@ static void describe_turn(void *it, int to_all, char *text, size_t nbytes) {
 int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struct outcome *outcome) {
     if (!pthread_mutex_trylock(turn))
         return STATUS_OK;
+    if (wait_is_under_way()) {
+        outcome->status = STATUS_WRONG_THREAD;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "a signal handler cannot make this call while another of the group is under way: set a flag in the "
+                 "handler and communicate after the call that it interrupts, or raise an exception to leave that call");
+        return STATUS_WRONG_THREAD;
+    }
     return wait_for(&(struct wait_condition){poll_turn, describe_turn, turn, 0}, policy, outcome);
 }

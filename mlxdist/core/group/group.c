@@ -19,7 +19,7 @@ struct group {
 };
 
 static struct group *world, *live, *retired;
-static char why_not_shared[200];
+static char why_not_shared[200]; /* of the world */
 static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 /* MPI_Finalize would wait for a rank that is missing, or for a request that no rank will complete. */
 static atomic_int skip_finalize;
@@ -32,7 +32,8 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
                  "no memory for a group: free some, or start fewer ranks on a host");
         return NULL;
     }
-    group->members.policy = *policy;
+    group->members.policy =
+        (struct wait_policy){policy->spins, policy->timeout_s, policy->quiet, policy->interrupt};
     pthread_mutex_init(&group->turn, NULL);
     atomic_init(&group->references, 1);
     return group;
@@ -45,8 +46,9 @@ static void free_group(struct group *group) {
 
 /* With its communicator: find out who shares memory, and list it among those that are live. */
 static int open_group(struct group *group, struct outcome *outcome) {
-    if (members_open_shm(&group->members, world ? &world->members : NULL, why_not_shared, sizeof why_not_shared,
-                         outcome))
+    char ignored[sizeof why_not_shared];
+    if (members_open_shm(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
+                         sizeof why_not_shared, outcome))
         return outcome->status;
     pthread_mutex_lock(&groups_lock);
     group->next = live;
@@ -58,7 +60,7 @@ static int open_group(struct group *group, struct outcome *outcome) {
 /* After these, ranks of the group may not be at the same call. */
 static int breaks_group(int status) {
     return status == STATUS_MISMATCH || status == STATUS_PEER_DIED || status == STATUS_TIMED_OUT ||
-           status == STATUS_INTERRUPTED;
+           status == STATUS_INTERRUPTED || status == STATUS_GROUP_CLOSED;
 }
 
 static int open_world(struct group *group, struct outcome *outcome) {
@@ -86,7 +88,7 @@ static void watch_forks(void) {
     pthread_atfork(before_fork, after_fork, after_fork);
 }
 
-int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
+static int start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct outcome second;
     pthread_once(&once, watch_forks);
@@ -105,6 +107,12 @@ int core_start(const struct transport *transport, const struct settings *setting
     }
     runtime.transport = NULL;
     free_group(group);
+    return result;
+}
+
+int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
+    int result = start(transport, settings, outcome);
+    runtime_end_start();
     return result;
 }
 
@@ -148,11 +156,12 @@ static int free_retired(struct outcome *outcome) {
 
 /* What follows a timeout, a death, Ctrl-C or a mismatch. The ranks of the group may no longer be at the same call, so
  * every later call on it fails for this reason. Of a mismatch all ranks know; after the others, ranks of this host that
- * wait for this one are told, and MPI will not be finalized. Other outcomes change nothing. */
-static int break_group(struct group *group, const struct outcome *outcome) {
+ * wait for this one are told, and MPI will not be finalized. At the end the others are told in any case, and if MPI has
+ * nothing of the call it can be finalized. Other outcomes change nothing. */
+static int break_group(struct group *group, int is_with_mpi, const struct outcome *outcome) {
     if (!breaks_group(outcome->status))
         return outcome->status;
-    if (outcome->status != STATUS_MISMATCH) {
+    if (outcome->status != STATUS_MISMATCH && (outcome->status != STATUS_GROUP_CLOSED || is_with_mpi)) {
         atomic_store(&skip_finalize, 1);
         if (group->members.shm)
             shm_give_up(group->members.shm);
@@ -186,7 +195,7 @@ static int end_together(struct outcome *outcome) {
             shm_leave(group->members.shm, !atomic_load(&skip_finalize));
     pthread_mutex_unlock(&groups_lock);
     if (!atomic_load(&world->is_broken) && members_end(&world->members, outcome) && outcome->status != STATUS_MISMATCH)
-        return break_group(world, outcome);
+        return break_group(world, world->members.is_pending, outcome);
     policy.quiet = 1;
     if (atomic_load(&skip_finalize))
         policy.timeout_s = last_s;
@@ -282,7 +291,7 @@ static int split_members(struct group *group, int color, int key, struct group *
     if (begin_call(group, &call, outcome))
         return outcome->status;
     if (group->members.comm->size > 1 && members_arrive(&group->members, &call, outcome))
-        return end_call(group, &call, break_group(group, outcome));
+        return end_call(group, &call, break_group(group, group->members.is_pending, outcome));
     int result = free_retired(outcome);
     if (!result)
         result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
@@ -310,7 +319,7 @@ int group_run(struct group *group, struct call *call, const void *sendbuf, void 
     if (begin_call(group, call, outcome))
         return outcome->status;
     int result = collective_run(&group->members, call, sendbuf, recvbuf, outcome);
-    return end_call(group, call, result ? break_group(group, outcome) : STATUS_OK);
+    return end_call(group, call, result ? break_group(group, group->members.is_pending, outcome) : STATUS_OK);
 }
 
 int group_run_raw(struct group *group, struct call *call, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
@@ -346,7 +355,7 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
     }
     int result = shm_empty(members->shm, &call, (size_t)nbytes, symmetric, memory, &members->policy, outcome);
     if (result)
-        return end_call(group, &call, break_group(group, outcome));
+        return end_call(group, &call, break_group(group, group->members.is_pending, outcome));
     group_retain(group);
     return end_call(group, &call, STATUS_OK);
 }
@@ -368,7 +377,7 @@ int group_send(struct group *group, struct call *call, const void *sendbuf, stru
         return outcome->status;
     int result = p2p_send(&group->members, call, sendbuf, &pending, outcome);
     if (pending || result == STATUS_PEER_DIED)
-        break_group(group, outcome);
+        break_group(group, pending, outcome);
     return end_call(group, call, result);
 }
 
@@ -378,6 +387,6 @@ int group_recv(struct group *group, struct call *call, void *recvbuf, struct out
         return outcome->status;
     int result = p2p_recv(&group->members, call, recvbuf, &pending, outcome);
     if (pending || result == STATUS_PEER_DIED)
-        break_group(group, outcome);
+        break_group(group, pending, outcome);
     return end_call(group, call, result);
 }

@@ -29,6 +29,7 @@ static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
+static MPI_Comm world_comm; /* our duplicate */
 
 struct mpi_comm {
     struct comm base;
@@ -165,15 +166,22 @@ static enum thread_level thread_level(intptr_t provided) {
                                                : THREADS_SINGLE;
 }
 
+/* A communicator that cannot be wrapped is freed. */
 static int wrap(MPI_Comm comm, struct comm **wrapped, struct outcome *outcome) {
     struct mpi_comm *created = malloc(sizeof *created);
-    if (!created)
+    if (!created) {
+        mpi.Comm_free(&comm);
         return out_of_memory(outcome, sizeof *created);
+    }
     created->comm = comm;
-    *wrapped = &created->base;
-    if (CALL(Comm_set_errhandler, comm, mpi.ERRORS_RETURN) || CALL(Comm_rank, comm, &created->base.rank))
+    if (CALL(Comm_set_errhandler, comm, mpi.ERRORS_RETURN) || CALL(Comm_rank, comm, &created->base.rank) ||
+        CALL(Comm_size, comm, &created->base.size)) {
+        mpi.Comm_free(&comm);
+        free(created);
         return outcome->status;
-    return CALL(Comm_size, comm, &created->base.size);
+    }
+    *wrapped = &created->base;
+    return STATUS_OK;
 }
 
 static int use_numbering(struct outcome *outcome) {
@@ -195,7 +203,6 @@ static int is_over(void) {
 
 static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     int initialized = 0, provided = 0;
-    MPI_Comm comm;
     *ours = 0;
     if (CALL(Initialized, &initialized))
         return outcome->status;
@@ -217,16 +224,16 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
     if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
                   CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
         return outcome->status;
-    if (create_ops(outcome) || CALL(Comm_dup, mpi.COMM_WORLD, &comm))
+    if (create_ops(outcome) || CALL(Comm_dup, mpi.COMM_WORLD, &world_comm))
         return outcome->status;
-    return wrap(comm, world, outcome);
+    return wrap(world_comm, world, outcome);
 }
 
 static int finish(int ours, struct outcome *outcome) {
     if (is_over())
         return STATUS_OK;
     int result = free_ops(outcome);
-    return ours && CALL(Finalize) ? outcome->status : result;
+    return (ours ? CALL(Finalize) : CALL(Comm_free, &world_comm)) ? outcome->status : result;
 }
 
 static void abort_job(int status) {

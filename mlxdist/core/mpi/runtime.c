@@ -6,7 +6,7 @@
 
 struct runtime runtime;
 
-static atomic_int closed, forked;
+static atomic_int closing, closed, forked, has_started;
 static pthread_t starter;
 
 /* Read-held by every operation under way, write-held to close. */
@@ -28,6 +28,7 @@ const struct transport *runtime_load(void *library, int64_t max_count, struct ou
 static void after_fork(void) {
     atomic_store(&forked, 1);
     atomic_store(&closed, 1);
+    atomic_store(&closing, 1);
     pthread_rwlock_init(&shutdown_lock, NULL);
 }
 
@@ -43,6 +44,28 @@ int runtime_start(const struct transport *transport, const struct settings *sett
     return STATUS_OK;
 }
 
+static int poll_start(void *it, int slow_check, struct outcome *outcome) {
+    (void)it, (void)slow_check, (void)outcome;
+    return atomic_load(&has_started);
+}
+
+static void describe_start(void *it, int to_all, char *text, size_t nbytes) {
+    (void)it, (void)to_all;
+    snprintf(text, nbytes, "init: not every process that the launcher started has called it");
+}
+
+int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome) {
+    return wait_for(&(struct wait_condition){poll_start, describe_start, NULL, 0}, policy, outcome);
+}
+
+void runtime_end_start(void) {
+    atomic_store(&has_started, 1);
+}
+
+int runtime_is_over(void) {
+    return runtime_is_closed() || (runtime.transport && runtime.transport->is_over());
+}
+
 int runtime_is_closed(void) {
     return atomic_load_explicit(&closed, memory_order_acquire);
 }
@@ -52,8 +75,10 @@ int runtime_is_forked(void) {
 }
 
 int runtime_enter(struct outcome *outcome) {
-    pthread_rwlock_rdlock(&shutdown_lock);
-    if (runtime_is_closed() || runtime.transport->is_over()) {
+    /* Never wait for it: the thread that closes may keep it for long, and a signal handler may run on that very thread.
+     */
+    int has_lock = !atomic_load(&closing) && !pthread_rwlock_tryrdlock(&shutdown_lock);
+    if (!has_lock || runtime_is_over()) {
         outcome->status = STATUS_GROUP_CLOSED;
         snprintf(outcome->text, sizeof outcome->text, "%s",
                  runtime_is_forked() ? "this process was forked from a rank: only the rank itself may communicate"
@@ -66,7 +91,8 @@ int runtime_enter(struct outcome *outcome) {
     } else {
         return STATUS_OK;
     }
-    pthread_rwlock_unlock(&shutdown_lock);
+    if (has_lock)
+        pthread_rwlock_unlock(&shutdown_lock);
     return outcome->status;
 }
 
@@ -95,8 +121,24 @@ static void describe_shutdown_lock(void *it, int to_all, char *text, size_t nbyt
 }
 
 int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
-    if (wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0}, policy, outcome))
+    if (wait_is_under_way()) {
+        if (runtime_is_closed())
+            return 0;
+        outcome->status = STATUS_WRONG_THREAD;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "a signal handler cannot call it while its thread is in another call: raise SystemExit in the handler, "
+                 "and the program's end will finalize");
         return -1;
+    }
+    atomic_fetch_add(&closing, 1);
+    wait_end_others(1);
+    int result =
+        wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0}, policy, outcome);
+    wait_end_others(0);
+    if (result) {
+        atomic_fetch_sub(&closing, 1);
+        return -1;
+    }
     if (runtime.transport && !atomic_exchange(&closed, 1))
         return 1;
     pthread_rwlock_unlock(&shutdown_lock);

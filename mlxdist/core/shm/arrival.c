@@ -131,7 +131,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
         return STATUS_MISMATCH; /* on every rank: they see the same calls */
     if (commit)
         result = reach_consensus(&arrival, result, outcome);
-    if (result && result != STATUS_MISMATCH)
+    if (result && result != STATUS_MISMATCH && result != STATUS_GROUP_CLOSED) /* which leaves the node next */
         node_give_up(node);
     /* The next arrival's memory is in the caches of those that read it last. */
     copy_prefetch_for_write(&mine->flags[(k + 1) % 2], 1);

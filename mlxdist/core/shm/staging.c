@@ -141,7 +141,7 @@ int staging_await(struct staging *staging, enum stage stage, size_t chunks, stru
     struct progress_wait wait = {staging, stage, staging->base + chunks, 0};
     int result =
         wait_for(&(struct wait_condition){poll_progress, describe_progress, &wait, 0}, staging->policy, outcome);
-    if (result)
+    if (result && result != STATUS_GROUP_CLOSED) /* which leaves the node next */
         node_give_up(staging->node);
     return result;
 }
