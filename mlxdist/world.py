@@ -73,7 +73,7 @@ class Group(_core.Group):
         """Whether calls on the group can still work on this rank.
 
         False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
-        KeyboardInterrupt, except where the call says otherwise), after ``finalize()``, and in a process forked from a
+        KeyboardInterrupt, except where the call says otherwise), after the end of MPI, and in a process forked from a
         rank. This does not communicate: another rank may already have seen an error that this one has not.
 
         Example:
@@ -328,12 +328,15 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         backend: "any" or "mpi", which mean the same here.
         timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
             forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
-            later call it replaces the world's timeout; without it, that stays as it is.
+            later call it replaces the world's timeout; without it, that stays as it is. MPI's own start cannot raise
+            it: where ranks are missing, the process prints what is awaited and ends with status 1, after 8 seconds at
+            least; with Ctrl-C it ends with status 130.
 
     Raises:
         LoadError: no libmpi belongs to the launcher, or the world has a different size than the launcher promised; the
             message lists what was tried. Also when strict and alone, and in a child process of a rank.
         ValueError: the backend or the timeout is invalid, or finalize() has been called.
+        Error: called by a signal handler while its thread is in init().
 
     Example:
         >>> group = mlxdist.init()
@@ -348,7 +351,9 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
     checked_s = timeout_or_default_s(timeout_s)
     with _lock:
         if _is_starting:
-            raise errors.Error("[init] a signal handler cannot call it while its thread is in init(): call it afterwards")
+            raise errors.Error(
+                "[init] a signal handler cannot call it while its thread is in init(): call it afterwards"
+            )
         if _core.is_forked():
             raise errors.LoadError(_FORKED)
         if _wrong_world:
@@ -376,13 +381,16 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
 def finalize() -> None:
     """End all communication, and MPI too if mlxdist initialized it. Runs automatically when the program exits.
 
-    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. Operations
-    raise ValueError afterwards. Calling it again does nothing. Groups may be deleted before or after. Where a rank has
-    died or a call has timed out, MPI itself is not finalized.
+    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. A call
+    in which another thread still waits for a rank after half a second raises ValueError there; when the program
+    exits, a daemon thread ends in it quietly. Operations raise ValueError afterwards. Calling it again does
+    nothing. Groups may be deleted before or after. Where a rank has died or a call has timed out, MPI itself is not
+    finalized.
 
     Raises:
         TimeoutError: another rank, or another thread of this one, is still busy when the world's timeout passes.
         PeerError: a rank has died.
+        Error: called by a signal handler while its thread is in another call.
 
     Example:
         >>> mlxdist.finalize()

@@ -50,7 +50,7 @@ int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struc
 /* This thread is in a wait: what runs is a signal handler, called by policy->interrupt. */
 int wait_is_under_way(void);
 
-/* 1: from now on waits of other threads end with GROUP_CLOSED, each if it lasts for half a second more; 0: no longer. */
+/* 1: from now on waits of other threads end with GROUP_CLOSED if they last for half a second more; 0: no longer. */
 void wait_end_others(int end);
 
 /* Seconds of a monotonic clock. */

@@ -62,7 +62,7 @@ cpdef int raise_interruption() except -1:
 
 
 def begin_exit() -> None:
-    """From now on calls that fail on other threads, which are daemons, end them without a word."""
+    """From now on daemon threads end without a word in calls that fail since this rank or another has ended."""
     global is_exiting
     is_exiting = True
 
@@ -70,8 +70,9 @@ def begin_exit() -> None:
 cdef int fail(str call, outcome *why) except -1:
     """Raise what C reports as an exception; the only place that does."""
     raise_interruption()
-    if is_exiting and PyThread_get_thread_ident() != main_thread:
-        raise SystemExit
+    if is_exiting and why.status in (STATUS_GROUP_CLOSED, STATUS_MISMATCH):
+        if PyThread_get_thread_ident() != main_thread:
+            raise SystemExit
     text = f"[{call}] {why.text.decode(errors='replace')}"
     if why.status == STATUS_MPI_FAILED:
         raise errors.MPIError(text, why.call.decode(), why.mpi_code, why.class_.decode())

@@ -8,8 +8,9 @@
 
 static atomic_int interrupts, is_watching;
 static struct sigaction earlier;
-static atomic_int endings; /* threads that end the waits of others */
-static _Thread_local int own_endings, handlers; /* this thread is one; signal handlers that run within its waits */
+/* Threads that end the waits of others, whether this is one, and signal handlers that run within its waits. */
+static atomic_int endings;
+static _Thread_local int own_endings, handlers;
 
 static void count_interrupt(int number, siginfo_t *info, void *context) {
     atomic_fetch_add_explicit(&interrupts, 1, memory_order_relaxed);

@@ -5,6 +5,7 @@ interrupted.py WHAT FOLDER, on two ranks.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -127,6 +128,66 @@ def handlers(pair: Pair) -> None:
         signal.signal(signal.SIGINT, handler)
         group = pair.world.split(0)
         pair.interrupted(name, lambda group=group: sum_of_two(group), group)
+
+
+def slow_handler(pair: Pair) -> None:
+    """It raises when the other rank has arrived, and both go on: the very call raises, not the next one."""
+
+    arrives = pair.folder / "arrives"
+
+    def refuse_slowly(number: int, frame: FrameType | None) -> None:
+        while not arrives.exists():
+            time.sleep(0.01)
+        time.sleep(1)
+        raise LookupError("of the handler")
+
+    def arrive() -> None:
+        arrives.touch()
+        group.split(0)
+
+    group, other = pair.world.split(0), pair.world.split(0)
+    signal.signal(signal.SIGINT, refuse_slowly)
+    pair.interrupted("split", lambda: group.split(0), group, arrive)
+    say("sum", float(dist.all_sum(SMALL, group=other)[0]))
+
+
+def communicating_handler(pair: Pair) -> None:
+    """On another group it can; on the group of the call that it interrupts, and to finalize, it is told what to do."""
+    group, other = pair.world.split(0), pair.world.split(0)
+
+    def communicate(number: int, frame: FrameType | None) -> None:
+        say("sum", float(dist.all_sum(SMALL, group=other)[0]))
+        for call in (lambda: dist.barrier(group=group), dist.finalize):
+            try:
+                call()
+            except dist.Error as error:
+                say("refused", str(error))
+
+    def goes_on() -> None:
+        dist.all_sum(SMALL, group=other)
+        dist.barrier(group=group)
+
+    signal.signal(signal.SIGINT, communicate)
+    pair.interrupted("barrier", lambda: dist.barrier(group=group), group, goes_on)
+    dist.barrier()
+    say("goes on")
+
+
+def leaving_handler(pair: Pair) -> None:
+    """The remedy where a handler cannot finalize."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    signal.signal(signal.SIGINT, leave)
+    group = pair.world.split(0)
+    pair.interrupted("barrier", lambda: dist.barrier(group=group), group)
+    sys.exit(0)
+
+
+def handler_set_anew(pair: Pair) -> None:
+    asyncio.run(asyncio.sleep(0))
+    worker(pair)
 
 
 def worker(pair: Pair) -> None:

@@ -117,6 +117,23 @@ say("end")
 """,
         ["end", "thread True"],
     ),
+    "daemon threads": (
+        """
+world = dist.init()
+part = world.split(0)
+
+def serve():
+    while True:
+        dist.recv(4, "f4", 1 - world.rank())
+
+if world.size() > 1:
+    threading.Thread(target=serve, daemon=True).start()
+    threading.Thread(target=lambda: world.rank() or dist.barrier(group=part), daemon=True).start()
+    time.sleep(0.3)
+say("end")
+""",
+        ["end"],
+    ),
     "MLX": (
         """
 if importlib.util.find_spec("mlx"):
@@ -168,6 +185,31 @@ def test_alone(ranks: Ranks, name: str) -> None:
     check(None, 1, ranks, name)
 
 
+SERVED = """
+world = dist.init()
+
+def serve():
+    try:
+        dist.recv(4, "f4", 1 - world.rank())
+    except (ValueError, dist.MismatchError) as error:  # it depends on which rank has ended first
+        say(f"{type(error).__name__}: {error}")
+
+server = threading.Thread(target=serve)
+server.start()
+time.sleep(0.3)
+dist.finalize()
+server.join()
+"""
+
+
+def test_finalize_ends_calls_that_wait(two: mpis.MPI, ranks: Ranks) -> None:
+    """Each rank's thread waits for the other rank, which communicates no more."""
+    finished = ranks(two, 2, BEGIN + SERVED, timeout_s=20)
+    assert finished.status == 0, finished.output
+    assert len(finished.output.splitlines()) == 2
+    assert "ValueError: [recv] ended by finalize() or the program's end in recv float32 (4,) from rank " in finished
+
+
 TIMED_FINALIZE = """
 def timed_finalize():
     began = time.monotonic()
@@ -191,7 +233,7 @@ timed_finalize()
 THREAD_IN_A_CALL = """
 world = dist.init()
 part = world.split(0)
-dist.init(timeout_s=1)
+dist.init(timeout_s=0.3)
 peer = world.size() - 1 - world.rank()
 if world.rank():
     time.sleep(3)
@@ -204,13 +246,16 @@ os._exit(0)
 
 
 @pytest.mark.parametrize(
-    ("program", "awaited"),
-    [(LATER_TIMEOUT, ".*"), (THREAD_IN_A_CALL, "another thread .*")],
+    ("program", "limit_s", "awaited"),
+    [(LATER_TIMEOUT, 1, ".*"), (THREAD_IN_A_CALL, 0.3, "another thread .*")],
     ids=["a-late-rank", "a-thread-in-a-call"],
 )
-def test_a_timeout_given_later_reaches_finalize(launcher: mpis.MPI, ranks: Ranks, program: str, awaited: str) -> None:
+def test_a_timeout_given_later_reaches_finalize(
+    launcher: mpis.MPI, ranks: Ranks, program: str, limit_s: float, awaited: str
+) -> None:
     """The thread waits for a message, without a timeout: its group was made before."""
     finished = ranks(launcher, 2, BEGIN + TIMED_FINALIZE + program, timeout_s=20)
-    said = re.search(rf"\[finalize\] waited for 1 s in finalize: {awaited} \| ([\d.]+)$", finished.output, re.MULTILINE)
+    pattern = rf"\[finalize\] waited for {limit_s} s in finalize: {awaited} \| ([\d.]+)$"
+    said = re.search(pattern, finished.output, re.MULTILINE)
     assert said, finished.output
-    assert 1 <= float(said[1]) < 2
+    assert limit_s <= float(said[1]) < limit_s + 1

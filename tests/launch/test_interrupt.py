@@ -36,12 +36,12 @@ def job(representative: mpis.MPI, ranks: Ranks, tmp_path: Path) -> Job:
     return job
 
 
-def came_out(said: Said, name: str, outcome: str, text: str = "") -> float:
+def came_out(said: Said, name: str, outcome: str, text: str = "", within_s: float = LOADED_S) -> float:
     """How long after the signal rank 0 left its wait, and how."""
     found = [words for words in said.get(name, []) if len(words) == 3 and words[0] == outcome]
     assert len(found) == 1, said
     assert text in found[0][1]
-    assert 0 <= float(found[0][2]) < LOADED_S
+    assert 0 <= float(found[0][2]) < within_s
     return float(found[0][2])
 
 
@@ -72,8 +72,30 @@ def test_handlers_of_the_program(job: Job) -> None:
     assert came_out(said, "default again", "KeyboardInterrupt") < LOADED_S
 
 
-def test_a_thread_that_waits(job: Job) -> None:
-    said = job("worker")
+def test_handler_that_raises_when_the_call_completes(job: Job) -> None:
+    said = job("slow_handler")
+    came_out(said, "split", "LookupError", "of the handler", within_s=10)
+    assert said["sum"] == [["2.0"]] * 2
+
+
+def test_handler_that_communicates(job: Job) -> None:
+    said = job("communicating_handler")
+    came_out(said, "barrier", "returned", within_s=5)
+    assert said["sum"] == [["2.0"]]
+    barrier, finalize = (words[0] for words in said["refused"])
+    assert barrier.startswith("[barrier] a signal handler cannot make this call while another of the group is under")
+    assert finalize.startswith("[finalize] a signal handler cannot call it while its thread is in another call: raise")
+    assert said["goes on"] == [[]] * 2
+
+
+def test_handler_that_leaves(job: Job) -> None:
+    came_out(job("leaving_handler"), "barrier", "SystemExit", "0")
+
+
+@pytest.mark.parametrize("what", ["worker", "handler_set_anew"])
+def test_a_thread_that_waits(job: Job, what: str) -> None:
+    """asyncio.run() sets a handler of its own, and the earlier one again: Python installs its C handler anew."""
+    said = job(what)
     came_out(said, "main", "KeyboardInterrupt")
     came_out(said, "worker", "KeyboardInterrupt", "[barrier] interrupted in barrier")
 

@@ -124,7 +124,9 @@ end()
 from mpi4py import MPI
 both_work()
 part = dist.init().split(0)
+assert part.is_usable
 MPI.Finalize()
+assert not part.is_usable
 for call in (lambda: dist.all_sum(np.ones(3)), lambda: dist.barrier(group=part), lambda: part.split(0)):
     try:
         call()

@@ -43,11 +43,11 @@ void runtime_end_call(void);
 int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome);
 void runtime_end_start(void);
 
-/* Let no other operation enter and wait for those under way; they give up soon if they wait for another rank. 1: this call has closed the runtime and holds the lock until
- * runtime_leave; 0: it was closed before; -1: see outcome. */
+/* Let no other operation enter, and wait for those under way, which soon give up if they wait for another rank. 1: this
+ * call has closed the runtime and holds the lock until runtime_leave; 0: it was closed before; -1: see outcome. */
 int runtime_close(const struct wait_policy *policy, struct outcome *outcome);
 int runtime_is_closed(void);
-int runtime_is_over(void); /* the same, or MPI has been finalized by others */
+int runtime_is_over(void);   /* the same, or MPI has been finalized by others */
 int runtime_is_forked(void); /* this process is a child of the rank, made by fork */
 
 #ifdef __cplusplus

@@ -125,9 +125,10 @@ int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
         if (runtime_is_closed())
             return 0;
         outcome->status = STATUS_WRONG_THREAD;
-        snprintf(outcome->text, sizeof outcome->text,
-                 "a signal handler cannot call it while its thread is in another call: raise SystemExit in the handler, "
-                 "and the program's end will finalize");
+        snprintf(
+            outcome->text, sizeof outcome->text,
+            "a signal handler cannot call it while its thread is in another call: raise SystemExit in the handler, "
+            "and the program's end will finalize");
         return -1;
     }
     atomic_fetch_add(&closing, 1);
