@@ -104,7 +104,8 @@ cdef extern from "mlxdist/wait.h" nogil:
         int spins
         double timeout_s
         int quiet
-        int (*interrupt)(int signaled) noexcept
+        int (*interrupt)(int signals) noexcept
+    int wait_is_under_way()
     void wait_watch_interrupts()
     void wait_unwatch_interrupts()
 

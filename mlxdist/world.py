@@ -395,7 +395,8 @@ def finalize() -> None:
     Example:
         >>> mlxdist.finalize()
     """
-    if not (_is_fork or _core.is_finished()):  # a fork lacks MLX's threads and would wait for them forever
+    # A fork lacks MLX's threads and would wait for them forever; a signal handler within a call will be refused.
+    if not (_is_fork or _core.is_finished() or _core.is_waiting()):
         backend.finish()
     _core.finish()
 

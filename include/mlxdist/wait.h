@@ -25,9 +25,11 @@ typedef _Atomic double wait_seconds;
 /* How long to wait, and what may end it. */
 struct wait_policy {
     int spins;
-    wait_seconds timeout_s;         /* 0: none; another thread may change it during a wait */
-    int quiet;                      /* print nothing about long waits */
-    int (*interrupt)(int signaled); /* called after a SIGINT and every 0.1 s; nonzero: give up. May be NULL */
+    wait_seconds timeout_s; /* 0: none; another thread may change it during a wait */
+    int quiet;              /* print nothing about long waits */
+    /* Called after each SIGINT, with the number of those since the wait began, and every 0.1 s, with 0. Nonzero: give
+     * up. May be NULL. */
+    int (*interrupt)(int signals);
 };
 
 /* What is waited for. */

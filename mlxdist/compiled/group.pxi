@@ -143,6 +143,11 @@ def finish() -> None:
     raise_interruption()
 
 
+def is_waiting() -> bool:
+    """Whether this thread is in a call, and what runs is a signal handler."""
+    return <bint>wait_is_under_way()
+
+
 def is_finished() -> bool:
     """Whether finish() has run, MPI has been finalized by others, or this is a fork of a rank."""
     return <bint>runtime_is_over()

@@ -20,24 +20,28 @@ cdef unsigned long main_thread = 0
 cdef bint is_exiting = False
 
 
-cdef int interrupt(int signaled) noexcept nogil:
+cdef int interrupt(int signals) noexcept nogil:
     """Whether to give up the wait: Python's handler raised, or would raise if it could run here.
 
     It runs on the main thread, and not in a call that MLX makes with the GIL held, since that cannot raise what the
     handler raised: Python runs the handler when MLX has returned.
     """
     if PyThread_get_thread_ident() != main_thread or PyGILState_Check():
-        if not signaled:
+        if not signals:
             return 0
         with gil:
-            return default_handler()
+            return would_raise(signals)
     with gil:
         return handler_raised()
 
 
-cdef bint default_handler() noexcept:
+cdef bint would_raise(int signals) noexcept:
+    """Whether Python's handler raises at the ``signals``-th SIGINT: known of its default, and of asyncio.run()'s."""
     # signal.getsignal is written in Python, where the main thread would run the handler.
-    return _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+    handler = _signal.getsignal(_signal.SIGINT)
+    if handler is _signal.default_int_handler:
+        return True
+    return signals > 1 and getattr(getattr(handler, "func", None), "__module__", None) == "asyncio.runners"
 
 
 cdef bint handler_raised():

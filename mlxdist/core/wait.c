@@ -102,9 +102,9 @@ static int timed_out(const struct wait_condition *condition, double timeout_s, s
     return give_up(condition, STATUS_TIMED_OUT, how, outcome);
 }
 
-static int is_interrupted(const struct wait_policy *policy, int signaled) {
+static int is_interrupted(const struct wait_policy *policy, int signals) {
     handlers++;
-    int gives_up = policy->interrupt(signaled);
+    int gives_up = policy->interrupt(signals);
     handlers--;
     return gives_up;
 }
@@ -127,7 +127,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
             return done > 0 ? STATUS_OK : outcome->status;
         pause_briefly();
     }
-    int seen = atomic_load_explicit(&interrupts, memory_order_relaxed);
+    int before = atomic_load_explicit(&interrupts, memory_order_relaxed), seen = before;
     double began_s = wait_now_s(), checked_s = began_s, asked_s = 0, say_s = 10, ended_s = 0;
     for (;;) {
         for (int i = 0; i < POLLS_PER_CLOCK; i++) {
@@ -143,7 +143,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
             if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
                 count_interrupts();
-                if (is_interrupted(policy, signals != seen))
+                if (is_interrupted(policy, signals != seen ? signals - before : 0))
                     return give_up(condition, STATUS_INTERRUPTED, "interrupted", outcome);
                 seen = signals;
                 asked_s = now;

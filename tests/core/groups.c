@@ -397,6 +397,35 @@ static void timeout_of_the_end(void) {
     run_groups(1, time_out_at_the_end, 0);
 }
 
+/* A thread of rank 0 waits in a call that no other rank makes, when all end. */
+static void *wait_for_all(void *argument) {
+    struct outcome outcome;
+    struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
+    CHECK(group_run(argument, &barrier, NULL, NULL, &outcome) == STATUS_GROUP_CLOSED);
+    CHECK_TEXT(outcome, "ended by finalize() or the program's end in barrier, call 1 of rank 0");
+    return NULL;
+}
+
+static void end_in_a_call(struct group *world) {
+    struct outcome outcome;
+    struct group *part;
+    pthread_t thread;
+    CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
+    if (world_rank == 0) {
+        CHECK(!pthread_create(&thread, NULL, wait_for_all, part));
+        sleep_s(0.1);
+        group_set_timeout(part, 30); /* while the thread reads it */
+    }
+    sleep_s(world_rank ? 2 : 0); /* else the thread would learn that the others have left */
+    CHECK(core_finish(&outcome) == STATUS_OK);
+    CHECK(world_rank || !pthread_join(thread, NULL));
+}
+
+static void calls_at_the_end(void) {
+    run_groups(1, end_in_a_call, 0);
+    run_groups(2, end_in_a_call, 0);
+}
+
 /* Rank 0 gives up a call and frees the group, while rank 2, on the same host, waits for the other host: it is told. */
 static void give_up_and_free(struct group *world) {
     struct outcome outcome;
@@ -437,5 +466,5 @@ PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shar
         {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
         {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
         {"split-that-fails", split_that_fails}, {"another-build", another_build},
-        {"timeout-of-the-end", timeout_of_the_end}, {"given-up-and-freed", given_up_and_freed},
-        {"alone-without-a-wire", alone_without_a_wire})
+        {"timeout-of-the-end", timeout_of_the_end}, {"calls-at-the-end", calls_at_the_end},
+        {"given-up-and-freed", given_up_and_freed}, {"alone-without-a-wire", alone_without_a_wire})

@@ -6,6 +6,7 @@ interrupted.py WHAT FOLDER, on two ranks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -190,6 +191,31 @@ def handler_set_anew(pair: Pair) -> None:
     worker(pair)
 
 
+def handler_of_asyncio(pair: Pair) -> None:
+    """It raises at the second signal; the first only cancels the task."""
+    group = pair.world.split(0)
+    place = pair.folder / "1"
+
+    async def run() -> None:
+        thread = threading.Thread(target=lambda: say("worker", outcome(lambda: dist.barrier(group=group), place)))
+        thread.start()
+        for _ in range(2):
+            time.sleep(DELAY_S)
+            place.write_text(str(time.monotonic()))
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(DELAY_S)  # it may be handled a little later
+        thread.join()
+
+    dist.barrier(group=group)
+    if pair.world.rank() == 0:
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+            asyncio.run(run())
+        (pair.folder / "done").touch()
+    while not (pair.folder / "done").exists():
+        time.sleep(0.01)
+
+
 def worker(pair: Pair) -> None:
     """The main thread waits for a thread that waits."""
     group = pair.world.split(0)
@@ -209,6 +235,16 @@ def finalize(pair: Pair) -> None:
     pair.interrupted("finalize", dist.finalize)
 
 
+def and_handle(call: Callable[[], object]) -> None:
+    """When Python handles the signal, the RuntimeError of MLX is the context of the KeyboardInterrupt."""
+    try:
+        call()
+    finally:
+        looks = time.monotonic() + 1
+        while time.monotonic() < looks:
+            pass
+
+
 def mlx(pair: Pair) -> None:
     import mlx.core as mx
 
@@ -216,15 +252,16 @@ def mlx(pair: Pair) -> None:
     group = pair.world.split(0)
     mx.eval(dist.all_sum(mx.ones(3), group=group))
 
-    def evaluate() -> None:
-        try:
-            mx.eval(dist.all_sum(mx.ones(4), group=group))
-        finally:  # when Python handles the signal, the RuntimeError is the context of the KeyboardInterrupt
-            looks = time.monotonic() + 1
-            while time.monotonic() < looks:
-                pass
+    pair.interrupted("mlx", lambda: and_handle(lambda: mx.eval(dist.all_sum(mx.ones(4), group=group))), group)
 
-    pair.interrupted("mlx", evaluate, group)
+
+def mlx_split(pair: Pair) -> None:
+    """MLX holds the GIL in it, and cannot raise what a handler raises."""
+    dist.install()
+    group, other = pair.world.split(0), pair.world.split(0)
+    theirs = group.mlx
+    pair.interrupted("split", lambda: and_handle(lambda: theirs.split(0)), group)
+    say("sum", float(dist.all_sum(SMALL, group=other)[0]))
 
 
 def address() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,11 @@ def test_a_thread_that_waits(job: Job, what: str) -> None:
     came_out(said, "worker", "KeyboardInterrupt", "[barrier] interrupted in barrier")
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run() has no handler of its own before Python 3.11")
+def test_a_thread_that_waits_within_asyncio_run(job: Job) -> None:
+    came_out(job("handler_of_asyncio"), "worker", "KeyboardInterrupt", "[barrier] interrupted in barrier")
+
+
 def test_finalize(job: Job) -> None:
     came_out(job("finalize"), "finalize", "KeyboardInterrupt")
 
@@ -108,6 +114,13 @@ def test_finalize(job: Job) -> None:
 def test_mlx(job: Job) -> None:
     """RuntimeError from mx.eval, and KeyboardInterrupt when Python handles the signal."""
     came_out(job("mlx"), "mlx", "KeyboardInterrupt", "[all_sum] interrupted in all_sum float32 (4,)")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
+def test_split_of_mlx(job: Job) -> None:
+    said = job("mlx_split")
+    came_out(said, "split", "KeyboardInterrupt", "[split] interrupted in split")
+    assert said["sum"] == [["2.0"]] * 2
 
 
 def test_the_handler_is_restored(job: Job) -> None:
