@@ -137,7 +137,8 @@ def finish() -> None:
     cdef int failed
     with nogil:
         failed = core_finish(&why)
-    wait_unwatch_interrupts()
+    if runtime_is_closed():  # else other threads are still in calls
+        wait_unwatch_interrupts()
     if failed:
         fail("finalize", &why)
     raise_interruption()

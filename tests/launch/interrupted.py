@@ -256,11 +256,10 @@ def mlx(pair: Pair) -> None:
 
 
 def mlx_split(pair: Pair) -> None:
-    """MLX holds the GIL in it, and cannot raise what a handler raises."""
     dist.install()
     group, other = pair.world.split(0), pair.world.split(0)
     theirs = group.mlx
-    pair.interrupted("split", lambda: and_handle(lambda: theirs.split(0)), group)
+    pair.interrupted("split", lambda: theirs.split(0), group)
     say("sum", float(dist.all_sum(SMALL, group=other)[0]))
 
 

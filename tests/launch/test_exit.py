@@ -52,6 +52,7 @@ say("end")
     ),
     "finalized twice": (
         """
+dist.finalize()  # does nothing, since nothing has started
 world = dist.init()
 parts = [world.split(0) for _ in range(5)]
 dropped = world.split(0)

@@ -119,7 +119,7 @@ def test_mlx(job: Job) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")
 def test_split_of_mlx(job: Job) -> None:
     said = job("mlx_split")
-    came_out(said, "split", "KeyboardInterrupt", "[split] interrupted in split")
+    came_out(said, "split", "KeyboardInterrupt")
     assert said["sum"] == [["2.0"]] * 2
 
 

@@ -181,7 +181,7 @@ static int break_group(struct group *group, int is_with_mpi, const struct outcom
 void group_break(struct group *group, const char *why) {
     struct outcome outcome = {.status = STATUS_INTERRUPTED};
     snprintf(outcome.text, sizeof outcome.text, "%s", why);
-    break_group(group, 0, &outcome);
+    break_group(group, 1, &outcome);
 }
 
 /* The ranks end together, so that a rank that still waits for this one is told that it has ended. */

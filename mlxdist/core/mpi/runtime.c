@@ -154,12 +154,11 @@ int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
     int result =
         wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0}, policy, outcome);
     wait_end_others(0);
-    if (result) {
-        atomic_fetch_sub(&closing, 1);
-        return -1;
-    }
-    if (runtime.transport && !atomic_exchange(&closed, 1))
+    if (!result && runtime.transport && !atomic_exchange(&closed, 1))
         return 1;
+    atomic_fetch_sub(&closing, 1);
+    if (result)
+        return -1;
     pthread_rwlock_unlock(&shutdown_lock);
     return 0;
 }
