@@ -22,6 +22,7 @@ try:
         recv,
         recv_like,
         send,
+        sendrecv,
         sum_scatter,
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
@@ -62,5 +63,6 @@ __all__ = [
     "recv",
     "recv_like",
     "send",
+    "sendrecv",
     "sum_scatter",
 ]

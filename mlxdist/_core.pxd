@@ -78,11 +78,11 @@ cdef extern from "mlxdist/call.h" nogil:
     static const char *const operation_names[] = {MLXDIST_OPERATIONS(OPERATION_NAME)};
     """
     enum:
-        OPERATION_ALLREDUCE, OPERATION_SEND, OPERATION_RECV, OPERATIONS
+        OPERATION_ALLREDUCE, OPERATION_SEND, OPERATIONS
         CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
-        CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_AVERAGE_GRADIENTS, CALLS
+        CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED
-        PEER_NONE, PEER_ROOT, PEER_DST
+        PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
         SHOWN_DIMENSIONS
     struct call_row:
         const char *called
@@ -91,9 +91,10 @@ cdef extern from "mlxdist/call.h" nogil:
     struct call:
         int operation, op, type, peer
         int64_t count
-        int on_device, ndim
+        int on_device, ndim, src
         int64_t shape[8]
         int name, digest
+    int call_is_collective(const call *call)
     call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names
 
@@ -151,15 +152,14 @@ cdef extern from "mlxdist/group/core.h" nogil:
         pass
     int group_empty(c_group *, int64_t nbytes, symmetric **, void **memory, outcome *)
     void group_free(c_group *, symmetric *)
-    int group_send(c_group *, call *, const void *sendbuf, outcome *)
-    int group_recv(c_group *, call *, void *recvbuf, outcome *)
+    int group_p2p(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
 
 cdef extern from "<pythread.h>" nogil:
     unsigned long PyThread_get_thread_ident()
 
 cdef extern from "mlxdist/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
-        KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST
+        KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
     void mlx_override_next_split(c_group *group, mlx_collective_kind kind, int root)
     void mlx_query_next_split()
     c_group *mlx_queried_group()

@@ -29,7 +29,10 @@ cimport numpy as cnp
 cnp.import_array()
 
 
-MLX_KINDS = {"reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broadcast": KIND_BROADCAST}
+MLX_KINDS = {
+    "reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broadcast": KIND_BROADCAST,
+    "sendrecv": KIND_SENDRECV,
+}
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
 REDUCTION_NAMES = tuple(call_names[i].decode() for i in range(REDUCTIONS))

@@ -230,3 +230,31 @@ def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream:
     As ``mx.distributed.recv_like``.
     """
     return dispatch.run("recv_like", x, src, group=group, stream=stream, out=out)
+
+
+@_core.operation
+def sendrecv(
+    x: Any, dst: int, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None
+) -> Any:
+    """Send ``x`` to rank ``dst`` and receive an array like it from rank ``src``, at the same time.
+
+    All ranks can call it at once, around a ring or in pairs, whatever the length: if all called ``send`` first, long
+    messages would wait for each other. The peers may also call ``send`` and ``recv``. ``out=x`` replaces x.
+
+    Args:
+        x: as for ``all_sum``; an mx.array is sent when the result is evaluated.
+        dst: another rank of the group.
+        src: another rank of the group, or the same one.
+        group, stream, out: as for ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: as for ``send`` and, for out, ``all_sum``.
+        MismatchError, PeerError, TimeoutError: as for ``send`` and ``recv``. The group is broken, unless no message had
+            begun or both were complete.
+
+    Example:
+        >>> left = mlxdist.sendrecv(x, (rank + 1) % size, (rank - 1) % size)
+
+    MPI_Sendrecv (MPI 4.1, section 3.10).
+    """
+    return dispatch.run("sendrecv", x, (dst, src), group=group, stream=stream, out=out)

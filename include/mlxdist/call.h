@@ -22,7 +22,8 @@ extern "C" {
     row(EMPTY, "empty") \
     row(SHARE, "share memory") \
     row(SEND, "send") \
-    row(RECV, "recv")
+    row(RECV, "recv") \
+    row(SENDRECV, "sendrecv")
 
 /* The table of operations: what users call. ops.py has a docstring for each.
  *      name               called               operation       reduction  result     peer */
@@ -37,6 +38,7 @@ extern "C" {
     row(SEND,              "send",              SEND,           SUM,       SAME,      DST) \
     row(RECV,              "recv",              RECV,           SUM,       SAME,      SRC) \
     row(RECV_LIKE,         "recv_like",         RECV,           SUM,       SAME,      SRC) \
+    row(SENDRECV,          "sendrecv",          SENDRECV,       SUM,       SAME,      DST_SRC) \
     row(AVERAGE_GRADIENTS, "average_gradients", ALLREDUCE,      SUM,       SAME,      NONE)
 /* clang-format on */
 
@@ -50,8 +52,8 @@ enum call_name { MLXDIST_CALLS(MLXDIST_CALL) CALLS };
 /* The shape of the result: x's; x's with axis 0 multiplied by the number of ranks (a number gives one element for each
  * rank); x's with axis 0 divided by the number of ranks, which must leave no remainder. */
 enum result_shape { RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED };
-/* The rank that is named: none, any as the root, or another rank as `dst` or `src`. */
-enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC };
+/* The rank that is named: none, any as the root, or another rank as `dst` or `src`; or both of these. */
+enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC };
 
 struct call_row {
     const char *called;
@@ -65,11 +67,12 @@ struct call {
     int operation;
     int op;        /* a reduction: ALLREDUCE, REDUCE_SCATTER */
     int type;      /* an element_type, or HALF_UNNAMED */
-    int peer;      /* BROADCAST: root; SEND, RECV: the other rank */
+    int peer;      /* BROADCAST: root; SEND, RECV: the other rank; SENDRECV: the one to send to */
     int64_t count; /* elements of the input */
     int on_device; /* the buffers are not the host's memory */
     int rank;      /* of the caller, filled in by group.c */
     int ndim;      /* for error texts only: shape beyond SHOWN_DIMENSIONS is not kept */
+    int src;       /* SENDRECV: the rank to receive from */
     int64_t shape[SHOWN_DIMENSIONS];
     int name;   /* a call_name; 0: the first of this operation and op */
     int digest; /* of what the elements are, which must be the same on every rank; 0: no more than the rest says */
@@ -77,13 +80,14 @@ struct call {
 
 /* A call on count elements without a shape. */
 static inline struct call flat_call(enum operation operation, int op, int type, int peer, int64_t count) {
-    struct call call = {operation, op, type, peer, count, 0, 0, 1, {count}, 0, 0};
+    struct call call = {operation, op, type, peer, count, 0, 0, 1, 0, {count}, 0, 0};
     return call;
 }
 
 /* All ranks of the group make it, not two. */
 static inline int call_is_collective(const struct call *call) {
-    return call->operation != OPERATION_SEND && call->operation != OPERATION_RECV;
+    return call->operation != OPERATION_SEND && call->operation != OPERATION_RECV &&
+           call->operation != OPERATION_SENDRECV;
 }
 
 static inline int64_t call_nbytes(const struct call *call) {
@@ -105,7 +109,9 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
 
 /* What a SEND or RECV waits for. */
 void call_awaits_peer(const struct call *call, char *text, size_t nbytes);
-/* A RECV got a message of another length or type: fill in outcome, and return MISMATCH. */
+/* Whether such a message is what a RECV is for. */
+int call_expects(const struct call *call, int64_t nbytes, int type);
+/* It is not: fill in outcome, and return MISMATCH. */
 int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome);
 
 #ifdef __cplusplus

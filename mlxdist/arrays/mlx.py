@@ -33,16 +33,16 @@ def check(call: str, count: int, out: object = None) -> None:
     _core.check_mlx_count(call, count)
 
 
-def run(call: str, x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
+def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     """The operation ``call`` on ``x``, once its result is evaluated."""
     import mlx.core as mx
 
     backend.attach()
     if call == "all_gather":
         x = mx.atleast_1d(x)  # in a group of one MLX returns a number as it is
-    ours = {"sum_scatter": sum_scatter, "broadcast": broadcast}.get(call)
-    if ours is not None:
-        return ours(x, peer, group, stream)
+    ours: dict[str, Any] = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}
+    if call in ours:
+        return ours[call](x, peer, group, stream)
     if call not in backend.calls:
         raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
     peers = (peer,) if call in ("send", "recv_like") else ()
@@ -112,3 +112,25 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
         return broadcast(x, src, group, stream), axis
 
     return spread(x)
+
+
+def sendrecv(x: Any, peers: tuple[int, int], group: _core.Group, stream: Any) -> Any:
+    """Rank src's x, while rank dst gets this one; cotangents travel back the same way."""
+    import mlx.core as mx
+
+    dst, src = peers
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "sendrecv", dst * group.size() + src)
+
+    @mx.custom_function
+    def exchanged(x: Any) -> Any:
+        return all_sum(x, group=over, stream=stream)
+
+    @exchanged.vjp
+    def returned(primals: Any, cotangent: Any, output: Any) -> Any:
+        return sendrecv(cotangent, (src, dst), group, stream)
+
+    @exchanged.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return sendrecv(x, peers, group, stream), axis
+
+    return exchanged(x)

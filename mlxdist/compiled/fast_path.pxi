@@ -63,7 +63,7 @@ cdef inline object fast(int name, x, peer, group, stream, out):
         if target_array is not source_array:
             memmove(cnp.PyArray_BYTES(target_array), cnp.PyArray_BYTES(source_array), cnp.PyArray_NBYTES(source_array))
         return target_array
-    run_call(resolved, &made, cnp.PyArray_BYTES(source_array), cnp.PyArray_BYTES(target_array), target_array)
+    run_call(resolved, &made, cnp.PyArray_BYTES(source_array), cnp.PyArray_BYTES(target_array), None)
     return target_array
 
 
@@ -134,6 +134,11 @@ def broadcast(x, src, *, group=None, stream=None, out=None):
 
 def recv_like(x, src, *, group=None, stream=None, out=None):
     return with_peer(CALL_RECV_LIKE, x, src, group, stream, out)
+
+
+def sendrecv(x, dst, src, *, group=None, stream=None, out=None):
+    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out)
+    return general_of[CALL_SENDRECV](x, dst, src, group=group, stream=stream, out=out) if result is None else result
 
 
 def send(x, dst, *, group=None, stream=None):

@@ -36,9 +36,8 @@ def as_int(str call, str name, value) -> int:
         raise TypeError(f"[{call}] {name}={value!r} is not an int: pass an int") from None
 
 
-cdef int peer_of(int name, Group group, object peer) except -1:
-    """The rank that is named, by the row's rule."""
-    cdef int rule = call_rows[name].peer
+cdef int peer_of(int name, int rule, Group group, object peer) except -1:
+    """The rank that is named, by the rule of the row or one of its two."""
     cdef str argument = "dst" if rule == PEER_DST else "src"
     cdef bint has_other = rule != PEER_ROOT
     if has_other and group.size_ == 1:
@@ -127,8 +126,11 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
     if runtime_is_closed():
         check_open(name_of(name))
     made.name, made.operation, made.op, made.type = name, call_rows[name].operation, call_rows[name].op, x.type
-    made.peer = peer_of(name, group, peer) if call_rows[name].peer != PEER_NONE else 0
-    made.digest = made.on_device = 0
+    made.peer = made.src = made.digest = made.on_device = 0
+    if call_rows[name].peer == PEER_DST_SRC:
+        made.peer, made.src = peer_of(name, PEER_DST, group, peer[0]), peer_of(name, PEER_SRC, group, peer[1])
+    elif call_rows[name].peer != PEER_NONE:
+        made.peer = peer_of(name, call_rows[name].peer, group, peer)
     result_of(name, group.size_, x, result, shape)
     if out != NULL:
         check_out(name, group, x, result, out, x_array, out_array)
@@ -140,26 +142,24 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
     return 0
 
 
-# Of messages that were given up: MPI may still read or write them.
+# Memory of devices, of messages that were given up: MPI may still read or write it.
 cdef list left_with_mpi = []
 
 
-cdef inline int run_call(Group group, call *made, const void *sendbuf, void *recvbuf, owner) except -1:
-    """Carry out a call; ``owner`` keeps the memory of a message."""
+cdef inline int run_call(Group group, call *made, const void *sendbuf, void *recvbuf, owners) except -1:
+    """Carry out a call; ``owners`` keep the memory of a device."""
     cdef outcome why
     cdef int failed
-    cdef bint is_message = made.operation == OPERATION_SEND or made.operation == OPERATION_RECV
-    cdef bint was_usable = is_message and not group_is_broken(group.handle)
+    cdef bint is_message = not call_is_collective(made)
+    cdef bint was_usable = made.on_device and is_message and not group_is_broken(group.handle)
     with nogil:
-        if made.operation == OPERATION_SEND:
-            failed = group_send(group.handle, made, sendbuf, &why)
-        elif made.operation == OPERATION_RECV:
-            failed = group_recv(group.handle, made, recvbuf, &why)
+        if is_message:
+            failed = group_p2p(group.handle, made, sendbuf, recvbuf, &why)
         else:
             failed = group_run(group.handle, made, sendbuf, recvbuf, &why)
     if failed:
         if was_usable and group_is_broken(group.handle):
-            left_with_mpi.append(owner)
+            left_with_mpi.append(owners)
         fail(name_of(made.name), &why)
     raise_interruption()
     return 0
@@ -175,14 +175,16 @@ cdef class Call:
     cdef readonly bint in_place
 
     @property
-    def peer(self) -> int:
-        """The rank that was named, else 0."""
+    def peer(self):
+        """The rank that was named; (dst, src) if both were; else 0."""
+        if call_rows[self.made.name].peer == PEER_DST_SRC:
+            return self.made.peer, self.made.src
         return self.made.peer
 
     def run(self, Buffer x, Buffer out) -> None:
         """Communicate from ``x`` into ``out``; an operation that uses only one gets it twice."""
         self.made.on_device = x.on_device or out.on_device
-        run_call(self.group, &self.made, x.address, out.address, x.owner)
+        run_call(self.group, &self.made, x.address, out.address, (x.owner, out.owner))
 
 
 cdef int describe(str call, dtype, tuple shape, memory, elements *array, cnp.npy_intp *lengths) except -1:

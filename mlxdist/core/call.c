@@ -134,6 +134,10 @@ void call_awaits_peer(const struct call *call, char *text, size_t nbytes) {
              call->operation == OPERATION_SEND ? "received" : "sent");
 }
 
+int call_expects(const struct call *call, int64_t nbytes, int type) {
+    return nbytes == call_nbytes(call) && types_agree(type, call->type);
+}
+
 int call_gets_another(const struct call *call, int64_t nbytes, int type, struct outcome *outcome) {
     outcome->status = STATUS_MISMATCH;
     snprintf(outcome->text, sizeof outcome->text,

@@ -41,7 +41,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
-constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast"};
+constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast", "sendrecv"};
 
 // MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX
 // 0.32.4). So a freed communicator is kept until so many others have been freed; after that an operation on it is an
@@ -348,6 +348,12 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         if (group_run(group, &call, from, sum.get(), &outcome))
             evaluation.give_up(outcome.text);
         std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum.get(), nbytes);
+    } else if (comm->kind == KIND_SENDRECV) {
+        call.operation = OPERATION_SENDRECV;
+        call.name = CALL_SENDRECV;
+        call.peer = comm->root / comm->size, call.src = comm->root % comm->size;
+        if (group_p2p(group, &call, from, recvbuf, &outcome))
+            evaluation.give_up(outcome.text);
     } else {
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
         if (from != recvbuf && group_rank(group) == comm->root)
@@ -372,7 +378,7 @@ EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, co
     outcome outcome;
     evaluation evaluation(comm, "send", nullptr, *with, 0); // its result is what was sent
     call call = flat_call(OPERATION_SEND, 0, with->type, dst, elements(count));
-    if (group_send(evaluation.group, &call, buf, &outcome))
+    if (group_p2p(evaluation.group, &call, buf, nullptr, &outcome))
         evaluation.give_up(outcome.text);
     return 0;
 }
@@ -381,7 +387,7 @@ EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communic
     outcome outcome;
     evaluation evaluation(comm, "recv", buf, *with, elements(count));
     call call = flat_call(OPERATION_RECV, 0, with->type, src, elements(count));
-    if (group_recv(evaluation.group, &call, buf, &outcome))
+    if (group_p2p(evaluation.group, &call, nullptr, buf, &outcome))
         evaluation.give_up(outcome.text);
     return 0;
 }

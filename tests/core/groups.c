@@ -111,9 +111,16 @@ static void operate(struct group *group, const int *members, uint32_t draw) {
         struct call send = flat_call(OPERATION_SEND, 0, TYPE_FLOAT32, (rank + 1) % size, count);
         struct call recv = flat_call(OPERATION_RECV, 0, TYPE_FLOAT32, (rank + size - 1) % size, count);
         for (int i = 0; i < 2; i++)
-            CHECK((i == !rank ? group_recv(group, &recv, out, &outcome) : group_send(group, &send, x, &outcome)) ==
-                  STATUS_OK);
+            CHECK((i == !rank ? group_p2p(group, &recv, NULL, out, &outcome)
+                              : group_p2p(group, &send, x, NULL, &outcome)) == STATUS_OK);
         CHECK(!memcmp(x, out, (size_t)count * sizeof *x));
+        struct call both = flat_call(OPERATION_SENDRECV, 0, TYPE_FLOAT32, (rank + 1) % size, count);
+        float *to = draw % 2 ? x : out, first = count ? x[0] : 0; /* the same on every rank */
+        both.src = recv.peer;
+        if (count)
+            x[0] += (float)rank;
+        CHECK(group_p2p(group, &both, x, to, &outcome) == STATUS_OK);
+        CHECK(!count || to[0] == first + (float)recv.peer);
     }
     free(x);
     free(out);
@@ -286,14 +293,14 @@ static void receive_half(struct group *world) {
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
     call.on_device = receives == goes_to_device;
     if (receives) {
-        atomic_store(&wire->line[WORLD_LINE].mail[from][world_rank].state, 2);
+        atomic_store(&wire->line[WORLD_LINE].mail[from][world_rank][goes_to_device].state, 2);
         group_set_timeout(world, 1);
     }
     CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == STATUS_OK);
     if (receives)
-        CHECK(group_recv(world, &call, x, &outcome) == STATUS_TIMED_OUT && group_is_broken(world));
+        CHECK(group_p2p(world, &call, NULL, x, &outcome) == STATUS_TIMED_OUT && group_is_broken(world));
     else
-        CHECK((group_send(world, &call, x, &outcome) == STATUS_OK) == goes_to_device);
+        CHECK((group_p2p(world, &call, x, NULL, &outcome) == STATUS_OK) == goes_to_device);
     CHECK(group_run(world, &barrier, NULL, NULL, &outcome) != STATUS_OK);
     CHECK(group_is_broken(world));
     core_finish(&outcome);
@@ -365,7 +372,7 @@ static void *wait_for_message(void *argument) {
     struct outcome outcome;
     float x;
     struct call call = flat_call(OPERATION_RECV, 0, TYPE_FLOAT32, 1, 1);
-    CHECK(group_recv(argument, &call, &x, &outcome) == STATUS_OK && x == 7);
+    CHECK(group_p2p(argument, &call, NULL, &x, &outcome) == STATUS_OK && x == 7);
     return NULL;
 }
 
@@ -387,7 +394,7 @@ static void time_out_at_the_end(struct group *world) {
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
     struct call send = flat_call(OPERATION_SEND, 0, TYPE_FLOAT32, 0, 1);
     CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == STATUS_OK);
-    CHECK(world_rank != 1 || group_send(part, &send, &x, &outcome) == STATUS_OK);
+    CHECK(world_rank != 1 || group_p2p(part, &send, &x, NULL, &outcome) == STATUS_OK);
     CHECK(world_rank || !pthread_join(thread, NULL));
     group_release(part);
     end();

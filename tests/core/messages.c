@@ -10,6 +10,15 @@ static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NUL
                                 a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
 static struct mailbox *first_mailbox;
 
+static int poll_transfer(void *it, int slow_check, struct outcome *outcome) {
+    return mailbox_advance(it, slow_check, outcome);
+}
+
+static void describe_transfer(void *it, int to_all, char *text, size_t nbytes) {
+    (void)to_all;
+    mailbox_describe(it, text, nbytes);
+}
+
 /* Threads share one mapping, see local_ranks.h. */
 static struct mailbox *open_mailbox(struct node *node) {
     struct mailbox *mailbox;
@@ -23,6 +32,23 @@ static struct mailbox *open_mailbox(struct node *node) {
     mailbox->memory = first_mailbox->memory;
     meet();
     return mailbox;
+}
+
+/* A message, as p2p.c carries it out. */
+static int run(struct mailbox *mailbox, int local_rank, const struct call *call, void *x, int by_mpi, int *begun,
+               const struct wait_policy *policy, struct outcome *outcome) {
+    struct transfer transfer;
+    int result = STATUS_OK;
+    mailbox_begin(mailbox, local_rank, call, x, by_mpi, &transfer);
+    while (!transfer.is_done && !result)
+        result = wait_for(&(struct wait_condition){poll_transfer, describe_transfer, &transfer, 0}, policy, outcome);
+    mailbox_give_up(&transfer);
+    *begun = transfer.is_begun || (transfer.is_done && transfer.by_mpi);
+    if (!result && transfer.result)
+        return transfer.result;
+    if (!result && call->operation == OPERATION_RECV && !call_expects(call, transfer.nbytes, transfer.type))
+        return call_gets_another(call, transfer.nbytes, transfer.type, outcome);
+    return result;
 }
 
 static void close_mailbox(struct mailbox *mailbox) {
@@ -55,9 +81,8 @@ static void send_to(struct node *node, struct mailbox *mailbox, int to, uint32_t
         x[i] = byte_of(node->local_rank, to, k, i);
     struct call call = message_of(node, OPERATION_SEND, TYPE_UINT8, to, n);
     int by_mpi = k % 11 == 5;
-    CHECK(mailbox_send(mailbox, to, &call, x, by_mpi, &begun, &for_ever, &outcome) ==
-          (by_mpi ? STATUS_NOT_SHARED : STATUS_OK));
-    CHECK(!begun);
+    CHECK(run(mailbox, to, &call, x, by_mpi, &begun, &for_ever, &outcome) == (by_mpi ? STATUS_NOT_SHARED : STATUS_OK));
+    CHECK(begun == by_mpi);
 }
 
 static void recv_from(struct node *node, struct mailbox *mailbox, int from, uint32_t k, uint8_t *x) {
@@ -65,7 +90,7 @@ static void recv_from(struct node *node, struct mailbox *mailbox, int from, uint
     int64_t n = length_of(k);
     int begun, is_other = k % 7 == 3, by_mpi = k % 11 == 5;
     struct call call = message_of(node, OPERATION_RECV, is_other ? TYPE_INT8 : TYPE_UINT8, from, n);
-    int result = mailbox_recv(mailbox, from, &call, x, &begun, &for_ever, &outcome);
+    int result = run(mailbox, from, &call, x, 0, &begun, &for_ever, &outcome);
     CHECK(result == (by_mpi ? STATUS_NOT_SHARED : is_other ? STATUS_MISMATCH : STATUS_OK));
     CHECK(begun == by_mpi);
     for (int64_t i = 0; !result && i < n; i++)
@@ -114,7 +139,7 @@ static void *send_numbers(void *it) {
         x[i] = sender->number;
     for (int k = 0; k < MESSAGES; k++) {
         struct call call = message_of(sender->node, OPERATION_SEND, TYPE_INT32, 1, k % 2 ? 5000 : 3);
-        CHECK(mailbox_send(sender->mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
+        CHECK(run(sender->mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
     }
     return NULL;
 }
@@ -133,7 +158,7 @@ static void two_threads_send(struct node *node, int local_rank) {
         int32_t x[5000];
         struct outcome outcome;
         struct call call = message_of(node, OPERATION_RECV, TYPE_INT32, 0, 3);
-        int result = mailbox_recv(mailbox, 0, &call, x, &begun, &for_ever, &outcome);
+        int result = run(mailbox, 0, &call, x, 0, &begun, &for_ever, &outcome);
         CHECK(result == STATUS_OK || result == STATUS_MISMATCH);
         for (int i = 0; !result && i < 3; i++)
             CHECK(x[i] == x[0]);
@@ -156,21 +181,21 @@ static void last_stops(struct node *node, int local_rank, enum operation operati
     struct call call = message_of(node, operation, TYPE_UINT8, peer, LONG_ONE);
     if (local_rank && operation == OPERATION_RECV) { /* this one sends, and then pretends that the message is longer */
         struct call sent = message_of(node, OPERATION_SEND, TYPE_UINT8, peer, RING_NBYTES / 2);
-        struct transfer transfer = transfer_of(mailbox, &sent, peer);
-        CHECK(mailbox_send(mailbox, peer, &sent, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
+        struct transfer transfer;
+        CHECK(run(mailbox, peer, &sent, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
+        mailbox_begin(mailbox, peer, &sent, x, 0, &transfer);
         header_at(&transfer, 0)->nbytes = LONG_ONE;
     }
     meet();
     if (local_rank == 0) {
-        int result = operation == OPERATION_SEND ? mailbox_send(mailbox, peer, &call, x, 0, &begun, &a_while, &outcome)
-                                                 : mailbox_recv(mailbox, peer, &call, x, &begun, &a_while, &outcome);
+        int result = operation == OPERATION_SEND ? run(mailbox, peer, &call, x, 0, &begun, &a_while, &outcome)
+                                                 : run(mailbox, peer, &call, x, 0, &begun, &a_while, &outcome);
         CHECK(result == (dies ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
         CHECK(dies || begun);
         if (begun) {
             struct outcome second;
-            int again = operation == OPERATION_SEND
-                            ? mailbox_send(mailbox, peer, &call, x, 0, &begun, &a_while, &second)
-                            : mailbox_recv(mailbox, peer, &call, x, &begun, &a_while, &second);
+            int again = operation == OPERATION_SEND ? run(mailbox, peer, &call, x, 0, &begun, &a_while, &second)
+                                                    : run(mailbox, peer, &call, x, 0, &begun, &a_while, &second);
             CHECK(again == STATUS_GROUP_BROKEN && !begun);
         }
         if (!dies)
@@ -208,12 +233,12 @@ static void last_sends_and_dies(struct node *node, int local_rank) {
     struct call call =
         message_of(node, local_rank ? OPERATION_SEND : OPERATION_RECV, TYPE_UINT8, 1 - local_rank, sizeof x);
     if (local_rank) {
-        CHECK(mailbox_send(mailbox, 0, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
+        CHECK(run(mailbox, 0, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_OK);
         raise(SIGKILL);
     }
     sleep_s(0.1);
-    CHECK(mailbox_recv(mailbox, 1, &call, x, &begun, &for_ever, &outcome) == STATUS_OK && x[0] == 7);
-    CHECK(mailbox_recv(mailbox, 1, &call, x, &begun, &for_ever, &outcome) == STATUS_PEER_DIED && !begun);
+    CHECK(run(mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_OK && x[0] == 7);
+    CHECK(run(mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome) == STATUS_PEER_DIED && !begun);
     CHECK_TEXT(outcome, "has died");
     mailbox_close(mailbox);
 }
@@ -231,8 +256,8 @@ static void send_without_room(struct node *node, int local_rank) {
     struct call call =
         message_of(node, local_rank ? OPERATION_RECV : OPERATION_SEND, TYPE_UINT8, 1 - local_rank, sizeof x);
     for (int k = 0; k < 3; k++)
-        CHECK((local_rank ? mailbox_recv(mailbox, 0, &call, x, &begun, &for_ever, &outcome)
-                          : mailbox_send(mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome)) == STATUS_NOT_SHARED);
+        CHECK((local_rank ? run(mailbox, 0, &call, x, 0, &begun, &for_ever, &outcome)
+                          : run(mailbox, 1, &call, x, 0, &begun, &for_ever, &outcome)) == STATUS_NOT_SHARED);
     close_mailbox(mailbox);
 }
 

@@ -10,11 +10,12 @@
 
 enum { MAX_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
 
+/* The first of those with a tag, or without (0), that have been sent and not received. */
 struct mail {
     _Atomic int state; /* 0: empty, 1: sent, 2: found */
     int tag;
     int64_t nbytes;
-    char bytes[AREA];
+    char bytes[2 * AREA];
 };
 
 /* Of a communicator. */
@@ -24,7 +25,7 @@ struct line {
     _Atomic uint64_t agreed[MOST];
     uint64_t own[2][MOST][2];
     char areas[MOST][AREA];
-    struct mail mail[MOST][MOST]; /* from, to */
+    struct mail mail[MOST][MOST][2]; /* from, to, whether it has a tag */
 };
 
 struct wire {
@@ -49,6 +50,7 @@ struct pending {
     struct fake *fake;
     struct mail *mail;
     const void *sent;
+    void *recvbuf;
     int64_t nbytes;
     int tag, placed;
     uint64_t *lowest, k;
@@ -239,7 +241,7 @@ static inline int is_sent(struct pending *pending) {
 
 static inline int wire_send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag,
                             request_handle *request, struct outcome *outcome) {
-    struct mail *mail = &line_of(comm)->mail[comm->rank][dst];
+    struct mail *mail = &line_of(comm)->mail[comm->rank][dst][tag > 0];
     (void)outcome;
     CHECK(nbytes <= (int64_t)sizeof mail->bytes);
     *request = begun((struct pending){.mail = mail, .sent = sent, .nbytes = nbytes, .tag = tag});
@@ -261,10 +263,24 @@ static inline int is_agreed(const struct pending *pending) {
     return 1;
 }
 
+static inline int is_received(struct pending *pending) {
+    struct mail *mail = pending->mail;
+    int sent = 1;
+    if (mail->tag != pending->tag || !atomic_compare_exchange_strong(&mail->state, &sent, 2))
+        return 0;
+    CHECK(mail->nbytes == pending->nbytes);
+    memcpy(pending->recvbuf, mail->bytes, (size_t)mail->nbytes);
+    atomic_store(&mail->state, 0);
+    return 1;
+}
+
 static inline int wire_test(request_handle *request, int *done, struct outcome *outcome) {
     struct pending *pending = (struct pending *)*request, **place = &all_pending;
     (void)outcome;
-    *done = pending->is_received || (pending->mail ? is_sent(pending) : is_agreed(pending));
+    *done = pending->is_received ? 1
+            : pending->recvbuf   ? is_received(pending)
+            : pending->mail      ? is_sent(pending)
+                                 : is_agreed(pending);
     if (!*done)
         return STATUS_OK;
     pthread_mutex_lock(&pending_lock);
@@ -276,17 +292,34 @@ static inline int wire_test(request_handle *request, int *done, struct outcome *
     return STATUS_OK;
 }
 
-static inline int wire_probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
-    struct mail *mail = &line_of(comm)->mail[src][comm->rank];
+static inline int wire_recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
+                            struct outcome *outcome) {
+    struct mail *mail = &line_of(comm)->mail[src][comm->rank][tag > 0];
+    (void)outcome;
+    *request = begun((struct pending){.mail = mail, .recvbuf = recvbuf, .nbytes = nbytes, .tag = tag});
+    return STATUS_OK;
+}
+
+static inline int wire_probe(struct comm *comm, int src, int tag, int *found, struct message *message,
+                             struct outcome *outcome) {
+    struct mail *mail = &line_of(comm)->mail[src][comm->rank][tag > 0];
     int sent = 1;
     (void)outcome;
     *found = atomic_compare_exchange_strong(&mail->state, &sent, 2);
     if (*found)
-        *message = (struct message){(message_handle)mail, mail->nbytes, mail->tag};
+        *message = (struct message){(message_handle)mail, mail->nbytes};
     return STATUS_OK;
 }
 
-static inline int wire_recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
+/* Nobody is told of what was given up: a mail slot is one for all tags. */
+static inline int wire_look(struct comm *comm, int src, int tag, int *found, struct outcome *outcome) {
+    (void)comm, (void)src, (void)tag, (void)outcome;
+    *found = 0;
+    return STATUS_OK;
+}
+
+static inline int wire_recv_found(void *recvbuf, struct message *message, request_handle *request,
+                                  struct outcome *outcome) {
     struct mail *mail = (struct mail *)message->handle;
     (void)outcome;
     memcpy(recvbuf, mail->bytes, (size_t)mail->nbytes);
@@ -311,8 +344,10 @@ static const struct transport by_wire = {
     .send = wire_send,
     .agree = wire_agree,
     .test = wire_test,
-    .probe = wire_probe,
     .recv = wire_recv,
+    .probe = wire_probe,
+    .look = wire_look,
+    .recv_found = wire_recv_found,
 };
 
 #endif

@@ -93,7 +93,8 @@ def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many
         assert 0.3 <= float(seconds) < 1.3
         assert re.match(r"\[\w+\] waited for 0.3 s in " + re.escape(called), text), text
         if name == "send":
-            assert text.endswith("rank 1 has not received")
+            if_both = "; if that rank sends to this one, too, use sendrecv()" if node == "0" else ""
+            assert text.endswith(f"rank 1 has not received{if_both}"), text
         elif name == "recv":
             assert text.endswith("rank 1 has not sent")
         elif node == "0":

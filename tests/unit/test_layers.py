@@ -87,7 +87,7 @@ WITHIN = {
         "shm",
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
-    "group/": ("members", "p2p", "collective", "core"),
+    "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {

@@ -65,12 +65,12 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
                 struct outcome *outcome);
 void group_free(struct group *group, struct symmetric *symmetric);
 
-/* If it fails after its start, MPI may still read the buffer, and the group is broken, as it is after PEER_DIED. */
-int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome);
-/* A message of another type or length is received, thrown away and reported: MISMATCH. After that, and after TIMED_OUT
- * or INTERRUPTED before a message arrived, the group can still be used; after a failure in the middle of a message MPI
- * may still write to the buffer, and the group is broken. */
-int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome);
+/* A SEND of sendbuf, a RECV into recvbuf, or a SENDRECV, whose directions progress together and which may have sendbuf
+ * == recvbuf. A message of another type or length is received, thrown away and reported: MISMATCH. After that, and
+ * after TIMED_OUT or INTERRUPTED before a message began, the group can still be used; after a failure in the middle of
+ * a message, and after PEER_DIED, it is broken. Nothing of the caller's is in use afterwards, except memory of a device
+ * when the group was broken: MPI may still read or write that. */
+int group_p2p(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
 
 #ifdef __cplusplus
 }

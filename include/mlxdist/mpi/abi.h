@@ -36,9 +36,7 @@ int abi_identify(void *library, enum abi_family *family);
 /*      name               Open MPI  MPICH  standard */
 #define MPI_NUMBERS(row) \
     row(IN_PLACE,                 1,    -1,        1) \
-    row(ANY_TAG,                 -1,    -1,       -2) \
     row(COMM_TYPE_SHARED,         0,     1,      221) \
-    row(STATUS_TAG,               4,    12,        4) /* where in a status, in bytes */ \
     row(THREAD_FUNNELED,          1,     1,     1024) \
     row(THREAD_SERIALIZED,        2,     2,     2048) \
     row(THREAD_MULTIPLE,          3,     3,     4096)
@@ -80,7 +78,9 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Barrier, (MPI_Comm)) \
     row(Iallreduce, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \
     row(Isend, (const void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \
+    row(Irecv, (void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \
     row(Test, (MPI_Request *, int *, MPI_Status *)) \
+    row(Iprobe, (int, int, MPI_Comm, int *, MPI_Status *)) \
     row(Improbe, (int, int, MPI_Comm, int *, MPI_Message *, MPI_Status *)) \
     row(Imrecv, (void *, int, MPI_Datatype, MPI_Message *, MPI_Request *)) \
     row(Get_elements_x, (const MPI_Status *, MPI_Datatype, MPI_Count *))

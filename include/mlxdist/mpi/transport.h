@@ -22,7 +22,6 @@ typedef intptr_t request_handle, message_handle;
 struct message {
     message_handle handle;
     int64_t nbytes;
-    int tag;
 };
 
 enum thread_level { THREADS_SINGLE, THREADS_FUNNELED, THREADS_SERIALIZED, THREADS_MULTIPLE };
@@ -65,9 +64,14 @@ struct transport {
     int (*agree)(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
                  struct outcome *outcome);
     int (*test)(request_handle *request, int *done, struct outcome *outcome);
-    int (*probe)(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome);
-    /* recvbuf: message->nbytes. */
-    int (*recv)(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome);
+    /* nbytes: exactly those that are sent. */
+    int (*recv)(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
+                struct outcome *outcome);
+    /* Is there a message? What is found must be received by recv_found: message->nbytes. */
+    int (*probe)(struct comm *comm, int src, int tag, int *found, struct message *message, struct outcome *outcome);
+    /* The same, but it is not received. */
+    int (*look)(struct comm *comm, int src, int tag, int *found, struct outcome *outcome);
+    int (*recv_found)(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome);
 };
 
 extern const struct transport mpi_int, mpi_ptr, alone;

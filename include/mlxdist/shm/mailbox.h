@@ -18,13 +18,33 @@ int mailbox_open(struct node *node, struct mailbox **mailbox, const struct wait_
                  struct outcome *outcome);
 void mailbox_close(struct mailbox *mailbox);
 
-/* NOT_SHARED: send this message by MPI; the receiver is told so by mailbox_recv. by_mpi: tell it so in any case.
- * begun = 1: it failed in the middle, and nothing more can be sent to this local rank. */
-int mailbox_send(struct mailbox *mailbox, int local_rank, const struct call *call, const void *sendbuf, int by_mpi,
-                 int *begun, const struct wait_policy *policy, struct outcome *outcome);
-/* NOT_SHARED: receive it by MPI; begun = 1: the sender has announced this very message, and will not do so again.
- * MISMATCH: it had another type or length, and was thrown away. */
-int mailbox_recv(struct mailbox *mailbox, int local_rank, const struct call *call, void *recvbuf, int *begun,
-                 const struct wait_policy *policy, struct outcome *outcome);
+/* A message under way, on the side of its sender or its receiver. Only what has a comment is for others to read. */
+struct transfer {
+    struct mailbox *mailbox;
+    const struct call *call;
+    char *buf;
+    int local_rank;
+    int (*step)(struct transfer *, int slow_check, struct outcome *);
+    struct end *end;
+    struct channel *channel;
+    size_t ring, done;
+    uint64_t at, until;
+    int has_turn, is_expected;
+    int is_done, result; /* when it is done: OK or NOT_SHARED, which means by MPI */
+    int is_begun;        /* a failure now is one in the middle: no other message can follow in this direction */
+    int by_mpi;          /* of a message to receive: the sender has announced that very message, and will not again */
+    int64_t nbytes;      /* of what was received; thrown away if call_expects() another */
+    int type;
+};
+
+/* call: a SEND or a RECV. by_mpi: only tell the receiver that the message goes by MPI. */
+void mailbox_begin(struct mailbox *mailbox, int local_rank, const struct call *call, void *buf, int by_mpi,
+                   struct transfer *transfer);
+/* Do what can be done without waiting. 1: some progress. 0: none. -1: it will never be done, see outcome. */
+int mailbox_advance(struct transfer *transfer, int slow_check, struct outcome *outcome);
+/* After a failure, its own or another's; does nothing when it is done. */
+void mailbox_give_up(struct transfer *transfer);
+/* What it waits for, and the circle of local ranks that all send, if they do. */
+void mailbox_describe(const struct transfer *transfer, char *text, size_t nbytes);
 
 #endif

@@ -1,5 +1,5 @@
 /* The interface of shared memory: everything that the ranks of a host do in it. Nothing outside this folder includes
- * another of its headers.
+ * another of its headers; messages under way are described in mailbox.h, which comes with this one.
  *
  * A group has a struct shm for its ranks on this host. Here ranks are numbered twice: by their rank in the group, and
  * by their local rank among those that share the memory. There is no MPI here: NOT_SHARED leaves it to the caller. */
@@ -7,7 +7,7 @@
 #define MLXDIST_SHM_H
 
 #include "mlxdist/call.h"
-#include "mlxdist/shm/segment.h"
+#include "mlxdist/shm/mailbox.h"
 #include "mlxdist/wait.h"
 
 /* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
@@ -63,14 +63,8 @@ void shm_sweep(struct shm *shm);
 
 /* Whether messages to and from this rank of the group go through the memory. */
 int shm_reaches(const struct shm *shm, int rank);
-/* A message to call->peer. NOT_SHARED: send it by MPI; a receiver on this host is told so. by_mpi: tell it so anyway.
- * begun = 1: it failed in the middle, and nothing more can be sent to that rank. */
-int shm_send(struct shm *shm, const struct call *call, const void *sendbuf, int by_mpi, int *begun,
-             const struct wait_policy *policy, struct outcome *outcome);
-/* NOT_SHARED: receive it by MPI; begun = 1: the sender has announced this very message, and will not do so again.
- * MISMATCH: it had another length or type, and was thrown away. */
-int shm_recv(struct shm *shm, const struct call *call, void *recvbuf, int *begun, const struct wait_policy *policy,
-             struct outcome *outcome);
+/* Begin a message with call->peer, which the memory reaches; it goes on as mailbox.h says. */
+void shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer);
 
 /* OK while this rank of the group may still answer, or if it is on another host; PEER_DIED, or MISMATCH if it has left.
  */

@@ -252,7 +252,7 @@ void group_set_timeout(struct group *group, double timeout_s) {
     group->members.policy.timeout_s = timeout_s;
 }
 
-/* What every operation does first and last. Collectives of a group take turns; send and recv do not, or a thread that
+/* What every operation does first and last. Collectives of a group take turns; messages do not, or a thread that
  * waits for a message could keep another from sending the one that its peer waits for. */
 static int begin_call(struct group *group, struct call *call, struct outcome *outcome) {
     int is_collective = call_is_collective(call);
@@ -362,21 +362,11 @@ void group_free(struct group *group, struct symmetric *symmetric) {
     group_release(group);
 }
 
-int group_send(struct group *group, struct call *call, const void *sendbuf, struct outcome *outcome) {
+int group_p2p(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
     int pending;
     if (begin_call(group, call, outcome))
         return outcome->status;
-    int result = p2p_send(&group->members, call, sendbuf, &pending, outcome);
-    if (pending || result == STATUS_PEER_DIED)
-        break_group(group, outcome);
-    return end_call(group, call, result);
-}
-
-int group_recv(struct group *group, struct call *call, void *recvbuf, struct outcome *outcome) {
-    int pending;
-    if (begin_call(group, call, outcome))
-        return outcome->status;
-    int result = p2p_recv(&group->members, call, recvbuf, &pending, outcome);
+    int result = p2p_run(&group->members, call, sendbuf, recvbuf, &pending, outcome);
     if (pending || result == STATUS_PEER_DIED)
         break_group(group, outcome);
     return end_call(group, call, result);

@@ -2,73 +2,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* A peer that has left or died may have sent before. What it sent has arrived after so many slow checks, one a
- * millisecond or less often on a busy machine, and so much time. */
-enum { LAST_POLLS = 20 };
-static const double last_s = 0.2;
-
-struct request {
-    struct members *members;
-    const struct call *call;
-    request_handle request; /* under way */
-    struct message message; /* the one that has arrived */
-    int polls_after_end;
-    double end_s;
-};
-
-static int check_peer(struct request *request, struct outcome *outcome) {
-    const struct shm *shm = request->members->shm;
-    if (!shm || !shm_check(shm, request->call->peer, outcome))
-        return 0;
-    if (!request->polls_after_end++)
-        request->end_s = wait_now_s();
-    return request->polls_after_end < LAST_POLLS || wait_now_s() - request->end_s < last_s ? 0 : -1;
-}
-
-static int poll_moved(void *it, int slow_check, struct outcome *outcome) {
-    struct request *request = it;
-    int done = 0;
-    if (TRANSPORT(test, &request->request, &done, outcome))
-        return -1;
-    return done || !slow_check ? done : check_peer(request, outcome);
-}
-
-static int poll_message(void *it, int slow_check, struct outcome *outcome) {
-    struct request *request = it;
-    int found = 0;
-    if (TRANSPORT(probe, request->members->comm, request->call->peer, &found, &request->message, outcome))
-        return -1;
-    return found || !slow_check ? found : check_peer(request, outcome);
-}
-
-static void describe_request(void *it, int to_all, char *text, size_t nbytes) {
-    (void)to_all;
-    const struct request *request = it;
-    call_awaits_peer(request->call, text, nbytes);
-}
-
-static int send_by_mpi(struct members *members, const struct call *call, const void *sendbuf, int *pending,
-                       struct outcome *outcome) {
-    struct request request = {members, call, 0, {0, 0, 0}, 0, 0};
-    *pending = 0;
-    if (TRANSPORT(send, members->comm, sendbuf, call_nbytes(call), call->peer, call->type, &request.request, outcome))
-        return outcome->status;
-    int result =
-        wait_for(&(struct wait_condition){poll_moved, describe_request, &request, 1}, &members->policy, outcome);
-    *pending = result != STATUS_OK;
-    return result;
-}
-
-/* If this fails, MPI may still write to recvbuf. */
-static int receive(struct request *request, void *recvbuf, int *pending, struct outcome *outcome) {
-    if (TRANSPORT(recv, recvbuf, &request->message, &request->request, outcome))
-        return outcome->status;
-    int result = wait_for(&(struct wait_condition){poll_moved, describe_request, request, 1}, &request->members->policy,
-                          outcome);
-    *pending = result != STATUS_OK;
-    return result;
-}
+#include "mlxdist/group/remote.h"
 
 static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
     outcome->status = STATUS_OUT_OF_MEMORY;
@@ -76,77 +12,202 @@ static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
     return STATUS_OUT_OF_MEMORY;
 }
 
-static int throw_away(struct request *request, int *pending, struct outcome *outcome) {
-    const struct call *call = request->call;
-    const struct message *message = &request->message;
-    void *unwanted = malloc((size_t)message->nbytes + 1);
-    if (!unwanted)
-        return out_of_memory(message->nbytes, outcome);
-    int result = receive(request, unwanted, pending, outcome);
-    if (!*pending)
-        free(unwanted);
-    if (result)
-        return result;
-    return call_gets_another(call, message->nbytes, message->tag, outcome);
-}
+/* A message under way, first in shared memory, if that reaches the peer, and then perhaps by MPI. */
+struct request {
+    struct members *members;
+    struct call call; /* a SEND or a RECV */
+    char *buf;        /* memory of the host, but for a SEND of a device */
+    char *device;     /* for a RECV: where it goes in the end; NULL: buf */
+    enum { NOT_BEGUN, SHARED, BY_MPI } way;
+    int is_done;
+    struct transfer shared;
+    struct remote remote;
+};
 
-static int recv_by_mpi(struct members *members, const struct call *call, void *recvbuf, int *pending,
-                       struct outcome *outcome) {
-    struct request request = {members, call, 0, {0, 0, 0}, 0, 0};
-    *pending = 0;
-    if (wait_for(&(struct wait_condition){poll_message, describe_request, &request, 1}, &members->policy, outcome))
+static int begin(struct request *request, struct outcome *outcome) {
+    struct shm *shm = request->members->shm;
+    const struct call *call = &request->call;
+    if (request->way == NOT_BEGUN && shm && shm_reaches(shm, call->peer)) {
+        shm_begin(shm, call, request->buf, call->operation == OPERATION_SEND && call->on_device, &request->shared);
+        request->way = SHARED;
+        return STATUS_OK;
+    }
+    if (remote_begin(request->members, call, request->buf, request->device, &request->remote, outcome))
         return outcome->status;
-    int is_expected = request.message.nbytes == call_nbytes(call) && types_agree(request.message.tag, call->type);
-    return is_expected ? receive(&request, recvbuf, pending, outcome) : throw_away(&request, pending, outcome);
+    request->way = BY_MPI;
+    return STATUS_OK;
 }
 
-int p2p_send(struct members *members, const struct call *call, const void *sendbuf, int *pending,
-             struct outcome *outcome) {
-    int result = STATUS_NOT_SHARED;
-    if (members->shm)
-        result = shm_send(members->shm, call, sendbuf, call->on_device, pending, &members->policy, outcome);
-    return result == STATUS_NOT_SHARED ? send_by_mpi(members, call, sendbuf, pending, outcome) : result;
+static int advance(struct request *request, int slow_check, struct outcome *outcome) {
+    if (request->way == BY_MPI) {
+        int moved = remote_advance(&request->remote, slow_check, outcome);
+        request->is_done = request->remote.is_done;
+        return moved;
+    }
+    int moved = mailbox_advance(&request->shared, slow_check, outcome);
+    if (request->shared.is_done && request->shared.result == STATUS_NOT_SHARED)
+        return begin(request, outcome) ? -1 : 1;
+    request->is_done = request->shared.is_done;
+    return moved;
 }
 
-/* MPI can write to a device's memory, and we cannot: send it what came through the host's memory as a message from this
- * rank to itself. */
-static int move_to_device(struct members *members, const struct call *call, const void *received, void *recvbuf,
-                          int *pending, struct outcome *outcome) {
-    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
-    struct call own = *call;
-    struct request sent = {members, &own, 0, {0, 0, 0}, 0, 0};
-    own.peer = members->comm->rank;
-    *pending = 1; /* it is sent already, so if this fails it is lost */
-    if (wait_for_turn(&turn, &members->policy, outcome))
-        return outcome->status;
-    int result =
-        TRANSPORT(send, members->comm, received, call_nbytes(call), own.peer, call->type, &sent.request, outcome);
-    if (!result)
-        result = recv_by_mpi(members, &own, recvbuf, pending, outcome);
-    if (!result)
-        result = wait_for(&(struct wait_condition){poll_moved, describe_request, &sent, 1}, &members->policy, outcome);
-    pthread_mutex_unlock(&turn);
-    *pending = result != STATUS_OK;
+/* Those of one call, which progress together. */
+struct requests {
+    int n;
+    struct request each[2];
+};
+
+static int poll_requests(void *it, int slow_check, struct outcome *outcome) {
+    struct requests *requests = it;
+    int moved = 0;
+    for (int i = 0; i < requests->n; i++) {
+        int result = requests->each[i].is_done ? 0 : advance(&requests->each[i], slow_check, outcome);
+        if (result < 0)
+            return -1;
+        moved |= result;
+    }
+    return moved;
+}
+
+static void describe_requests(void *it, int to_all, char *text, size_t nbytes) {
+    (void)to_all;
+    const struct requests *requests = it;
+    const struct request *request = &requests->each[requests->each[0].is_done];
+    if (request->way == BY_MPI)
+        remote_describe(&request->remote, text, nbytes);
+    else
+        mailbox_describe(&request->shared, text, nbytes);
+}
+
+static int is_over(const struct requests *requests) {
+    for (int i = 0; i < requests->n; i++)
+        if (!requests->each[i].is_done)
+            return 0;
+    return 1;
+}
+
+/* Whether it fails in the middle: begun, or announced, which is not done again. */
+static int is_pending(const struct request *request) {
+    int is_announced = request->shared.is_done && request->shared.by_mpi;
+    return !request->is_done && (request->shared.is_begun || is_announced || request->remote.is_begun);
+}
+
+/* The timeout is for each step, not for the whole of a long message. */
+static int complete(struct requests *requests, int *pending, struct outcome *outcome) {
+    int result = STATUS_OK;
+    for (int i = 0; i < requests->n && !result; i++)
+        result = begin(&requests->each[i], outcome);
+    while (!result && !is_over(requests)) {
+        int by_mpi = requests->each[0].way == BY_MPI || (requests->n > 1 && requests->each[1].way == BY_MPI);
+        result = wait_for(&(struct wait_condition){poll_requests, describe_requests, requests, by_mpi},
+                          &requests->each[0].members->policy, outcome);
+    }
+    for (int i = 0; i < requests->n; i++) {
+        struct request *request = &requests->each[i];
+        *pending |= is_pending(request);
+        if (request->way == BY_MPI)
+            remote_end(&request->remote, result);
+        else if (request->way == SHARED)
+            mailbox_give_up(&request->shared);
+    }
     return result;
 }
 
-int p2p_recv(struct members *members, const struct call *call, void *recvbuf, int *pending, struct outcome *outcome) {
-    int result = STATUS_NOT_SHARED;
-    void *here = recvbuf;
+/* What was received may not be what was expected. */
+static int check_received(const struct request *request, struct outcome *outcome) {
+    int by_mpi = request->way == BY_MPI;
+    int64_t nbytes = by_mpi ? request->remote.nbytes : request->shared.nbytes;
+    int type = by_mpi ? request->remote.type : request->shared.type;
+    return call_expects(&request->call, nbytes, type) ? STATUS_OK
+                                                      : call_gets_another(&request->call, nbytes, type, outcome);
+}
+
+/* To oneself, of memory that MPI knows how to reach. */
+struct own_message {
+    struct members *members;
+    const struct call *call;
+    request_handle requests[2];
+    int is_through[2];
+};
+
+static int poll_own(void *it, int slow_check, struct outcome *outcome) {
+    struct own_message *own = it;
+    (void)slow_check;
+    for (int i = 0; i < 2; i++)
+        if (!own->is_through[i] && TRANSPORT(test, &own->requests[i], &own->is_through[i], outcome))
+            return -1;
+    return own->is_through[0] && own->is_through[1];
+}
+
+static void describe_own(void *it, int to_all, char *text, size_t nbytes) {
+    (void)to_all;
+    const struct own_message *own = it;
+    char called[200];
+    call_text(own->call, called, sizeof called);
+    snprintf(text, nbytes, "%s, rank %d: libmpi has not moved it to the GPU", called, own->call->rank);
+}
+
+/* MPI can write to a device's memory, and we cannot: send it what came through the host's memory as a message from this
+ * rank to itself. pending = 1: MPI may still read `received`, and the message is lost. */
+static int move_to_device(const struct request *request, const void *received, int *pending, struct outcome *outcome) {
+    const struct call *call = &request->call;
+    struct comm *comm = request->members->comm;
+    struct own_message own = {request->members, call, {0, 0}, {0, 0}};
+    int tag = remote_next_tag();
+    *pending = 1;
+    if (TRANSPORT(send, comm, received, call_nbytes(call), comm->rank, tag, &own.requests[0], outcome) ||
+        TRANSPORT(recv, comm, request->device, call_nbytes(call), comm->rank, tag, &own.requests[1], outcome) ||
+        wait_for(&(struct wait_condition){poll_own, describe_own, &own, 1}, &request->members->policy, outcome))
+        return outcome->status;
     *pending = 0;
-    if (call->on_device && members->shm && shm_reaches(members->shm, call->peer) &&
-        !(here = malloc((size_t)call_nbytes(call) + 1)))
-        return out_of_memory(call_nbytes(call), outcome);
-    if (members->shm)
-        result = shm_recv(members->shm, call, here, pending, &members->policy, outcome);
-    if (result == STATUS_NOT_SHARED) {
-        int is_announced = *pending;
-        result = recv_by_mpi(members, call, recvbuf, pending, outcome);
-        *pending |= is_announced && result && result != STATUS_MISMATCH;
-    } else if (!result && here != recvbuf) {
-        result = move_to_device(members, call, here, recvbuf, pending, outcome);
+    return STATUS_OK;
+}
+
+static struct call half_of(const struct call *call, int operation) {
+    struct call half = *call;
+    half.operation = operation;
+    if (call->operation == OPERATION_SENDRECV && operation == OPERATION_RECV)
+        half.peer = call->src;
+    return half;
+}
+
+static void add(struct requests *requests, struct members *members, const struct call *call, int operation, char *buf,
+                char *device) {
+    if (call->operation != operation && call->operation != OPERATION_SENDRECV)
+        return;
+    requests->each[requests->n++] =
+        (struct request){.members = members, .call = half_of(call, operation), .buf = buf, .device = device};
+}
+
+int p2p_run(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf, int *pending,
+            struct outcome *outcome) {
+    struct requests requests = {0};
+    size_t nbytes = (size_t)call_nbytes(call);
+    int receives = call->operation != OPERATION_SEND,
+        in_place = call->operation == OPERATION_SENDRECV && sendbuf == recvbuf;
+    /* In place: what is sent. On a device: what is received. Never both. */
+    char *own = NULL;
+    *pending = 0;
+    if (in_place && call->on_device) {
+        outcome->status = STATUS_NOT_SHARED;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "memory of a GPU cannot be sent and overwritten: pass another out");
+        return STATUS_NOT_SHARED;
     }
-    if (here != recvbuf && !*pending)
-        free(here);
+    if ((in_place || (receives && call->on_device)) && !(own = malloc(nbytes + 1)))
+        return out_of_memory(call_nbytes(call), outcome);
+    if (in_place)
+        sendbuf = memcpy(own, sendbuf, nbytes);
+    add(&requests, members, call, OPERATION_SEND, (char *)sendbuf, NULL);
+    add(&requests, members, call, OPERATION_RECV, call->on_device ? own : recvbuf, call->on_device ? recvbuf : NULL);
+    const struct request *last = &requests.each[requests.n - 1];
+    int is_left = 0, result = complete(&requests, pending, outcome);
+    if (!result && receives)
+        result = check_received(last, outcome);
+    if (!result && receives && call->on_device && !(last->way == BY_MPI && last->remote.is_whole))
+        result = move_to_device(last, own, &is_left, outcome);
+    *pending |= is_left;
+    if (!is_left)
+        free(own);
     return result;
 }

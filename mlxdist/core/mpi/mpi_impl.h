@@ -385,24 +385,37 @@ static int test(request_handle *request, int *done, struct outcome *outcome) {
     return result;
 }
 
-static int probe(struct comm *comm, int src, int *found, struct message *message, struct outcome *outcome) {
+static int recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
+                struct outcome *outcome) {
+    struct span span;
+    MPI_Request begun;
+    if (make_span(nbytes, &span, outcome))
+        return outcome->status;
+    int result = CALL(Irecv, recvbuf, span.count, span.datatype, src, tag, comm_of(comm), &begun);
+    *request = (request_handle)begun;
+    return free_span(result, &span, outcome);
+}
+
+static int probe(struct comm *comm, int src, int tag, int *found, struct message *message, struct outcome *outcome) {
     MPI_Message arrived;
     MPI_Status status;
     MPI_Count nbytes = 0;
-    if (CALL(Improbe, src, (int)mpi.ANY_TAG, comm_of(comm), found, &arrived, &status) ||
+    if (CALL(Improbe, src, tag, comm_of(comm), found, &arrived, &status) ||
         (*found && CALL(Get_elements_x, &status, mpi.BYTE, &nbytes)))
         return outcome->status;
-    if (*found) {
-        message->handle = (message_handle)arrived;
-        message->nbytes = nbytes;
-        memcpy(&message->tag, status.opaque + mpi.STATUS_TAG, sizeof message->tag);
-    }
+    if (*found)
+        *message = (struct message){(message_handle)arrived, nbytes};
     return STATUS_OK;
+}
+
+static int look(struct comm *comm, int src, int tag, int *found, struct outcome *outcome) {
+    MPI_Status status;
+    return CALL(Iprobe, src, tag, comm_of(comm), found, &status);
 }
 
 /* The length is known before: Open MPI 4.1 and 5.0 write a message that is too long past the end of the buffer, and
  * only then report it. */
-static int recv(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
+static int recv_found(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
     struct span span;
     MPI_Message arrived = (MPI_Message)message->handle;
     MPI_Request begun;
@@ -431,6 +444,8 @@ const struct transport THIS_TRANSPORT = {
     .send = send,
     .agree = agree,
     .test = test,
-    .probe = probe,
     .recv = recv,
+    .probe = probe,
+    .look = look,
+    .recv_found = recv_found,
 };

@@ -22,6 +22,7 @@ enum channel_state { CHANNEL_CLOSED, CHANNEL_OPEN, CHANNEL_REFUSED };
 struct channel {
     _Alignas(SEGMENT_LINE) _Atomic uint64_t filled; /* the sender's line */
     _Atomic int state;
+    _Atomic int is_stuck; /* the sender has waited long for room and receives nothing meanwhile; for error texts */
     _Alignas(SEGMENT_LINE) _Atomic uint64_t emptied; /* the receiver's line */
 };
 
@@ -116,27 +117,12 @@ void mailbox_close(struct mailbox *mailbox) {
     free_mailbox(mailbox);
 }
 
-/* A message under way, on the side of its sender or its receiver. */
-struct transfer {
-    struct mailbox *mailbox;
-    const struct call *call;
-    int local_rank; /* the other's */
-    struct end *end;
-    struct channel *channel;
-    size_t ring;    /* its offset in the segment */
-    uint64_t until; /* the place in the stream that it waits for */
-};
+static struct channel *channel_of(const struct mailbox *mailbox, int from, int to) {
+    return (struct channel *)(mailbox->memory + part_of(mailbox->local_size) * (size_t)from) + to;
+}
 
-static struct transfer transfer_of(struct mailbox *mailbox, const struct call *call, int local_rank) {
-    int sends = call->operation == OPERATION_SEND, from = sends ? mailbox->local_rank : local_rank,
-        to = sends ? local_rank : mailbox->local_rank;
-    struct end *end = sends ? &mailbox->sending[local_rank] : &mailbox->receiving[local_rank];
-    struct channel *channel = (struct channel *)(mailbox->memory + part_of(mailbox->local_size) * (size_t)from) + to;
-    size_t pair = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
-    return (struct transfer){
-        mailbox, call,    local_rank,
-        end,     channel, part_of(mailbox->local_size) * (size_t)mailbox->local_size + pair * RING_NBYTES,
-        0};
+static int sends(const struct transfer *transfer) {
+    return transfer->call->operation == OPERATION_SEND;
 }
 
 static char *address_of(const struct transfer *transfer, uint64_t at) {
@@ -147,11 +133,8 @@ static struct header *header_at(const struct transfer *transfer, uint64_t at) {
     return (struct header *)address_of(transfer, at);
 }
 
-/* Check first whether the peer is alive: what it has not done by then it will not do if it is not. */
-static int poll_transfer(struct transfer *transfer, int (*is_ready)(const struct transfer *), int slow_check,
-                         struct outcome *outcome) {
-    int is_gone = slow_check && node_check(transfer->mailbox->node, transfer->local_rank, outcome);
-    return is_ready(transfer) ? 1 : is_gone ? -1 : 0;
+static int state_of(const struct transfer *transfer) {
+    return atomic_load_explicit(&transfer->channel->state, memory_order_acquire);
 }
 
 static int has_room(const struct transfer *transfer) {
@@ -163,33 +146,17 @@ static int has_bytes(const struct transfer *transfer) {
 }
 
 static int has_message(const struct transfer *transfer) {
-    int state = atomic_load_explicit(&transfer->channel->state, memory_order_acquire);
     uint64_t at = transfer->end->at;
+    int state = state_of(transfer);
     return state == CHANNEL_REFUSED || (state == CHANNEL_OPEN && atomic_load_explicit(&header_at(transfer, at)->mark,
                                                                                       memory_order_acquire) == at + 1);
 }
 
-static int poll_room(void *it, int slow_check, struct outcome *outcome) {
-    return poll_transfer(it, has_room, slow_check, outcome);
-}
-
-static int poll_bytes(void *it, int slow_check, struct outcome *outcome) {
-    return poll_transfer(it, has_bytes, slow_check, outcome);
-}
-
-static int poll_message(void *it, int slow_check, struct outcome *outcome) {
-    return poll_transfer(it, has_message, slow_check, outcome);
-}
-
-static void describe(void *it, int to_all, char *text, size_t nbytes) {
-    (void)to_all;
-    const struct transfer *transfer = it;
-    call_awaits_peer(transfer->call, text, nbytes);
-}
-
-static int await(struct transfer *transfer, int (*poll)(void *, int, struct outcome *),
-                 const struct wait_policy *policy, struct outcome *outcome) {
-    return wait_for(&(struct wait_condition){poll, describe, transfer, 0}, policy, outcome);
+/* Check first whether the peer is alive: what it has not done by then it will not do if it is not. */
+static int poll(const struct transfer *transfer, int (*is_ready)(const struct transfer *), int slow_check,
+                struct outcome *outcome) {
+    int is_gone = slow_check && node_check(transfer->mailbox->node, transfer->local_rank, outcome);
+    return is_ready(transfer) ? 1 : is_gone ? -1 : 0;
 }
 
 /* Between a buffer, `from` or else `in`, and the ring, where the range may wrap around. */
@@ -205,29 +172,26 @@ static void copy_around(const struct transfer *transfer, uint64_t at, char *in, 
     }
 }
 
-/* Other threads of this rank wait for their turn at this end of the channel. */
-static int lock_channel(const struct transfer *transfer, const struct wait_policy *policy, struct outcome *outcome) {
-    if (wait_for_turn(&transfer->end->turn, policy, outcome))
-        return outcome->status;
-    if (!transfer->end->is_broken)
-        return STATUS_OK;
-    pthread_mutex_unlock(&transfer->end->turn);
-    outcome->status = STATUS_GROUP_BROKEN;
-    snprintf(outcome->text, sizeof outcome->text, "another thread gave up a message with rank %d after its start",
-             transfer->call->peer);
-    return STATUS_GROUP_BROKEN;
-}
-
-static int unlock_channel(const struct transfer *transfer, int begun, int result) {
-    transfer->end->is_broken = begun;
-    pthread_mutex_unlock(&transfer->end->turn);
-    return result;
-}
-
 static void open_channel(const struct transfer *transfer) {
     struct outcome why;
     int refused = segment_reserve(&transfer->mailbox->segment, transfer->ring, RING_NBYTES, &why);
     atomic_store_explicit(&transfer->channel->state, refused ? CHANNEL_REFUSED : CHANNEL_OPEN, memory_order_release);
+}
+
+/* sendrecv receives while it waits. Memory order: relaxed, since it is a hint and guards nothing. */
+static void show_stuck(const struct transfer *transfer, int is_stuck) {
+    if (sends(transfer) && transfer->call->name != CALL_SENDRECV &&
+        atomic_load_explicit(&transfer->channel->is_stuck, memory_order_relaxed) != is_stuck)
+        atomic_store_explicit(&transfer->channel->is_stuck, is_stuck, memory_order_relaxed);
+}
+
+static int finish(struct transfer *transfer, int result) {
+    transfer->is_done = 1;
+    transfer->result = result;
+    transfer->is_begun = 0;
+    show_stuck(transfer, 0);
+    pthread_mutex_unlock(&transfer->end->turn);
+    return 1;
 }
 
 /* Let the receiver see the ring up to `at`; is_all: and that no message begins there yet. */
@@ -237,98 +201,157 @@ static void publish(const struct transfer *transfer, uint64_t at, int is_all) {
     atomic_store_explicit(&transfer->channel->filled, at, memory_order_release);
 }
 
-static int copy_in(struct transfer *transfer, const char *sendbuf, int by_mpi, int *begun,
-                   const struct wait_policy *policy, struct outcome *outcome) {
+static size_t next_piece(const struct transfer *transfer, size_t nbytes) {
+    return nbytes - transfer->done < PIECE_NBYTES ? nbytes - transfer->done : PIECE_NBYTES;
+}
+
+static int copy_in(struct transfer *transfer, int slow_check, struct outcome *outcome) {
     const struct call *call = transfer->call;
-    size_t nbytes = by_mpi ? 0 : (size_t)call_nbytes(call), done = nbytes <= IN_HEADER ? nbytes : 0;
-    uint64_t start = transfer->end->at, at = start + CACHE_LINE;
+    size_t nbytes = transfer->by_mpi ? 0 : (size_t)call_nbytes(call);
+    uint64_t start = transfer->end->at;
     struct header *header = header_at(transfer, start);
-    do {
-        size_t n = nbytes - done < PIECE_NBYTES ? nbytes - done : PIECE_NBYTES, room = round_up(n);
-        transfer->until = at + room + CACHE_LINE; /* and the next header */
-        if (await(transfer, poll_room, policy, outcome))
-            return outcome->status;
-        if (done == 0 || nbytes <= IN_HEADER) {
-            header->nbytes = call_nbytes(call), header->type = call->type, header->by_mpi = by_mpi;
-            memcpy(header->payload, sendbuf, nbytes <= IN_HEADER ? nbytes : 0);
+    for (int moved = 0;; moved = 1, slow_check = 0) {
+        size_t n = next_piece(transfer, nbytes), room = round_up(n);
+        transfer->until = transfer->at + room + CACHE_LINE; /* and the next header */
+        int ready = poll(transfer, has_room, slow_check, outcome);
+        if (slow_check)
+            show_stuck(transfer, !ready);
+        if (ready <= 0)
+            return moved ? moved : ready;
+        if (!transfer->is_begun) {
+            header->nbytes = call_nbytes(call), header->type = call->type, header->by_mpi = transfer->by_mpi;
+            memcpy(header->payload, transfer->buf, nbytes <= IN_HEADER ? nbytes : 0);
         }
-        copy_around(transfer, at, NULL, sendbuf + done, n, COPY_FULL_LINES);
-        done += n, at += room;
-        publish(transfer, at, done == nbytes);
-        if (!*begun)
+        copy_around(transfer, transfer->at, NULL, transfer->buf + transfer->done, n, COPY_FULL_LINES);
+        transfer->done += n, transfer->at += room;
+        publish(transfer, transfer->at, transfer->done == nbytes);
+        if (!transfer->is_begun)
             atomic_store_explicit(&header->mark, start + 1, memory_order_release);
-        *begun = 1;
-    } while (done < nbytes);
-    transfer->end->at = at;
-    *begun = 0;
-    return STATUS_OK;
+        transfer->is_begun = 1;
+        if (transfer->done == nbytes) {
+            transfer->end->at = transfer->at;
+            return finish(transfer, transfer->by_mpi ? STATUS_NOT_SHARED : STATUS_OK);
+        }
+    }
 }
 
-int mailbox_send(struct mailbox *mailbox, int local_rank, const struct call *call, const void *sendbuf, int by_mpi,
-                 int *begun, const struct wait_policy *policy, struct outcome *outcome) {
-    struct transfer transfer = transfer_of(mailbox, call, local_rank);
-    *begun = 0;
-    if (lock_channel(&transfer, policy, outcome))
-        return outcome->status;
-    if (atomic_load_explicit(&transfer.channel->state, memory_order_relaxed) == CHANNEL_CLOSED)
-        open_channel(&transfer);
-    int result = STATUS_NOT_SHARED;
-    if (atomic_load_explicit(&transfer.channel->state, memory_order_relaxed) == CHANNEL_OPEN)
-        result = copy_in(&transfer, sendbuf, by_mpi, begun, policy, outcome);
-    return unlock_channel(&transfer, *begun, !result && by_mpi ? STATUS_NOT_SHARED : result);
-}
-
-/* recvbuf: NULL to throw away. */
-static int copy_out(struct transfer *transfer, const struct header *header, char *recvbuf, int *begun,
-                    const struct wait_policy *policy, struct outcome *outcome) {
-    size_t nbytes = header->by_mpi ? 0 : (size_t)header->nbytes, done = nbytes <= IN_HEADER ? nbytes : 0;
+static int copy_out(struct transfer *transfer, int slow_check, struct outcome *outcome) {
+    size_t nbytes = transfer->by_mpi ? 0 : (size_t)transfer->nbytes;
     enum copy_way way = nbytes > copy_cache_nbytes() / 4 ? COPY_NON_TEMPORAL : COPY_PLAIN;
-    uint64_t at = transfer->end->at + CACHE_LINE;
-    if (recvbuf && nbytes <= IN_HEADER)
-        memcpy(recvbuf, header->payload, nbytes);
-    *begun = 1;
-    while (done < nbytes) {
-        size_t n = nbytes - done < PIECE_NBYTES ? nbytes - done : PIECE_NBYTES;
-        transfer->until = at + round_up(n);
-        if (await(transfer, poll_bytes, policy, outcome))
-            return outcome->status;
-        if (recvbuf)
-            copy_around(transfer, at, recvbuf + done, NULL, n, way);
-        done += n, at = transfer->until;
-        atomic_store_explicit(&transfer->channel->emptied, at, memory_order_release);
+    for (int moved = 0; transfer->done < nbytes; moved = 1, slow_check = 0) {
+        size_t n = next_piece(transfer, nbytes);
+        transfer->until = transfer->at + round_up(n);
+        int ready = poll(transfer, has_bytes, slow_check, outcome);
+        if (ready <= 0)
+            return moved ? moved : ready;
+        if (transfer->is_expected)
+            copy_around(transfer, transfer->at, transfer->buf + transfer->done, NULL, n, way);
+        transfer->done += n, transfer->at = transfer->until;
+        atomic_store_explicit(&transfer->channel->emptied, transfer->at, memory_order_release);
     }
     copy_fence();
-    atomic_store_explicit(&transfer->channel->emptied, at, memory_order_release);
-    transfer->end->at = at;
-    *begun = 0;
-    return STATUS_OK;
+    atomic_store_explicit(&transfer->channel->emptied, transfer->at, memory_order_release);
+    transfer->end->at = transfer->at;
+    return finish(transfer, transfer->by_mpi ? STATUS_NOT_SHARED : STATUS_OK);
 }
 
-static int receive(struct transfer *transfer, void *recvbuf, int *begun, const struct wait_policy *policy,
-                   struct outcome *outcome) {
-    const struct call *call = transfer->call;
-    if (await(transfer, poll_message, policy, outcome))
-        return outcome->status;
-    if (atomic_load_explicit(&transfer->channel->state, memory_order_relaxed) == CHANNEL_REFUSED)
-        return STATUS_NOT_SHARED;
+static int await_message(struct transfer *transfer, int slow_check, struct outcome *outcome) {
+    int ready = poll(transfer, has_message, slow_check, outcome);
+    if (ready <= 0)
+        return ready;
+    if (state_of(transfer) == CHANNEL_REFUSED)
+        return finish(transfer, STATUS_NOT_SHARED);
     const struct header *header = header_at(transfer, transfer->end->at);
-    int by_mpi = header->by_mpi, type = header->type;
-    int64_t nbytes = header->nbytes;
-    int is_expected = nbytes == call_nbytes(call) && types_agree(type, call->type);
-    if (copy_out(transfer, header, is_expected ? recvbuf : NULL, begun, policy, outcome))
-        return outcome->status;
-    *begun = by_mpi;
-    if (by_mpi)
-        return STATUS_NOT_SHARED;
-    return is_expected ? STATUS_OK : call_gets_another(call, nbytes, type, outcome);
+    transfer->by_mpi = header->by_mpi, transfer->type = header->type, transfer->nbytes = header->nbytes;
+    transfer->is_expected = call_expects(transfer->call, header->nbytes, header->type);
+    transfer->is_begun = 1;
+    if (header->nbytes <= IN_HEADER && !header->by_mpi) {
+        memcpy(transfer->buf, header->payload, transfer->is_expected ? (size_t)header->nbytes : 0);
+        transfer->done = (size_t)header->nbytes;
+    }
+    transfer->step = copy_out;
+    copy_out(transfer, 0, outcome);
+    return 1;
 }
 
-int mailbox_recv(struct mailbox *mailbox, int local_rank, const struct call *call, void *recvbuf, int *begun,
-                 const struct wait_policy *policy, struct outcome *outcome) {
-    struct transfer transfer = transfer_of(mailbox, call, local_rank);
-    *begun = 0;
-    if (lock_channel(&transfer, policy, outcome))
-        return outcome->status;
-    int result = receive(&transfer, recvbuf, begun, policy, outcome);
-    return unlock_channel(&transfer, *begun && result != STATUS_NOT_SHARED, result);
+/* Other threads of this rank wait for their turn at this end of the channel. */
+static int take_turn(struct transfer *transfer, int slow_check, struct outcome *outcome) {
+    if (pthread_mutex_trylock(&transfer->end->turn))
+        return 0;
+    transfer->has_turn = 1;
+    if (transfer->end->is_broken) {
+        outcome->status = STATUS_GROUP_BROKEN;
+        snprintf(outcome->text, sizeof outcome->text, "another thread gave up a message with rank %d after its start",
+                 transfer->call->peer);
+        return -1;
+    }
+    transfer->at = transfer->end->at + CACHE_LINE;
+    if (!sends(transfer))
+        return (transfer->step = await_message)(transfer, slow_check, outcome);
+    if (state_of(transfer) == CHANNEL_CLOSED)
+        open_channel(transfer);
+    if (state_of(transfer) == CHANNEL_REFUSED)
+        return finish(transfer, STATUS_NOT_SHARED);
+    transfer->done =
+        call_nbytes(transfer->call) <= IN_HEADER && !transfer->by_mpi ? (size_t)call_nbytes(transfer->call) : 0;
+    return (transfer->step = copy_in)(transfer, slow_check, outcome);
+}
+
+void mailbox_begin(struct mailbox *mailbox, int local_rank, const struct call *call, void *buf, int by_mpi,
+                   struct transfer *transfer) {
+    int to_peer = call->operation == OPERATION_SEND, from = to_peer ? mailbox->local_rank : local_rank,
+        to = to_peer ? local_rank : mailbox->local_rank;
+    size_t pair = (size_t)from * (size_t)mailbox->local_size + (size_t)to;
+    *transfer = (struct transfer){
+        .mailbox = mailbox,
+        .call = call,
+        .buf = buf,
+        .local_rank = local_rank,
+        .by_mpi = by_mpi,
+        .step = take_turn,
+        .end = to_peer ? &mailbox->sending[local_rank] : &mailbox->receiving[local_rank],
+        .channel = channel_of(mailbox, from, to),
+        .ring = part_of(mailbox->local_size) * (size_t)mailbox->local_size + pair * RING_NBYTES,
+    };
+}
+
+int mailbox_advance(struct transfer *transfer, int slow_check, struct outcome *outcome) {
+    return transfer->step(transfer, slow_check, outcome);
+}
+
+/* What is_stuck says stays: the peer may be giving up, too, and looking for the reason. */
+void mailbox_give_up(struct transfer *transfer) {
+    if (!transfer->has_turn || transfer->is_done)
+        return;
+    transfer->end->is_broken |= transfer->is_begun;
+    if (!transfer->is_begun)
+        show_stuck(transfer, 0);
+    pthread_mutex_unlock(&transfer->end->turn);
+}
+
+/* Whom the local rank is stuck sending to; -1: nobody. */
+static int stuck_with(const struct mailbox *mailbox, int from) {
+    for (int to = 0; to < mailbox->local_size; to++)
+        if (atomic_load_explicit(&channel_of(mailbox, from, to)->is_stuck, memory_order_relaxed))
+            return to;
+    return -1;
+}
+
+void mailbox_describe(const struct transfer *transfer, char *text, size_t nbytes) {
+    const struct mailbox *mailbox = transfer->mailbox;
+    int n = 1, own = mailbox->local_rank;
+    char others[400] = "";
+    call_awaits_peer(transfer->call, text, nbytes);
+    if (!transfer->has_turn)
+        snprintf(text + strlen(text), nbytes - strlen(text), "; another thread of this rank is in a message with it");
+    if (!sends(transfer) || transfer->call->name == CALL_SENDRECV)
+        return;
+    for (int at = transfer->local_rank, next; at != own; n++, at = next) {
+        if ((next = stuck_with(mailbox, at)) < 0 || n > mailbox->local_size)
+            return;
+        snprintf(others + strlen(others), sizeof others - strlen(others), "%s%d", next == own ? " and " : ", ",
+                 node_rank(mailbox->node, at));
+    }
+    snprintf(text + strlen(text), nbytes - strlen(text), "; ranks %d%s %s: use sendrecv()", transfer->call->rank,
+             others, n == 2 ? "both send, and neither receives" : "all send, and none receives");
 }

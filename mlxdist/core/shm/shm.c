@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "mlxdist/shm/mailbox.h"
 #include "mlxdist/shm/pipeline.h"
 #include "mlxdist/shm/slots.h"
 #include "mlxdist/shm/staging.h"
@@ -169,22 +168,8 @@ int shm_reaches(const struct shm *shm, int rank) {
     return mailbox_rank(shm, rank) >= 0;
 }
 
-int shm_send(struct shm *shm, const struct call *call, const void *sendbuf, int by_mpi, int *begun,
-             const struct wait_policy *policy, struct outcome *outcome) {
-    int local_rank = mailbox_rank(shm, call->peer);
-    *begun = 0;
-    if (local_rank < 0)
-        return STATUS_NOT_SHARED;
-    return mailbox_send(shm->mailbox, local_rank, call, sendbuf, by_mpi, begun, policy, outcome);
-}
-
-int shm_recv(struct shm *shm, const struct call *call, void *recvbuf, int *begun, const struct wait_policy *policy,
-             struct outcome *outcome) {
-    int local_rank = mailbox_rank(shm, call->peer);
-    *begun = 0;
-    if (local_rank < 0)
-        return STATUS_NOT_SHARED;
-    return mailbox_recv(shm->mailbox, local_rank, call, recvbuf, begun, policy, outcome);
+void shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer) {
+    mailbox_begin(shm->mailbox, mailbox_rank(shm, call->peer), call, buf, by_mpi, transfer);
 }
 
 int shm_check(const struct shm *shm, int rank, struct outcome *outcome) {

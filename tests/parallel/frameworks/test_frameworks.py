@@ -88,6 +88,10 @@ def test_messages(world: dist.Group, kind: Kind, name: str) -> None:
             result = around(world, lambda dst, x=x: dist.send(x, dst), receive)
             assert isinstance(result, kind.cls)
             assert_same(kind.elements(result), values(name, shape, before))
+        both = functools.partial(dist.sendrecv, x, (world.rank() + 1) % world.size(), before)
+        for result in [both(), both(out=out)] if kind.is_mutable else [both()]:
+            assert isinstance(result, kind.cls)
+            assert_same(kind.elements(result), values(name, shape, before))
 
 
 def test_group_of_one_with_out(world: dist.Group, kind: Kind) -> None:
