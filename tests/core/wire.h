@@ -95,8 +95,9 @@ static inline int wire_fails(struct outcome *outcome) {
     return outcome->status;
 }
 
-static inline int wire_start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
-    (void)outcome;
+static inline int wire_start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+                             struct comm **world, struct outcome *outcome) {
+    (void)await, (void)outcome;
     *ours = 1;
     *threads = THREADS_MULTIPLE;
     *world = new_comm(WORLD_LINE, world_rank, n_ranks);

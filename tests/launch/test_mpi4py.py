@@ -120,6 +120,34 @@ def reduce(part):
 assert in_a_thread(lambda: reduce(parts[0])) == ""
 end()
 """,
+    "one thread at a time, in several groups": """
+import mpi4py
+mpi4py.rc.thread_level = "serialized"
+from mpi4py import MPI
+os.environ["MLXDIST_SHARED_MEMORY"] = "0"
+world = dist.init()
+assert dist.info().threads == "MPI_THREAD_SERIALIZED"
+parts = [world.split(0) for _ in range(3)]
+x, failures = np.full(1000, 2.0), []
+def work(part):
+    other = 1 - part.rank()
+    try:
+        for _ in range(300):
+            assert (dist.all_sum(x, group=part) == 4).all()
+            assert (dist.all_max(x, group=part) == 2).all()
+            assert (dist.sum_scatter(x, group=part) == 4).all()
+            assert dist.all_gather(x, group=part).shape == (2000,)
+            assert (dist.broadcast(x, 1, group=part) == 2).all()
+            assert (dist.sendrecv(x, other, other, group=part) == 2).all()
+            dist.barrier(group=part)
+    except Exception as error:
+        failures.append(error)
+threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert failures == [], failures
+end()
+""",
     "mpi4py finalizes too early": """
 from mpi4py import MPI
 both_work()

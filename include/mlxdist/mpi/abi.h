@@ -76,6 +76,11 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Allgather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm)) \
     row(Bcast, (void *, int, MPI_Datatype, int, MPI_Comm)) \
     row(Barrier, (MPI_Comm)) \
+    row(Ireduce, (const void *, void *, int, MPI_Datatype, MPI_Op, int, MPI_Comm, MPI_Request *)) \
+    row(Ireduce_scatter_block, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \
+    row(Iallgather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm, MPI_Request *)) \
+    row(Ibcast, (void *, int, MPI_Datatype, int, MPI_Comm, MPI_Request *)) \
+    row(Ibarrier, (MPI_Comm, MPI_Request *)) \
     row(Iallreduce, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \
     row(Isend, (const void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \
     row(Irecv, (void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *)) \

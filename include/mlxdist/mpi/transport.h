@@ -32,8 +32,9 @@ struct transport {
     /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);
     /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate. After a failure call finish if *ours
-     * is not 0. */
-    int (*start)(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome);
+     * is not 0. await: how a collective waits where threads may call one at a time, with the others let in. */
+    int (*start)(int (*await)(request_handle *request, struct outcome *outcome), int *ours, enum thread_level *threads,
+                 struct comm **world, struct outcome *outcome);
     /* Nonzero: MPI has been finalized, by us or by others. */
     int (*is_over)(void);
     /* Free what start made; finalize MPI if ours. */

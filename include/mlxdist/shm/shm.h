@@ -61,10 +61,8 @@ int shm_empty(struct shm *shm, const struct call *call, size_t nbytes, struct sy
 void shm_free(struct symmetric *symmetric);
 void shm_sweep(struct shm *shm);
 
-/* Whether messages to and from this rank of the group go through the memory. */
-int shm_reaches(const struct shm *shm, int rank);
-/* Begin a message with call->peer, which the memory reaches; it goes on as mailbox.h says. */
-void shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer);
+/* Begin a message with call->peer, which goes on as mailbox.h says. NOT_SHARED: the memory does not reach that rank. */
+int shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer);
 
 /* OK while this rank of the group may still answer, or if it is on another host; PEER_DIED, or MISMATCH if it has left.
  */

@@ -12,29 +12,37 @@ static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
     return STATUS_OUT_OF_MEMORY;
 }
 
-/* A message under way, first in shared memory, if that reaches the peer, and then perhaps by MPI. */
+/* A message under way, first in shared memory, if that reaches the peer, and then perhaps by MPI. It is on the path of
+ * the shortest messages, so nothing is set before it is needed. */
 struct request {
     struct members *members;
-    struct call call; /* a SEND or a RECV */
-    char *buf;        /* memory of the host, but for a SEND of a device */
-    char *device;     /* for a RECV: where it goes in the end; NULL: buf */
+    const struct call *call; /* a SEND or a RECV */
+    char *buf;               /* memory of the host, but for a SEND of a device */
+    char *device;            /* for a RECV: where it goes in the end; NULL: buf */
     enum { NOT_BEGUN, SHARED, BY_MPI } way;
-    int is_done;
-    struct transfer shared;
-    struct remote remote;
+    int is_done, is_announced; /* the receiver has been told in shared memory that it comes by MPI */
+    union {
+        struct transfer shared;
+        struct remote remote;
+    };
 };
+
+static int begin_by_mpi(struct request *request, struct outcome *outcome) {
+    if (remote_begin(request->members, request->call, request->buf, request->device, &request->remote, outcome)) {
+        request->way = NOT_BEGUN;
+        return outcome->status;
+    }
+    request->way = BY_MPI;
+    return STATUS_OK;
+}
 
 static int begin(struct request *request, struct outcome *outcome) {
     struct shm *shm = request->members->shm;
-    const struct call *call = &request->call;
-    if (request->way == NOT_BEGUN && shm && shm_reaches(shm, call->peer)) {
-        shm_begin(shm, call, request->buf, call->operation == OPERATION_SEND && call->on_device, &request->shared);
-        request->way = SHARED;
-        return STATUS_OK;
-    }
-    if (remote_begin(request->members, call, request->buf, request->device, &request->remote, outcome))
-        return outcome->status;
-    request->way = BY_MPI;
+    const struct call *call = request->call;
+    int by_mpi = call->operation == OPERATION_SEND && call->on_device;
+    if (!shm || shm_begin(shm, call, request->buf, by_mpi, &request->shared))
+        return begin_by_mpi(request, outcome);
+    request->way = SHARED;
     return STATUS_OK;
 }
 
@@ -45,10 +53,12 @@ static int advance(struct request *request, int slow_check, struct outcome *outc
         return moved;
     }
     int moved = mailbox_advance(&request->shared, slow_check, outcome);
-    if (request->shared.is_done && request->shared.result == STATUS_NOT_SHARED)
-        return begin(request, outcome) ? -1 : 1;
-    request->is_done = request->shared.is_done;
-    return moved;
+    if (!request->shared.is_done || request->shared.result == STATUS_OK) {
+        request->is_done = request->shared.is_done;
+        return moved;
+    }
+    request->is_announced = request->shared.by_mpi;
+    return begin_by_mpi(request, outcome) ? -1 : 1;
 }
 
 /* Those of one call, which progress together. */
@@ -88,8 +98,8 @@ static int is_over(const struct requests *requests) {
 
 /* Whether it fails in the middle: begun, or announced, which is not done again. */
 static int is_pending(const struct request *request) {
-    int is_announced = request->shared.is_done && request->shared.by_mpi;
-    return !request->is_done && (request->shared.is_begun || is_announced || request->remote.is_begun);
+    return !request->is_done && (request->is_announced || (request->way == SHARED && request->shared.is_begun) ||
+                                 (request->way == BY_MPI && request->remote.is_begun));
 }
 
 /* The timeout is for each step, not for the whole of a long message. */
@@ -118,8 +128,8 @@ static int check_received(const struct request *request, struct outcome *outcome
     int by_mpi = request->way == BY_MPI;
     int64_t nbytes = by_mpi ? request->remote.nbytes : request->shared.nbytes;
     int type = by_mpi ? request->remote.type : request->shared.type;
-    return call_expects(&request->call, nbytes, type) ? STATUS_OK
-                                                      : call_gets_another(&request->call, nbytes, type, outcome);
+    return call_expects(request->call, nbytes, type) ? STATUS_OK
+                                                     : call_gets_another(request->call, nbytes, type, outcome);
 }
 
 /* To oneself, of memory that MPI knows how to reach. */
@@ -150,7 +160,7 @@ static void describe_own(void *it, int to_all, char *text, size_t nbytes) {
 /* MPI can write to a device's memory, and we cannot: send it what came through the host's memory as a message from this
  * rank to itself. pending = 1: MPI may still read `received`, and the message is lost. */
 static int move_to_device(const struct request *request, const void *received, int *pending, struct outcome *outcome) {
-    const struct call *call = &request->call;
+    const struct call *call = request->call;
     struct comm *comm = request->members->comm;
     struct own_message own = {request->members, call, {0, 0}, {0, 0}};
     int tag = remote_next_tag();
@@ -163,28 +173,20 @@ static int move_to_device(const struct request *request, const void *received, i
     return STATUS_OK;
 }
 
-static struct call half_of(const struct call *call, int operation) {
-    struct call half = *call;
-    half.operation = operation;
-    if (call->operation == OPERATION_SENDRECV && operation == OPERATION_RECV)
-        half.peer = call->src;
-    return half;
-}
-
-static void add(struct requests *requests, struct members *members, const struct call *call, int operation, char *buf,
-                char *device) {
-    if (call->operation != operation && call->operation != OPERATION_SENDRECV)
-        return;
-    requests->each[requests->n++] =
-        (struct request){.members = members, .call = half_of(call, operation), .buf = buf, .device = device};
+static void add(struct requests *requests, struct members *members, const struct call *call, char *buf, char *device) {
+    struct request *request = &requests->each[requests->n++];
+    request->members = members, request->call = call, request->buf = buf, request->device = device;
+    request->way = NOT_BEGUN;
+    request->is_done = request->is_announced = 0;
 }
 
 int p2p_run(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf, int *pending,
             struct outcome *outcome) {
-    struct requests requests = {0};
-    size_t nbytes = (size_t)call_nbytes(call);
-    int receives = call->operation != OPERATION_SEND,
-        in_place = call->operation == OPERATION_SENDRECV && sendbuf == recvbuf;
+    struct requests requests;
+    struct call halves[2];
+    const struct call *send = call, *recv = call;
+    int sends = call->operation != OPERATION_RECV, receives = call->operation != OPERATION_SEND,
+        in_place = sends && receives && sendbuf == recvbuf;
     /* In place: what is sent. On a device: what is received. Never both. */
     char *own = NULL;
     *pending = 0;
@@ -194,12 +196,21 @@ int p2p_run(struct members *members, const struct call *call, const void *sendbu
                  "memory of a GPU cannot be sent and overwritten: pass another out");
         return STATUS_NOT_SHARED;
     }
-    if ((in_place || (receives && call->on_device)) && !(own = malloc(nbytes + 1)))
+    if ((in_place || (receives && call->on_device)) && !(own = malloc((size_t)call_nbytes(call) + 1)))
         return out_of_memory(call_nbytes(call), outcome);
     if (in_place)
-        sendbuf = memcpy(own, sendbuf, nbytes);
-    add(&requests, members, call, OPERATION_SEND, (char *)sendbuf, NULL);
-    add(&requests, members, call, OPERATION_RECV, call->on_device ? own : recvbuf, call->on_device ? recvbuf : NULL);
+        sendbuf = memcpy(own, sendbuf, (size_t)call_nbytes(call));
+    if (sends && receives) {
+        halves[0] = halves[1] = *call;
+        halves[0].operation = OPERATION_SEND;
+        halves[1].operation = OPERATION_RECV, halves[1].peer = call->src;
+        send = &halves[0], recv = &halves[1];
+    }
+    requests.n = 0;
+    if (sends)
+        add(&requests, members, send, (char *)sendbuf, NULL);
+    if (receives)
+        add(&requests, members, recv, call->on_device ? own : recvbuf, call->on_device ? recvbuf : NULL);
     const struct request *last = &requests.each[requests.n - 1];
     int is_left = 0, result = complete(&requests, pending, outcome);
     if (!result && receives)

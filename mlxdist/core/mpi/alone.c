@@ -6,8 +6,9 @@
 
 static struct comm only = {0, 1};
 
-static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
-    (void)outcome;
+static int start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+                 struct comm **world, struct outcome *outcome) {
+    (void)await, (void)outcome;
     *ours = 0;
     *threads = THREADS_MULTIPLE;
     *world = &only;

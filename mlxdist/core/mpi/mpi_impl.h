@@ -29,6 +29,7 @@ static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
+static int (*await_request)(request_handle *request, struct outcome *outcome); /* NULL: threads may call together */
 
 struct mpi_comm {
     struct comm base;
@@ -193,7 +194,8 @@ static int is_over(void) {
     return finalized;
 }
 
-static int start(int *ours, enum thread_level *threads, struct comm **world, struct outcome *outcome) {
+static int start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+                 struct comm **world, struct outcome *outcome) {
     int initialized = 0, provided = 0;
     MPI_Comm comm;
     *ours = 0;
@@ -210,6 +212,7 @@ static int start(int *ours, enum thread_level *threads, struct comm **world, str
         return outcome->status;
     *ours = !initialized;
     *threads = thread_level(provided);
+    await_request = *threads == THREADS_SERIALIZED ? await : NULL;
     if (use_numbering(outcome))
         return outcome->status;
     /* Errors of calls without a communicator go to the handler of MPI_COMM_WORLD, in some libraries to that of
@@ -253,6 +256,16 @@ static int release(struct comm *comm, struct outcome *outcome) {
     return is_over() ? STATUS_OK : CALL(Comm_free, &freed);
 }
 
+static int completed(int result, MPI_Request *begun, struct outcome *outcome) {
+    request_handle request = (request_handle)*begun;
+    return result ? result : await_request(&request, outcome);
+}
+
+/* Where one thread at a time may call, the others must be let in while a collective waits for other ranks: so it is
+ * only started, by its non-blocking form, and then awaited. */
+#define COLLECTIVE(blocking, starting, ...) \
+    (await_request ? completed(CALL(starting, __VA_ARGS__, &begun), &begun, outcome) : CALL(blocking, __VA_ARGS__))
+
 static int64_t piece(int64_t left) {
     return left < max_count ? left : max_count;
 }
@@ -262,11 +275,13 @@ static int allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int6
                      enum reduction op, struct outcome *outcome) {
     const char *from = sendbuf;
     char *to = recvbuf;
+    MPI_Request begun;
     int64_t done = 0;
     do {
         int64_t n = piece(count - done), offset = done * (int64_t)element_size(type);
         const void *piece_in = sendbuf == recvbuf ? (const void *)mpi.IN_PLACE : from + offset;
-        if (CALL(Allreduce, piece_in, to + offset, (int)n, datatypes[type], ops[type][op], comm_of(comm)))
+        if (COLLECTIVE(Allreduce, Iallreduce, piece_in, to + offset, (int)n, datatypes[type], ops[type][op],
+                       comm_of(comm)))
             return outcome->status;
         done += n;
     } while (done < count);
@@ -277,6 +292,7 @@ static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf,
                           enum reduction op, struct outcome *outcome) {
     const char *from = sendbuf;
     char *to = recvbuf;
+    MPI_Request begun;
     int64_t size = (int64_t)element_size(type);
     if (to == from + comm->rank * count * size && count) {
         /* With MPI_IN_PLACE the result would be at the beginning of the input. */
@@ -290,11 +306,12 @@ static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf,
         return result;
     }
     if (count * comm->size <= max_count)
-        return CALL(Reduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type], ops[type][op], comm_of(comm));
+        return COLLECTIVE(Reduce_scatter_block, Ireduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type],
+                          ops[type][op], comm_of(comm));
     for (int root = 0; root < comm->size; root++)
         for (int64_t done = 0; done < count; done += piece(count - done))
-            if (CALL(Reduce, from + (root * count + done) * size, to + done * size, (int)piece(count - done),
-                     datatypes[type], ops[type][op], root, comm_of(comm)))
+            if (COLLECTIVE(Reduce, Ireduce, from + (root * count + done) * size, to + done * size,
+                           (int)piece(count - done), datatypes[type], ops[type][op], root, comm_of(comm)))
                 return outcome->status;
     return STATUS_OK;
 }
@@ -337,24 +354,27 @@ static int free_span(int result, struct span *span, struct outcome *outcome) {
 
 static int allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome) {
     struct span span;
+    MPI_Request begun;
     const void *own = (const char *)recvbuf + comm->rank * nbytes;
     const void *from = sendbuf == own ? (const void *)mpi.IN_PLACE : sendbuf;
     if (make_span(nbytes, &span, outcome))
         return outcome->status;
-    return free_span(
-        CALL(Allgather, from, span.count, span.datatype, recvbuf, span.count, span.datatype, comm_of(comm)), &span,
-        outcome);
+    return free_span(COLLECTIVE(Allgather, Iallgather, from, span.count, span.datatype, recvbuf, span.count,
+                                span.datatype, comm_of(comm)),
+                     &span, outcome);
 }
 
 static int broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
     struct span span;
+    MPI_Request begun;
     if (make_span(nbytes, &span, outcome))
         return outcome->status;
-    return free_span(CALL(Bcast, buf, span.count, span.datatype, root, comm_of(comm)), &span, outcome);
+    return free_span(COLLECTIVE(Bcast, Ibcast, buf, span.count, span.datatype, root, comm_of(comm)), &span, outcome);
 }
 
 static int barrier(struct comm *comm, struct outcome *outcome) {
-    return CALL(Barrier, comm_of(comm));
+    MPI_Request begun;
+    return COLLECTIVE(Barrier, Ibarrier, comm_of(comm));
 }
 
 static int send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,

@@ -31,11 +31,29 @@ static void after_fork(void) {
     pthread_rwlock_init(&shutdown_lock, NULL);
 }
 
+static int poll_request(void *it, int slow_check, struct outcome *outcome) {
+    int done = 0;
+    (void)slow_check;
+    runtime_begin_call();
+    int result = runtime.transport->test(it, &done, outcome);
+    runtime_end_call();
+    return result ? -1 : done;
+}
+
+/* Of a collective that MPI has begun: it cannot be given up, so this wait has no timeout and nothing to say. */
+static int await_request(request_handle *request, struct outcome *outcome) {
+    static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL};
+    runtime_end_call();
+    int result = wait_for(&(struct wait_condition){poll_request, NULL, request, 1}, &for_ever, outcome);
+    runtime_begin_call();
+    return result;
+}
+
 int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
                   struct outcome *outcome) {
     starter = pthread_self();
     runtime.settings = *settings;
-    if (transport->start(&runtime.ours, &runtime.threads, world, outcome))
+    if (transport->start(await_request, &runtime.ours, &runtime.threads, world, outcome))
         return outcome->status;
     if (transport != &alone)
         pthread_atfork(NULL, NULL, after_fork);

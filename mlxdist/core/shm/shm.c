@@ -164,12 +164,12 @@ static int mailbox_rank(const struct shm *shm, int rank) {
     return shm->mailbox ? node_local_rank_of(shm->node, rank) : -1;
 }
 
-int shm_reaches(const struct shm *shm, int rank) {
-    return mailbox_rank(shm, rank) >= 0;
-}
-
-void shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer) {
-    mailbox_begin(shm->mailbox, mailbox_rank(shm, call->peer), call, buf, by_mpi, transfer);
+int shm_begin(struct shm *shm, const struct call *call, void *buf, int by_mpi, struct transfer *transfer) {
+    int local_rank = mailbox_rank(shm, call->peer);
+    if (local_rank < 0)
+        return STATUS_NOT_SHARED;
+    mailbox_begin(shm->mailbox, local_rank, call, buf, by_mpi, transfer);
+    return STATUS_OK;
 }
 
 int shm_check(const struct shm *shm, int rank, struct outcome *outcome) {
