@@ -112,7 +112,7 @@ def test_core(folder: Path, build: str, program: str, name: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=TIMEOUT_S,
-        env=os.environ | OPTIONS,
+        env=os.environ | (OPTIONS if program != "arithmetic" else {}),  # gcc's bug 110027: its vectors are not aligned
     )
     if finished.returncode == SKIPPED:
         pytest.skip(finished.stdout.strip())
