@@ -24,7 +24,7 @@ OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
-START_S = 8.0  # the shortest limit of the start: programs are loaded and connected in it
+START_S = 20.0  # the shortest limit of MPI_Init, since it ends the process: programs are loaded and connected in it
 
 
 class GroupLike(Protocol):
@@ -341,14 +341,16 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         backend: "any" or "mpi", which mean the same here.
         timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
             forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
-            later call it replaces the world's timeout; without it, that stays as it is. MPI's own start cannot raise
-            it: where ranks are missing, the process prints what is awaited and ends with status 1, after 8 seconds at
-            least; with Ctrl-C it ends with status 130.
+            later call it replaces the world's timeout; without it, that stays as it is. MPI_Init cannot raise it:
+            where ranks are missing, the process prints what is awaited and ends with status 1, after 20 seconds at
+            least; with Ctrl-C it ends with status 130. Where MPI is initialized, init() itself raises TimeoutError
+            after 8 seconds at least, or KeyboardInterrupt, and may be called again.
 
     Raises:
         LoadError: no libmpi belongs to the launcher, or the world has a different size than the launcher promised; the
             message lists what was tried. Also when strict and alone, and in a child process of a rank.
         ValueError: the backend or the timeout is invalid, or finalize() has been called.
+        TimeoutError: MPI is initialized, but not all ranks have called init().
         Error: called by a signal handler while its thread is in init().
 
     Example:

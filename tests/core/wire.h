@@ -95,9 +95,9 @@ static inline int wire_fails(struct outcome *outcome) {
     return outcome->status;
 }
 
-static inline int wire_start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+static inline int wire_start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
                              struct comm **world, struct outcome *outcome) {
-    (void)await, (void)outcome;
+    (void)await_world, (void)await_collective, (void)outcome;
     *ours = 1;
     *threads = THREADS_MULTIPLE;
     *world = new_comm(WORLD_LINE, world_rank, n_ranks);

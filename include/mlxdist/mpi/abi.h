@@ -60,7 +60,7 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Comm_get_attr, (MPI_Comm, int, void *, int *)) \
     row(Comm_rank, (MPI_Comm, int *)) \
     row(Comm_size, (MPI_Comm, int *)) \
-    row(Comm_dup, (MPI_Comm, MPI_Comm *)) \
+    row(Comm_idup, (MPI_Comm, MPI_Comm *, MPI_Request *)) \
     row(Comm_split, (MPI_Comm, int, int, MPI_Comm *)) \
     row(Comm_split_type, (MPI_Comm, int, int, MPI_Info, MPI_Comm *)) \
     row(Comm_free, (MPI_Comm *)) \

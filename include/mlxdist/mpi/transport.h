@@ -26,14 +26,18 @@ struct message {
 
 enum thread_level { THREADS_SINGLE, THREADS_FUNNELED, THREADS_SERIALIZED, THREADS_MULTIPLE };
 
+/* Wait until a request is done. */
+typedef int await_function(request_handle *request, struct outcome *outcome);
+
 struct transport {
     /* Look up every function and handle of the opened library; max_count: the most elements that one call gets. */
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
     /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);
-    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate. After a failure call finish if *ours
-     * is not 0. await: how a collective waits where threads may call one at a time, with the others let in. */
-    int (*start)(int (*await)(request_handle *request, struct outcome *outcome), int *ours, enum thread_level *threads,
+    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate, for which await_world waits; if that
+     * gives up, start may be called again. After a failure call finish if *ours is not 0. await_collective: how a
+     * collective waits where threads may call one at a time, with the others let in. */
+    int (*start)(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
                  struct comm **world, struct outcome *outcome);
     /* Nonzero: MPI has been finalized, by us or by others. */
     int (*is_over)(void);

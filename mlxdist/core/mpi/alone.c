@@ -6,9 +6,9 @@
 
 static struct comm only = {0, 1};
 
-static int start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+static int start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
                  struct comm **world, struct outcome *outcome) {
-    (void)await, (void)outcome;
+    (void)await_world, (void)await_collective, (void)outcome;
     *ours = 0;
     *threads = THREADS_MULTIPLE;
     *world = &only;

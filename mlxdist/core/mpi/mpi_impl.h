@@ -30,7 +30,7 @@ static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
 static MPI_Comm world_comm;                                                    /* our duplicate */
-static int (*await_request)(request_handle *request, struct outcome *outcome); /* NULL: threads may call together */
+static await_function *await_request; /* NULL: threads may call together */
 
 struct mpi_comm {
     struct comm base;
@@ -202,10 +202,28 @@ static int is_over(void) {
     return finalized;
 }
 
-static int start(int (*await)(request_handle *, struct outcome *), int *ours, enum thread_level *threads,
+/* Non-blocking, since some of the processes may not take part: it can be given up, and taken up again. */
+static int duplicate_world(await_function *await_world, struct outcome *outcome) {
+    static int is_pending;
+    static request_handle pending;
+    MPI_Request begun;
+    if (!is_pending) {
+        if (CALL(Comm_idup, mpi.COMM_WORLD, &world_comm, &begun))
+            return outcome->status;
+        pending = (request_handle)begun;
+        is_pending = 1;
+    }
+    if (await_world(&pending, outcome))
+        return outcome->status;
+    is_pending = 0;
+    return STATUS_OK;
+}
+
+static int start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
                  struct comm **world, struct outcome *outcome) {
+    static int is_ours;
     int initialized = 0, provided = 0;
-    *ours = 0;
+    *ours = is_ours;
     if (CALL(Initialized, &initialized))
         return outcome->status;
     if (is_over()) {
@@ -217,9 +235,9 @@ static int start(int (*await)(request_handle *, struct outcome *), int *ours, en
     if (initialized ? CALL(Query_thread, &provided)
                     : CALL(Init_thread, NULL, NULL, (int)mpi.THREAD_MULTIPLE, &provided))
         return outcome->status;
-    *ours = !initialized;
+    *ours = is_ours |= !initialized;
     *threads = thread_level(provided);
-    await_request = *threads == THREADS_SERIALIZED ? await : NULL;
+    await_request = *threads == THREADS_SERIALIZED ? await_collective : NULL;
     if (use_numbering(outcome))
         return outcome->status;
     /* Errors of calls without a communicator go to the handler of MPI_COMM_WORLD, in some libraries to that of
@@ -227,7 +245,7 @@ static int start(int (*await)(request_handle *, struct outcome *), int *ours, en
     if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
                   CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
         return outcome->status;
-    if (create_ops(outcome) || CALL(Comm_dup, mpi.COMM_WORLD, &world_comm))
+    if (duplicate_world(await_world, outcome) || create_ops(outcome))
         return outcome->status;
     return wrap(world_comm, world, outcome);
 }

@@ -50,18 +50,6 @@ static int await_request(request_handle *request, struct outcome *outcome) {
     return result;
 }
 
-int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
-                  struct outcome *outcome) {
-    starter = pthread_self();
-    runtime.settings = *settings;
-    if (transport->start(await_request, &runtime.ours, &runtime.threads, world, outcome))
-        return outcome->status;
-    if (transport != &alone)
-        pthread_atfork(NULL, NULL, after_fork);
-    runtime.transport = transport;
-    return STATUS_OK;
-}
-
 static int poll_start(void *it, int slow_check, struct outcome *outcome) {
     (void)it, (void)slow_check, (void)outcome;
     return atomic_load(&has_started);
@@ -70,6 +58,28 @@ static int poll_start(void *it, int slow_check, struct outcome *outcome) {
 static void describe_start(void *it, int to_all, char *text, size_t nbytes) {
     (void)it, (void)to_all;
     snprintf(text, nbytes, "init: not every process that the launcher started has called it");
+}
+
+/* Of the ranks that have initialized MPI; who is awaited is said by runtime_await_start. */
+static int await_world(request_handle *request, struct outcome *outcome) {
+    const double least_s = 8; /* other ranks may still be loading their program */
+    struct wait_policy policy = runtime.settings.policy;
+    policy.quiet = 1;
+    if (policy.timeout_s > 0 && policy.timeout_s < least_s)
+        policy.timeout_s = least_s;
+    return wait_for(&(struct wait_condition){poll_request, describe_start, request, 1}, &policy, outcome);
+}
+
+int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
+                  struct outcome *outcome) {
+    starter = pthread_self();
+    runtime.settings = *settings;
+    runtime.transport = transport;
+    if (transport->start(await_world, await_request, &runtime.ours, &runtime.threads, world, outcome))
+        return outcome->status;
+    if (transport != &alone)
+        pthread_atfork(NULL, NULL, after_fork);
+    return STATUS_OK;
 }
 
 int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome) {
