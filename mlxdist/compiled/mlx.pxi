@@ -1,7 +1,6 @@
 # The core's side for MLX, see mlx_libmpi.h; a part of _core.pyx.
 
-cdef enum:
-    MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
+cdef int64_t MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
 
 # What attach() found in MLX, and what it does.
 cdef object mlx_array = None

@@ -124,7 +124,7 @@ int symmetric_reduce(struct node *node, struct symmetric *newest, const struct c
         }
     copy_fence();
     struct call end = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
-    end.rank = call->rank;
+    end.name = call->name, end.rank = call->rank;
     return node_arrive(node, &end, NULL, 0, 0, 0, policy, outcome);
 }
 
