@@ -147,7 +147,8 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None 
 
     ``all_sum``, ``all_max`` and ``all_min`` of such arrays, in place or into another one as ``out``, work directly on
     all ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
-    respect it is an ordinary array that belongs to this rank. Its memory is freed with the last array that uses it.
+    respect it is an ordinary array that belongs to this rank. After an error no other rank reads or writes it any more.
+    Its memory is freed with the last array that uses it.
 
     Args:
         shape: an int or a sequence of ints.

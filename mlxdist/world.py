@@ -163,7 +163,7 @@ def _shared_memory() -> str:
 
 
 def _watch_start(timeout_s: float, quiet: bool) -> None:
-    """Say for what the start waits, and end the process at the limit or with Ctrl-C."""
+    """Say what the start waits for, and end the process at the limit or with Ctrl-C."""
     try:
         _core.await_start(max(timeout_s, START_S) if timeout_s else 0, quiet)
     except (errors.TimeoutError, KeyboardInterrupt) as error:
@@ -188,7 +188,7 @@ def _watched_start(timeout_s: float, quiet: bool) -> Iterator[None]:
 def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
     library, quiet = chosen.library, config.QUIET.get() == "1"
-    # Two of the ranks say for what they wait: one of them may be the one that is awaited.
+    # Two of the ranks say what they wait for: one of them may be the one that is awaited.
     is_other = launcher is not None and launcher.rank is not None and launcher.rank > 1
     with choose.environment(library), _watched_start(timeout_s, quiet or is_other):
         group: Group = _core.start(
@@ -341,7 +341,7 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         backend: "any" or "mpi", which mean the same here.
         timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
             forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
-            later call it replaces the world's timeout; without it, that stays as it is. MPI_Init cannot raise it:
+            later call it replaces the world's timeout; without it, that stays as it is. Nothing can interrupt MPI_Init:
             where ranks are missing, the process prints what is awaited and ends with status 1, after 20 seconds at
             least; with Ctrl-C it ends with status 130. Where MPI is initialized, init() itself raises TimeoutError
             after 8 seconds at least, or KeyboardInterrupt, and may be called again.
