@@ -95,8 +95,8 @@ static inline int wire_fails(struct outcome *outcome) {
     return outcome->status;
 }
 
-static inline int wire_start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                             struct comm **world, struct outcome *outcome) {
+static inline int wire_start(await_function *await_world, await_function *await_collective, int *ours,
+                             enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     (void)await_world, (void)await_collective, (void)outcome;
     *ours = 1;
     *threads = THREADS_MULTIPLE;

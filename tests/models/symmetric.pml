@@ -49,7 +49,8 @@ byte shared[2 * RANKS * RANKS];
 byte private[2 * RANKS * RANKS];
 bool is_replaced[RANKS];              /* its mapping */
 bool is_private[2 * RANKS * RANKS];   /* the page has been written since */
-#define seen(i, array, page) (is_private[at(i, array, page)] -> private[at(i, array, page)] : shared[at(i, array, page)])
+#define seen(i, array, page) \
+    (is_private[at(i, array, page)] -> private[at(i, array, page)] : shared[at(i, array, page)])
 
 bool has_given_up[RANKS], lives[RANKS] = true;
 byte arrived[RANKS];

@@ -29,7 +29,7 @@ static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
-static MPI_Comm world_comm;                                                    /* our duplicate */
+static MPI_Comm world_comm;           /* our duplicate */
 static await_function *await_request; /* NULL: threads may call together */
 
 struct mpi_comm {
