@@ -101,7 +101,7 @@ def test_core(folder: Path, build: str, program: str, name: str) -> None:
     if build in FOREIGN and program in ("groups", "ends", "forks"):
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
     if build == "thread" and (program in ("arithmetic", "forks") or name.endswith("-of-processes")):
-        pytest.skip("there are no threads in it: the sanitizer sees no other process")
+        pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
     if build == "plain" and program not in QUICK and not why_not(folder, "address"):
         pytest.skip("the same is done with the address sanitizer")
     if reason := why_not(folder, build):

@@ -259,4 +259,4 @@ def test_a_timeout_given_later_reaches_finalize(
     pattern = rf"\[finalize\] waited for {limit_s} s in finalize: {awaited} \| ([\d.]+)$"
     said = re.search(pattern, finished.output, re.MULTILINE)
     assert said, finished.output
-    assert limit_s <= float(said[1]) < limit_s + 1
+    assert limit_s <= float(said[1]) < limit_s + 2  # less than the other rank sleeps, on a busy machine

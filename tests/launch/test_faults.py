@@ -9,5 +9,5 @@ SECONDS = 10
 
 
 def test_timeouts_and_interrupts(two: mpis.MPI) -> None:
-    """Kills are left out: one between the making of a segment and its unlinking still leaves a name in /dev/shm."""
+    """Deaths are in test_liveness.py and test_after_exception.py."""
     assert failure(two, 3, "rounds", SECONDS, seed=7) == ""

@@ -97,6 +97,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.root
 def test_ranks_in_pid_namespaces_of_their_own(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Both are pid 1, as in containers that share /dev/shm."""
     found = [mpi for mpi in mpis.chosen(pytestconfig.getoption("--mpi")) if mpi.name == "mpich-5"]

@@ -45,7 +45,7 @@ def test_without_a_limit(one: mpis.MPI, ranks: Ranks) -> None:
     assert finished.output.count("sum 2") == 2
 
 
-INTERRUPT = "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()"
+INTERRUPT = "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()"
 
 
 def test_interrupted(launcher: mpis.MPI, ranks: Ranks) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import select
 import socket
 import threading
 import time
@@ -133,9 +134,10 @@ def test_a_terminal_that_is_not_blocking(monkeypatch: pytest.MonkeyPatch) -> Non
     printing = threading.Thread(target=stream.write, args=(b"x" * 500_000 + b"\n",), daemon=True)
     printing.start()
     got = 0
-    while got < 500_001:
+    while got < 500_001 and select.select([reading], [], [], 10)[0]:
         got += len(os.read(reading, 1 << 16))
     printing.join(10)
+    assert got == 500_001
     assert not printing.is_alive()
     os.close(reading)
     os.close(writing)
