@@ -31,6 +31,7 @@ if rank:
     dist.barrier()
     try:
         dist.send(np.full(n, 7, np.int32), 0, group=pair)
+        say("rank 1: sent")  # to Intel MPI's own buffers (2021.18)
     except dist.PeerError as error:
         say(f"rank 1: {error}")
 else:
@@ -56,7 +57,8 @@ dist.barrier()
 def test_receiver(representative: mpis.MPI, ranks: Ranks) -> None:
     finished = ranks(representative, 2, RECEIVE, str(1 << 22), timeout_s=40, MLXDIST_SHARED_MEMORY="0")
     assert "rank 0: [recv_like] waited for 1 s in recv_like int32" in finished, finished.output
-    assert "rank 1: [send] rank 0 has given up a message with this rank on this group: see its own error" in finished
+    told = "rank 1: [send] rank 0 has given up a message with this rank on this group: see its own error" in finished
+    assert told or (representative.name == "intel-12" and "rank 1: sent" in finished), finished.output
     assert "untouched: True" in finished, finished.output
 
 
@@ -108,6 +110,7 @@ rank, size = world.rank(), world.size()
 x = np.ones(500_000)
 try:
     dist.send(x, (rank + 1) % size)
+    print("sent\\n", end="", flush=True)  # to Intel MPI's own buffers (2021.18)
 except (dist.TimeoutError, dist.PeerError) as error:
     print(f"{error}\\n", end="", flush=True)
 """
@@ -125,4 +128,5 @@ def test_everyone_sends_first(one: mpis.MPI, ranks: Ranks, many: int, shared: st
     """The one whose timeout passes first says so."""
     finished = ranks(one, many, CIRCLE, timeout_s=40, MLXDIST_SHARED_MEMORY=shared)
     texts = {text.format(*((first + i) % many for i in range(many))) for first in range(many)}
-    assert any(text in finished for text in texts), finished.output
+    is_buffered = one.name == "intel-12" and shared == "0" and finished.output.count("sent\n") == many
+    assert is_buffered or any(text in finished for text in texts), finished.output

@@ -56,7 +56,7 @@ def everybodys(world: dist.Group, name: str, shape: tuple[int, ...], view: View 
 
 
 def gathered(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.atleast_1d(x) for x in arrays]) if len(arrays) > 1 else arrays[0]
+    return np.concatenate([np.atleast_1d(x) for x in arrays])
 
 
 @pytest.mark.parametrize("name", DTYPES)

@@ -11,6 +11,7 @@ from parallel.providers import PROVIDERS, elements, may_be_out
 from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, reduced, seeded, thinned, values
 
 import mlxdist as dist
+from mlxdist import _core
 
 SHAPES = ((), (0,), (1,), (5,), (2, 3), (2, 0, 3), (long(1021),))
 WAYS = ("new", "out", "in place")
@@ -70,7 +71,7 @@ def test_bools_of_any_byte(world: dist.Group, count: int) -> None:
     inputs = np.stack([seeded(count, other).choice(choice, count) for other in range(size)])
     truths = inputs != 0
     for call, expected in (("all_sum", truths.any(0)), ("all_max", truths.any(0)), ("all_min", truths.all(0))):
-        for empty in (np.empty, dist.empty):
+        for empty in (np.empty, dist.empty) if _core.local_size()[0] == size else (np.empty,):
             x, out = empty((count,), np.bool_), empty((count,), np.bool_)
             x.view(np.uint8)[...] = inputs[rank]
             np.testing.assert_array_equal(CALLS[call](x, out=out).view(np.uint8), expected)
