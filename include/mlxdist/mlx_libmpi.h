@@ -11,7 +11,7 @@ extern "C" {
 
 /* MLX knows only MPI_Allreduce, so a communicator says what an all_sum on it does: with KIND_SUM_SCATTER it fills only
  * this rank's part of the output, with KIND_BROADCAST every rank gets root's array, with KIND_SENDRECV that of rank
- * root % size, and sends its own to rank root / size. The root of KIND_REDUCTION is the peer of its calls, a digest. */
+ * root % size, and sends its own to rank root / size. The root of KIND_REDUCTION is the digest of its calls. */
 enum mlx_collective_kind { KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV };
 
 /* This thread's next MPI_Comm_split communicates nothing and returns a communicator of this group and kind. */
@@ -26,7 +26,7 @@ struct group *mlx_queried_group(void);
 int mlx_has_opened_us(void);
 
 /* Whether an operation of MLX has failed since mlx_forget_failure(). Until that is called all others fail too, since
- * MLX goes on with those behind it as if it had not; call it when MLX has nothing left to do (mx.synchronize). */
+ * MLX goes on with those behind it as if it had not; call it when MLX has nothing left to do. */
 int mlx_has_failed(void);
 void mlx_forget_failure(void);
 

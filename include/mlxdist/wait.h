@@ -36,7 +36,8 @@ struct wait_policy {
 struct wait_condition {
     /* 1: it is there. 0: not yet. -1: it will never be, see outcome. slow_check: once a millisecond. */
     int (*poll)(void *it, int slow_check, struct outcome *outcome);
-    /* The operation and who is awaited. to_all: for stderr; empty if another rank prints it. */
+    /* The operation and who is awaited. to_all: for stderr; empty if another rank prints it. NULL: it cannot be given
+     * up; the policy then has no timeout and no interrupt, and is quiet. */
     void (*describe)(void *it, int to_all, char *text, size_t nbytes);
     void *it;
     int poll_drives_progress; /* without poll messages do not move: never sleep */

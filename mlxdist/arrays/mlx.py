@@ -59,6 +59,7 @@ def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int) -> 
     """The means of several arrays of one dtype over all ranks, by one sum; ranks whose digests differ raise."""
     import mlx.core as mx
 
+    backend.attach()
     flat = xs[0] if len(xs) == 1 else mx.concatenate([x.reshape(-1) for x in xs])
     check("average_gradients", flat.size)
     total = backend.calls["all_sum"](flat, group=backend.group_of(group, root=digest), stream=stream)

@@ -64,9 +64,9 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
         failed = core_start(chosen, &chosen_settings, &why)
     if failed:
         fail("init", &why)
-    started = library  # what a signal handler raised: see init()
+    started = library
     the_world = wrap(cls, group_retain(core_world()))
-    return the_world
+    return the_world  # init() raises what a signal handler raised, when the world can be found again
 
 
 def await_start(double timeout_s, bint quiet) -> None:

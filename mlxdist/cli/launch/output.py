@@ -39,7 +39,7 @@ class Output:
         self._last: dict[int, deque[bytes]] = defaultdict(lambda: deque(maxlen=LAST_LINES))
         self._open: Stream | None = None  # whose line has been shown without its end
         self._lock = threading.Lock()  # held while something is written
-        self._written_at = -PARTIAL_S
+        self._written_at = 0.0
 
     def copy(self, rank: int, kind: str, connection: socket.socket) -> None:
         """Show what comes by ``connection`` until its end."""

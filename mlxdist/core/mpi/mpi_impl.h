@@ -282,8 +282,10 @@ static int release(struct comm *comm, struct outcome *outcome) {
 }
 
 static int completed(int result, MPI_Request *begun, struct outcome *outcome) {
+    if (result)
+        return result;
     request_handle request = (request_handle)*begun;
-    return result ? result : await_request(&request, outcome);
+    return await_request(&request, outcome);
 }
 
 /* Where one thread at a time may call, the others must be let in while a collective waits for other ranks: so it is
