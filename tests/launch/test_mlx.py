@@ -59,6 +59,20 @@ def test_what_is_unfinished_at_the_end_is_finished(ranks: Ranks, representative:
     assert "finalized" not in finished
 
 
+WITHOUT_INSTALL = """
+import mlx.core as mx
+import mlxdist as dist
+rank = dist.init().rank()
+assert dist.average_gradients([mx.array([rank])])[0].item() == 0.5
+"""
+
+
+@needs_mlx
+def test_a_mean_may_be_the_first_call(ranks: Ranks, representative: mpis.MPI) -> None:
+    finished = ranks(representative, 2, WITHOUT_INSTALL)
+    assert finished.status == 0, finished.output
+
+
 # A forked process has none of MLX's threads, so its exit must not wait for them.
 FORKED = """
 import os, sys

@@ -78,6 +78,29 @@ def test_a_part_of_the_world(one: mpis.MPI, ranks: Ranks) -> None:
     assert finished.output.count(f"[init] waited for 8 s {AWAITED}") == 2, finished.output
 
 
+INTERRUPTED_PART = """
+from mpi4py import MPI
+import os, signal, threading, time
+if MPI.COMM_WORLD.rank == 1:
+    time.sleep(60)  # another program
+import mlxdist as dist
+threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    dist.init()
+except KeyboardInterrupt:
+    print("raised\\n", end="", flush=True)
+time.sleep(3)  # or mpirun ends the others
+os._exit(3)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mpi4py"), reason="mpi4py is not installed")
+def test_a_part_of_the_world_is_interrupted(one: mpis.MPI, ranks: Ranks) -> None:
+    finished = ranks(one, 4, INTERRUPTED_PART, timeout_s=SOON_S, MPI4PY_LIBMPI=str(one.library_path))
+    assert finished.status != 0
+    assert finished.output.count("raised") == 3, finished.output
+
+
 NESTED = """
 import mlxdist as dist
 from mlxdist.mpi import choose

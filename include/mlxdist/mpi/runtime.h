@@ -39,7 +39,8 @@ void runtime_leave(void);
 void runtime_begin_call(void);
 void runtime_end_call(void);
 
-/* On another thread during the start, which waits in calls of MPI that nothing ends: return OK when it has ended. */
+/* On another thread during the start, which waits in MPI_Init, where nothing ends it. OK: it has ended, or MPI is
+ * initialized and it gives up by itself. */
 int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome);
 void runtime_end_start(void);
 

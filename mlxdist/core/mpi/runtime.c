@@ -6,7 +6,7 @@
 
 struct runtime runtime;
 
-static atomic_int closing, closed, forked, has_started;
+static atomic_int closing, closed, forked, has_started, has_initialized;
 static pthread_t starter;
 
 /* Read-held by every operation under way, write-held to close. */
@@ -64,6 +64,7 @@ static void describe_start(void *it, int to_all, char *text, size_t nbytes) {
 static int await_world(request_handle *request, struct outcome *outcome) {
     const double least_s = 8; /* other ranks may still be loading their program */
     struct wait_policy policy = runtime.settings.policy;
+    atomic_store(&has_initialized, 1);
     policy.quiet = 1;
     if (policy.timeout_s > 0 && policy.timeout_s < least_s)
         policy.timeout_s = least_s;
@@ -83,7 +84,9 @@ int runtime_start(const struct transport *transport, const struct settings *sett
 }
 
 int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome) {
-    return wait_for(&(struct wait_condition){poll_start, describe_start, NULL, 0}, policy, outcome);
+    int result = wait_for(&(struct wait_condition){poll_start, describe_start, NULL, 0}, policy, outcome);
+    /* The same SIGINT and the timeout also end await_world, whichever thread sees them first. */
+    return atomic_load(&has_initialized) ? STATUS_OK : result;
 }
 
 void runtime_end_start(void) {
