@@ -163,7 +163,7 @@ def _shared_memory() -> str:
 
 
 def _watch_start(timeout_s: float, quiet: bool) -> None:
-    """Say what the start waits for, and end the process at the limit or with Ctrl-C."""
+    """Say what the start waits for, and end the process at the limit or with Ctrl-C while it is in MPI_Init."""
     try:
         _core.await_start(max(timeout_s, START_S) if timeout_s else 0, quiet)
     except (errors.TimeoutError, KeyboardInterrupt) as error:

@@ -57,7 +57,8 @@ def outline(list leaves) -> bytes | None:
     words = PyBytes_FromStringAndSize(NULL, n * sizeof(int64_t))
     word = <int64_t *>PyBytes_AsString(words)
     for x in leaves:
-        word[0], word[1], word[2] = 0, element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
+        word[0] = 0  # gradients.HOST
+        word[1], word[2] = element_type_of((<cnp.ndarray>x).descr), cnp.PyArray_NDIM(x)
         for i in range(word[2]):
             word[3 + i] = cnp.PyArray_DIM(x, i)
         word += 3 + word[2]

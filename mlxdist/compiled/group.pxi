@@ -70,7 +70,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
 
 
 def await_start(double timeout_s, bint quiet) -> None:
-    """Wait until start() ends on another thread, where MPI keeps out the TimeoutError and KeyboardInterrupt of this."""
+    """Wait until start() ends on another thread; TimeoutError and KeyboardInterrupt only while it is in MPI_Init."""
     cdef outcome why
     cdef wait_policy policy
     cdef int failed

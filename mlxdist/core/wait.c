@@ -151,8 +151,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
             double timeout_s = atomic_load_explicit(&policy->timeout_s, memory_order_relaxed);
             if (timeout_s > 0 && waited_s >= timeout_s)
                 return timed_out(condition, timeout_s, outcome);
-            int is_ended =
-                condition->describe && atomic_load_explicit(&endings, memory_order_relaxed) && !own_endings;
+            int is_ended = condition->describe && atomic_load_explicit(&endings, memory_order_relaxed) && !own_endings;
             ended_s = !is_ended ? 0 : ended_s > 0 ? ended_s : now;
             if (is_ended && now - ended_s >= last_s)
                 return give_up(condition, STATUS_GROUP_CLOSED, "ended by finalize() or the program's end", outcome);

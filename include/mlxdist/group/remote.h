@@ -53,5 +53,7 @@ void remote_describe(const struct remote *remote, char *text, size_t nbytes);
 
 /* From 1 to REMOTE_TAGS, of no other message of this rank that is under way. */
 int remote_next_tag(void);
+/* There is no memory for a message of nbytes: fill in outcome, and return OUT_OF_MEMORY. */
+int remote_out_of_memory(int64_t nbytes, struct outcome *outcome);
 
 #endif

@@ -66,8 +66,8 @@ struct node {
     uint64_t calls;    /* of the user's, for error texts */
 };
 
-/* The memory for so many local ranks; NOT_SHARED if there is none or too little. Seal it when all
- * have joined, so that no name is left behind. */
+/* The memory for so many local ranks; NOT_SHARED if there is none or too little. Seal it when all have joined, so that
+ * no name is left behind. */
 int node_create(int local_size, int is_named, struct shm_handle *handle, struct node **node, struct outcome *outcome);
 int node_attach(const struct shm_handle *handle, struct node **node, struct outcome *outcome);
 

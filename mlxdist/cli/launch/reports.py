@@ -119,7 +119,7 @@ class Reports:
                     self._output.copy(rank, purpose, connection)
             finally:
                 if purpose == "reports":
-                    del self._connections[rank]
+                    self._connections.pop(rank, None)
                 self.queue.put(Report(rank, "disconnected", (purpose,)))
 
     def _receive(self, connection: socket.socket, rank: int) -> None:

@@ -6,12 +6,6 @@
 
 #include "mlxdist/group/remote.h"
 
-static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
-    outcome->status = STATUS_OUT_OF_MEMORY;
-    snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes", (long long)nbytes);
-    return STATUS_OUT_OF_MEMORY;
-}
-
 /* A message under way, first in shared memory, if that reaches the peer, and then perhaps by MPI. It is on the path of
  * the shortest messages, so nothing is set before it is needed. */
 struct request {
@@ -197,7 +191,7 @@ int p2p_run(struct members *members, const struct call *call, const void *sendbu
         return STATUS_NOT_SHARED;
     }
     if ((in_place || (receives && call->on_device)) && !(own = malloc((size_t)call_nbytes(call) + 1)))
-        return out_of_memory(call_nbytes(call), outcome);
+        return remote_out_of_memory(call_nbytes(call), outcome);
     if (in_place)
         sendbuf = memcpy(own, sendbuf, (size_t)call_nbytes(call));
     if (sends && receives) {

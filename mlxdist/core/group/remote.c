@@ -26,9 +26,10 @@ int remote_next_tag(void) {
     return 1 + (int)(atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) % REMOTE_TAGS);
 }
 
-static int out_of_memory(int64_t nbytes, struct outcome *outcome) {
+int remote_out_of_memory(int64_t nbytes, struct outcome *outcome) {
     outcome->status = STATUS_OUT_OF_MEMORY;
-    snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes", (long long)nbytes);
+    snprintf(outcome->text, sizeof outcome->text, "no memory for a message of %lld bytes: free some, or send less",
+             (long long)nbytes);
     return STATUS_OUT_OF_MEMORY;
 }
 
@@ -128,7 +129,7 @@ static int begin_receiving(struct remote *remote, struct outcome *outcome) {
     if (remote->is_whole && remote->is_expected && remote->device)
         start = remote->device;
     else if (remote->is_whole && !(start = remote->whole = malloc((size_t)nbytes + 1)))
-        return out_of_memory(nbytes, outcome);
+        return remote_out_of_memory(nbytes, outcome);
     return TRANSPORT(recv, remote->members->comm, start, nbytes, remote->call->peer, remote->tag, &piece->request,
                      outcome);
 }
@@ -193,7 +194,7 @@ int remote_begin(struct members *members, const struct call *call, void *buf, vo
                               .step = to_peer ? send_pieces : await_header,
                               .depth = 1};
     if (!(remote->pieces[0].memory = bounce_take()))
-        return out_of_memory(call_nbytes(call), outcome);
+        return remote_out_of_memory(call_nbytes(call), outcome);
     if (to_peer) {
         remote->nbytes = call_nbytes(call);
         remote->is_whole = call->on_device;
