@@ -66,7 +66,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
         fail("init", &why)
     started = library
     the_world = wrap(cls, group_retain(core_world()))
-    return the_world  # init() raises what a signal handler raised, when the world can be found again
+    return the_world  # init() raises what a signal handler raised: by then its next call finds the world
 
 
 def await_start(double timeout_s, bint quiet) -> None:

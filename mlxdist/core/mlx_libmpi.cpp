@@ -343,8 +343,10 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         call.operation = OPERATION_REDUCE_SCATTER;
         size_t nbytes = static_cast<size_t>(n / group_size(group)) * element_size(type);
         std::unique_ptr<char[]> sum(new (std::nothrow) char[nbytes + 1]);
-        if (!sum)
-            evaluation.give_up("no memory for the sum");
+        if (!sum) {
+            group_break(group, "no memory for a sum_scatter"); // the other ranks wait for this one
+            evaluation.give_up("no memory for the sum: free some, or sum less");
+        }
         if (group_run(group, &call, from, sum.get(), &outcome))
             evaluation.give_up(outcome.text);
         std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum.get(), nbytes);
