@@ -156,9 +156,9 @@ static int free_retired(struct outcome *outcome) {
 /* What follows a timeout, a death, Ctrl-C or a mismatch. The ranks of the group may no longer be at the same call, so
  * every later call on it fails for this reason. Of a mismatch all ranks know; after the others, ranks of this host that
  * wait for this one are told, and MPI will not be finalized. At the end the others are told in any case, and if MPI has
- * nothing of the call it can be finalized. Other outcomes change nothing. */
+ * nothing of the call it can be finalized. Other outcomes change nothing, unless MPI has something of the call. */
 static int break_group(struct group *group, int is_with_mpi, const struct outcome *outcome) {
-    if (!breaks_group(outcome->status))
+    if (!is_with_mpi && !breaks_group(outcome->status))
         return outcome->status;
     if (outcome->status != STATUS_MISMATCH && (outcome->status != STATUS_GROUP_CLOSED || is_with_mpi)) {
         atomic_store(&skip_finalize, 1);
@@ -168,7 +168,7 @@ static int break_group(struct group *group, int is_with_mpi, const struct outcom
     pthread_mutex_lock(&groups_lock);
     if (!atomic_load_explicit(&group->is_broken, memory_order_relaxed)) {
         group->why_broken = *outcome;
-        if (outcome->status == STATUS_INTERRUPTED)
+        if (outcome->status == STATUS_INTERRUPTED || !breaks_group(outcome->status))
             group->why_broken.status = STATUS_GROUP_BROKEN;
         snprintf(group->why_broken.text, sizeof group->why_broken.text,
                  "this group was broken by an earlier error: %.900s", outcome->text);
