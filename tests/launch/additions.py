@@ -379,7 +379,7 @@ def descriptors(env: Environment) -> Iterator[Finding]:
         "SET_UPS = (",
         """    Broken(
         "few files may be open",
-        lambda here: SetUp({}, ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh"]),
+        lambda here: SetUp({}, ["sh", "-c", 'ulimit -S -n 200; exec "$@"', "sh"]),
         {"a process may open only 200 files": "ulimit -n 1024"},
     ),
 """,
