@@ -35,6 +35,15 @@ def left_by(finished: Finished) -> list[str]:
     return [path.name for path in Path("/dev/shm").glob("mlxdist.*") if path.name.split(".")[1] in pids]
 
 
+AWAIT_THE_DEAD = """
+began = time.monotonic()
+try:
+    dist.all_sum(1)
+except dist.Error as error:
+    say(f"{type(error).__name__} after {time.monotonic() - began:.3f} s: {error}")
+os._exit(0)
+"""
+
 CLOSED = """
 world = dist.init(timeout_s=20)
 part = world.split(0)
@@ -52,13 +61,14 @@ for late in 0, 1:  # each waits for the other for some time
     assert dist.all_sum(1, group=part) == 2
 if rank == int(sys.argv[2]):
     os.kill(os.getpid(), signal.SIGKILL)
-began = time.monotonic()
-try:
-    dist.all_sum(1)
-except dist.Error as error:
-    say(f"{type(error).__name__} after {time.monotonic() - began:.3f} s: {error}")
-os._exit(0)
 """
+
+
+def died_soon(finished: Finished, who: str) -> None:
+    assert (told := re.search(r"^PeerError after ([\d.]+) s: (.*)$", finished.output, re.MULTILINE)), finished.output
+    assert who in told[2], finished.output
+    assert "has died" in told[2], finished.output
+    assert float(told[1]) < 5
 
 
 @pytest.mark.parametrize("dies", [0, 1])
@@ -69,13 +79,10 @@ def test_files_that_a_rank_closes(which: str, dies: int, tmp_path: Path, pytestc
     if not found:
         pytest.skip("only Open MPI 5 lets the other rank live on")
     path = tmp_path / "program.py"
-    path.write_text(BEGIN + CLOSED)
+    path.write_text(BEGIN + CLOSED + AWAIT_THE_DEAD)
     launcher, *command = found[0].command(2, sys.executable, path, which, str(dies))
     finished = run([launcher, *KEEPING["openmpi-5"], *command], timeout_s=40, **found[0].environment())
-    assert (told := re.search(r"^PeerError after ([\d.]+) s: (.*)$", finished.output, re.MULTILINE)), finished.output
-    assert f"rank {dies} (pid" in told[2], finished.output
-    assert "has died" in told[2], finished.output
-    assert float(told[1]) < 5
+    died_soon(finished, f"rank {dies} (pid")
 
 
 NAMESPACES = """
@@ -88,12 +95,6 @@ say(f"named: {[name for name in os.listdir('/dev/shm') if name.startswith('mlxdi
 dist.barrier()
 if rank == 1:
     os._exit(3)
-began = time.monotonic()
-try:
-    dist.all_sum(1)
-except dist.Error as error:
-    say(f"{type(error).__name__} after {time.monotonic() - began:.3f} s: {error}")
-os._exit(0)
 """
 
 
@@ -108,17 +109,14 @@ def test_ranks_in_pid_namespaces_of_their_own(tmp_path: Path, pytestconfig: pyte
     if tried.returncode:
         pytest.skip(f"no pid namespace can be made here: {tried.stderr}")
     path = tmp_path / "program.py"
-    path.write_text(BEGIN + NAMESPACES)
+    path.write_text(BEGIN + NAMESPACES + AWAIT_THE_DEAD)
     launcher, *command = found[0].command(2, *unshare, sys.executable, path)
     environ = {"MLXDIST_LIBMPI": str(found[0].library_path)}  # the launcher, which tells, is not seen in there
     finished = run([launcher, *KEEPING["mpich-5"], *command], timeout_s=40, **environ)
     assert finished.output.count("is pid 1\n") == 2, finished.output
     assert finished.output.count("shares memory with 2 ranks on this host") == 2, finished.output
     assert finished.output.count("named: []") == 2, finished.output
-    assert (told := re.search(r"^PeerError after ([\d.]+) s: (.*)$", finished.output, re.MULTILINE)), finished.output
-    assert "rank 1 (pid 1 " in told[2], finished.output
-    assert "has died" in told[2], finished.output
-    assert float(told[1]) < 5
+    died_soon(finished, "rank 1 (pid 1 ")
 
 
 KILLED = """
