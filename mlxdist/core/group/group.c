@@ -87,7 +87,7 @@ static void watch_forks(void) {
     pthread_atfork(before_fork, after_fork, after_fork);
 }
 
-static int start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
+int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct outcome second;
     pthread_once(&once, watch_forks);
@@ -106,12 +106,6 @@ static int start(const struct transport *transport, const struct settings *setti
     }
     runtime.transport = NULL;
     free_group(group);
-    return result;
-}
-
-int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome) {
-    int result = start(transport, settings, outcome);
-    runtime_end_start();
     return result;
 }
 
