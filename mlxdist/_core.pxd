@@ -58,6 +58,8 @@ cdef extern from "mlxdist/mpi/abi.h" nogil:
 cdef extern from "mlxdist/kernels/kernels.h" nogil:
     void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
     int divide_by(element_type type, void *numbers, size_t count, int n)
+    void narrow(element_type to, const float *numbers, void *narrowed, size_t count)
+    void widen(element_type from_, const void *narrowed, float *numbers, size_t count)
     const char *kernels_variant(int i)
     int kernels_choose(const char *name)
     const char *kernels_chosen()
@@ -93,7 +95,7 @@ cdef extern from "mlxdist/call.h" nogil:
         int64_t count
         int on_device, ndim, src
         int64_t shape[8]
-        int name, digest
+        int name, digest, wire
     int call_is_collective(const call *call)
     call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names
@@ -167,7 +169,7 @@ cdef extern from "<Python.h>" nogil:
 cdef extern from "mlxdist/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
         KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
-    void mlx_override_next_split(c_group *group, mlx_collective_kind kind, int root)
+    void mlx_override_next_split(c_group *group, mlx_collective_kind kind, int root, int wire)
     void mlx_query_next_split()
     c_group *mlx_queried_group()
     int mlx_has_opened_us()

@@ -10,7 +10,7 @@ import numbers
 import struct
 import zlib
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from mlxdist import _core, arrays, dispatch, world
 from mlxdist.arrays import mlx
@@ -22,6 +22,11 @@ ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(le
 DIRECT = 1 << 18
 # Where leaves are averaged; each device of a framework is a number from 2 on. Ranks compare them, see ``described``.
 HOST, MLX = 0, 1
+# ``wire``: how sums of these dtypes cross between hosts; those of others do as they are.
+WIRES: dict[str | None, dict[int, int]] = {
+    None: {},
+    **{name: {_core.DTYPES.index("float32"): _core.DTYPES.index(name)} for name in ("bfloat16", "float16")},
+}
 
 
 def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float) -> list[list[int]]:
@@ -148,7 +153,7 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
             raise type(error)(f"{error}; x is {where}") from None
 
 
-def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> list[Any]:
+def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
     """The means of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
     frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
     sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
@@ -156,7 +161,7 @@ def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> l
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
         for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
     ]
-    _core.average(group, sources, targets, bucket[0].type, digest)
+    _core.average(group, sources, targets, bucket[0].type, digest, wire)
     means = []
     for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
         if leaf.stays and target.owner is not leaf.array:
@@ -167,12 +172,12 @@ def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> l
     return means
 
 
-def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> list[Any]:
+def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
     """The means of arrays that their framework joins and divides."""
     framework = cast(arrays.OnDevice, bucket[0].framework)
     flat = framework.joined([leaf.array for leaf in bucket])
     buffer = framework.as_buffer(flat)
-    _core.prepare(OPERATION, group, None, flat, digest=digest).run(buffer, buffer)
+    _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire).run(buffer, buffer)
     if buffer.owner is not flat:
         framework.copyto(flat, buffer.owner)
     mean, at, means = framework.quotient(flat, group.size()), 0, []
@@ -186,7 +191,9 @@ def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int) -> list[A
     return means
 
 
-def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, structure: bytes) -> list[Any]:
+def averaged(
+    leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, wires: dict[int, int], structure: bytes
+) -> list[Any]:
     """The mean of each leaf."""
     numbered: dict[Hashable, int] = {HOST: HOST, MLX: MLX}  # a device by its first leaf: its name may be the rank's own
     where = [MLX if leaf.framework is None else HOST if leaf.device is None else leaf.device for leaf in leaves]
@@ -197,12 +204,13 @@ def averaged(leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: A
     buckets, checksum = planned(outline, limit)
     digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
-    for place, _, indices in buckets:
+    for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
+        wire = wires.get(element_type, 0)
         if place == MLX:
-            results = mlx.average([leaf.array for leaf in bucket], group, stream, digest)
+            results = mlx.average([leaf.array for leaf in bucket], group, stream, digest, wire)
         else:
-            results = (in_host_memory if place == HOST else on_device)(bucket, group, digest)
+            results = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire)
         for index, result in zip(indices, results, strict=True):
             means[index] = result
     return means
@@ -218,6 +226,8 @@ def average_gradients(
     group: world.GroupLike | None = None,
     all_reduce_size: float = 32 * 1024**2,
     communication_stream: Any = None,
+    *,
+    wire: Literal["bfloat16", "float16"] | None = None,
 ) -> Any:
     """The mean of all ranks' ``gradients``, on every rank.
 
@@ -259,6 +269,10 @@ def average_gradients(
     resolved = dispatch.group_of(OPERATION, group)
     if not isinstance(all_reduce_size, numbers.Real):
         raise TypeError(f"[{OPERATION}] all_reduce_size={all_reduce_size!r} is not a number: pass bytes")
+    if not isinstance(wire, str | None):
+        raise TypeError(f"[{OPERATION}] wire={wire!r} is not a str: pass 'bfloat16', 'float16' or None")
+    if wire not in WIRES:
+        raise ValueError(f"[{OPERATION}] wire={wire!r} is not a 16-bit float: pass 'bfloat16', 'float16' or None")
     try:
         leaves, structure = _core.flatten(gradients)
     except TypeError as error:
@@ -270,11 +284,11 @@ def average_gradients(
             digest = digest_of(structure, outline, checksum)
             for _, element_type, indices in buckets:
                 bucket = [leaves[index] for index in indices]
-                _core.average(resolved, bucket, bucket, element_type, digest)
+                _core.average(resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
         return gradients
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
     if resolved.size() > 1:
-        means = averaged(ready, resolved, all_reduce_size, communication_stream, structure)
+        means = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure)
     else:
         means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
         if all(mean is leaf for mean, leaf in zip(means, leaves, strict=True)):

@@ -76,11 +76,12 @@ struct call {
     int64_t shape[SHOWN_DIMENSIONS];
     int name;   /* a call_name; 0: the first of this operation and op */
     int digest; /* of what the elements are, which must be the same on every rank; 0: no more than the rest says */
+    int wire;   /* ALLREDUCE, SUM of FLOAT32: the 16-bit float as which it crosses between hosts; 0: as it is */
 };
 
 /* A call on count elements without a shape. */
 static inline struct call flat_call(enum operation operation, int op, int type, int peer, int64_t count) {
-    struct call call = {operation, op, type, peer, count, 0, 0, 1, 0, {count}, 0, 0};
+    struct call call = {operation, op, type, peer, count, 0, 0, 1, 0, {count}, 0, 0, 0};
     return call;
 }
 

@@ -55,14 +55,15 @@ def receive(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, st
     return backend.calls["recv"](shape, dtype, src, group=group, stream=stream)
 
 
-def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int) -> list[Any]:
-    """The means of several arrays of one dtype over all ranks, by one sum; ranks whose digests differ raise."""
+def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wire: int) -> list[Any]:
+    """The means of several arrays of one dtype over all ranks, by one sum; ranks raise if digests or wires differ."""
     import mlx.core as mx
 
     backend.attach()
     flat = xs[0] if len(xs) == 1 else mx.concatenate([x.reshape(-1) for x in xs])
     check("average_gradients", flat.size)
-    total = backend.calls["all_sum"](flat, group=backend.group_of(group, root=digest), stream=stream)
+    over = backend.group_of(group, root=digest, wire=wire)
+    total = backend.calls["all_sum"](flat, group=over, stream=stream)
     mean = total / group.size()
     if len(xs) == 1:
         return [mean]

@@ -79,11 +79,11 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
     return <char *>(<Buffer?>x).address
 
 
-def average(Group group, list sources, list targets, int type, int digest) -> None:
+def average(Group group, list sources, list targets, int type, int digest, int wire) -> None:
     """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
 
     Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. A
-    MismatchError if the digests differ, since then the ranks have different arrays.
+    MismatchError if the digests differ, since then the ranks have different arrays. wire: see call.h.
     """
     cdef Py_ssize_t i, n = len(sources)
     cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
@@ -105,7 +105,7 @@ def average(Group group, list sources, list targets, int type, int digest) -> No
         sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
         recvbuf = pieces[0].target if n == 1 else sendbuf
         made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
-        made.name, made.digest = CALL_AVERAGE_GRADIENTS, digest
+        made.name, made.digest, made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
         with nogil:
             at = sendbuf
             for i in range(n if n > 1 else 0):

@@ -8,7 +8,7 @@ cdef class Group:
 
     cdef c_group *handle
     cdef int size_  # how many ranks
-    cdef dict mlx_groups  # MLX's of the same ranks, by kind and root: see mlx/backend.py
+    cdef dict mlx_groups  # MLX's of the same ranks, by kind, root and wire: see mlx/backend.py
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):

@@ -33,3 +33,15 @@ def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
 def divide_locally(cnp.ndarray numbers, int n) -> None:
     """Divide a contiguous array of floats or complex numbers by ``n`` in place."""
     divide_by(<element_type>element_type_of(numbers.descr), cnp.PyArray_DATA(numbers), cnp.PyArray_SIZE(numbers), n)
+
+
+def narrow_locally(cnp.ndarray numbers, cnp.ndarray narrowed) -> None:
+    """``narrowed``, of 16-bit floats, = ``numbers``, of float32: contiguous, of one length."""
+    narrow(<element_type>element_type_of(narrowed.descr), <float *>cnp.PyArray_DATA(numbers),
+           cnp.PyArray_DATA(narrowed), cnp.PyArray_SIZE(numbers))
+
+
+def widen_locally(cnp.ndarray narrowed, cnp.ndarray numbers) -> None:
+    """The other way round."""
+    widen(<element_type>element_type_of(narrowed.descr), cnp.PyArray_DATA(narrowed),
+          <float *>cnp.PyArray_DATA(numbers), cnp.PyArray_SIZE(numbers))

@@ -126,7 +126,7 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
     if runtime_is_closed():
         check_open(name_of(name))
     made.name, made.operation, made.op, made.type = name, call_rows[name].operation, call_rows[name].op, x.type
-    made.peer = made.src = made.digest = made.on_device = 0
+    made.peer = made.src = made.digest = made.wire = made.on_device = 0
     if call_rows[name].peer == PEER_DST_SRC:
         made.peer, made.src = peer_of(name, PEER_DST, group, peer[0]), peer_of(name, PEER_SRC, group, peer[1])
     elif call_rows[name].peer != PEER_NONE:
@@ -201,10 +201,10 @@ cdef int describe(str call, dtype, tuple shape, memory, elements *array, cnp.npy
     return 0
 
 
-def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), int digest=0) -> Call:
+def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), int digest=0, int wire=0) -> Call:
     """A call of the operation ``name`` on arrays of any framework, which have ``dtype`` and ``shape``.
 
-    memory: of x and of out, see Framework.memory. digest: see call.h.
+    memory: of x and of out, see Framework.memory. digest, wire: see call.h.
     """
     cdef Call ready = Call()
     cdef elements source, target, result
@@ -215,7 +215,7 @@ def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), in
     ready.group = group
     prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out,
                  &ready.made, &result, result_shape)
-    ready.made.digest = digest
+    ready.made.digest, ready.made.wire = digest, wire
     ready.shape = shape_of(&result)
     ready.in_place = out is not None and share_memory(&source, &target)
     return ready

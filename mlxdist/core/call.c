@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(sizeof(struct call) == 48 + 8 * SHOWN_DIMENSIONS,
+_Static_assert(sizeof(struct call) == 56 + 8 * SHOWN_DIMENSIONS,
                "ranks exchange it: when it changes, raise SHM_LAYOUT");
 
 #define ROW(name, called, operation, op, result, peer) \
@@ -57,6 +57,8 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
         add(text, nbytes, " to rank %d", call->peer);
     if (call->digest)
         add(text, nbytes, " of tree %08x", (unsigned)call->digest);
+    if (call->wire)
+        add(text, nbytes, " as %s between hosts", type_name(call->wire));
 }
 
 static int is_half(int type) {
@@ -71,7 +73,7 @@ int types_agree(int one, int other) {
 static int calls_agree(const struct call *one, const struct call *other) {
     return one->operation == other->operation && one->op == other->op && types_agree(one->type, other->type) &&
            one->peer == other->peer && one->count == other->count && one->on_device == other->on_device &&
-           one->digest == other->digest;
+           one->digest == other->digest && one->wire == other->wire;
 }
 
 /* The finalizer of splitmix64: every bit of the input reaches every bit of the output. */
@@ -82,8 +84,8 @@ static uint64_t mix(uint64_t x) {
 }
 
 uint64_t call_fingerprint(const struct call *call) {
-    uint64_t small = (uint64_t)call->on_device << 56 ^ (uint64_t)call->operation << 48 ^ (uint64_t)call->op << 40 ^
-                     (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
+    uint64_t small = (uint64_t)call->wire << 57 ^ (uint64_t)call->on_device << 56 ^ (uint64_t)call->operation << 48 ^
+                     (uint64_t)call->op << 40 ^ (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
     uint64_t fingerprint = mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
     return call->digest ? mix(fingerprint + (uint64_t)call->digest) : fingerprint;
 }

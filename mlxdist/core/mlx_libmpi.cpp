@@ -21,6 +21,7 @@ struct communicator {
     struct group *group;
     mlx_collective_kind kind;
     int root;
+    int wire;
     int size;
 };
 
@@ -223,10 +224,10 @@ NAMED_TYPE(c_complex, COMPLEX64)
 EXPORT reducer ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
-EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0};
+EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0, 0};
 
-void mlx_override_next_split(struct group *group, mlx_collective_kind kind, int root) {
-    next_split = {group, kind, root, 0};
+void mlx_override_next_split(struct group *group, mlx_collective_kind kind, int root, int wire) {
+    next_split = {group, kind, root, wire, 0};
 }
 
 void mlx_query_next_split(void) {
@@ -336,6 +337,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
     if (comm->kind == KIND_REDUCTION) {
         call.digest = comm->root;
+        call.wire = comm->wire;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
         if (group_run(group, &call, from, recvbuf, &outcome))
             evaluation.give_up(outcome.text);

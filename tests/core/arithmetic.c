@@ -64,6 +64,39 @@ static void every_half(void) {
     }
 }
 
+/* Counts beside those of a vector, and float32 of all magnitudes, ties and NaN among them. */
+static void conversions(void) {
+    enum { COUNT = 4099 };
+    static const uint32_t lower[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001};
+    static uint16_t halves[HALVES], found[COUNT];
+    static float floats[COUNT], wide[HALVES];
+    for (uint32_t i = 0; i < HALVES; i++)
+        halves[i] = (uint16_t)i;
+    for (int i = 0; kernels_variant(i); i++) {
+        if (kernels_choose(kernels_variant(i)))
+            continue;
+        widen(TYPE_FLOAT16, halves, wide, HALVES);
+        for (uint32_t k = 0; k < HALVES; k++)
+            CHECK(float32_bits(wide[k]) == float32_bits(float16_to_float32((uint16_t)k)));
+        widen(TYPE_BFLOAT16, halves, wide, HALVES);
+        for (uint32_t k = 0; k < HALVES; k++)
+            CHECK(float32_bits(wide[k]) == float32_bits(bfloat16_to_float32((uint16_t)k)));
+        for (uint32_t trial = 0; trial < TRIALS * 16; trial++) {
+            for (uint32_t k = 0; k < COUNT; k++) {
+                uint32_t random = scramble(trial * COUNT + k);
+                floats[k] = float32_from_bits(random & 1 ? random : (random & ~0xffffu) | lower[random >> 1 & 7]);
+            }
+            size_t count = trial % 2 ? COUNT : trial;
+            narrow(TYPE_FLOAT16, floats, found, count);
+            for (size_t k = 0; k < count; k++)
+                CHECK(found[k] == float16_from_float32(floats[k]));
+            narrow(TYPE_BFLOAT16, floats, found, count);
+            for (size_t k = 0; k < count; k++)
+                CHECK(found[k] == bfloat16_from_float32(floats[k]));
+        }
+    }
+}
+
 /* Sums that lie between two halves are rounded to the nearest, and to the even one of two that are as near. */
 static void rounding(void) {
     enum { COUNT = 4096 };
@@ -91,4 +124,5 @@ static void rounding(void) {
     }
 }
 
-PROGRAM({"random-blocks", random_blocks}, {"every-half", every_half}, {"rounding", rounding})
+PROGRAM({"random-blocks", random_blocks}, {"every-half", every_half}, {"rounding", rounding},
+        {"conversions", conversions})

@@ -68,6 +68,8 @@ struct row {
 #define TREE(number) \
     CALL(.operation = OPERATION_ALLREDUCE, .type = TYPE_FLOAT32, .count = 4, .ndim = 1, .shape = {4}, \
          .name = CALL_AVERAGE_GRADIENTS, .digest = number)
+#define AS(wire_type) \
+    CALL(.operation = OPERATION_ALLREDUCE, .type = TYPE_FLOAT32, .count = 4, .ndim = 1, .shape = {4}, .wire = wire_type)
 static const struct row rows[] = {
     {{FOUR, FOUR, FOUR}, NULL},
     {{FOUR, FOUR_IN_ROWS, FOUR}, NULL},
@@ -79,6 +81,10 @@ static const struct row rows[] = {
     {{ROOT(1), ROOT(2), FOUR}, "from rank 2"},
     {{TREE(7), TREE(7), TREE(7)}, NULL},
     {{TREE(7), TREE(8), TREE(7)}, "rank 13: average_gradients float32 (4,) of tree 00000008"},
+    {{AS(TYPE_BFLOAT16), AS(TYPE_BFLOAT16), AS(TYPE_BFLOAT16)}, NULL},
+    {{AS(0), AS(TYPE_BFLOAT16), AS(TYPE_FLOAT16)},
+     "rank 3: all_sum float32 (4,)\n  rank 13: all_sum float32 (4,) as bfloat16 between hosts\n"
+     "  rank 23: all_sum float32 (4,) as float16 between hosts"},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_FLOAT16, 1)}, NULL},
     {{SUM_OF(TYPE_FLOAT16, 1), SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_BFLOAT16, 1)}, "rank 23: all_sum bfloat16 (1,)"},
     {{SUM_OF(HALF_UNNAMED, 1), SUM_OF(TYPE_INT16, 1), SUM_OF(HALF_UNNAMED, 1)}, "rank 3, 23: all_sum 16-bit float"},

@@ -37,7 +37,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(mpis.ROOT / "mlxdist", folder / "mlxdist", ignore=shutil.ignore_patterns("core", "__pycache__"))
     library = folder / "mlxdist" / Path(_core.__file__).name
     stamp, other_stamp = (
-        (2).to_bytes(4, sys.byteorder) + version.encode().ljust(28, b"\0") for version in (mlxdist.__version__, OTHER)
+        (3).to_bytes(4, sys.byteorder) + version.encode().ljust(28, b"\0") for version in (mlxdist.__version__, OTHER)
     )
     compiled = library.read_bytes()
     assert compiled.count(stamp) == 1
@@ -55,8 +55,8 @@ def test_ranks_of_two_versions(launcher: mpis.MPI, ranks: Ranks, other: Path, sh
     assert finished.output.count(str(other)) == 1
     error = (
         "[init] the ranks run different builds of mlxdist:\n"
-        f"  rank 0, 1: version {mlxdist.__version__}, memory layout 2\n"
-        f"  rank 2: version {OTHER}, memory layout 2\n"
+        f"  rank 0, 1: version {mlxdist.__version__}, memory layout 3\n"
+        f"  rank 2: version {OTHER}, memory layout 3\n"
         "install the same mlxdist for all ranks\n"
     )
     assert finished.output.count(error) == 3, finished.output

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.providers import PROVIDERS, elements
-from parallel.reference import NAMES, WITH_MEAN, assert_same, mean, values
+from parallel.reference import NAMES, WITH_MEAN, assert_same, mean, seeded, values
 from parallel.refused import SIZE, assert_refused, case
 from parallel.ring import needs_peers
 
@@ -232,6 +232,46 @@ def test_trees_that_differ(world: dist.Group, difference: str, all_reduce_size: 
     with pytest.raises(dist.MismatchError, match=text):
         dist.average_gradients(tree, group, all_reduce_size)
     assert X.tolist() == [1.0] * 3
+
+
+WIRES = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # the relative error of one rounding
+
+
+@pytest.mark.parametrize("is_writable", [True, False], ids=["compiled", "general"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_wire(world: dist.Group, wire: Any, is_writable: bool) -> None:
+    """Each host's float32 sum is rounded, and the total; all else is the same, and so is everything in one host."""
+
+    def tree(rank: int) -> list[np.ndarray]:
+        leaves = [values(name, (70, 30), rank).copy() for name in ("float64", "float16")]
+        leaves += [seeded(rank, count).normal(size=count).astype("f4") for count in (3, 40_000, 150_001)]
+        for leaf in leaves:
+            leaf.setflags(write=is_writable)
+        return leaves
+
+    exact, crossed = dist.average_gradients(tree(world.rank())), dist.average_gradients(tree(world.rank()), wire=wire)
+    local_size, _ = _core.local_size()
+    everybodys = [tree(rank) for rank in range(SIZE)]
+    for place, (x, y) in enumerate(zip(exact, crossed, strict=True)):
+        assert dist.all_max(y).tobytes() == dist.all_min(y).tobytes()
+        if local_size == SIZE or x.dtype != "f4":
+            assert_same(y, x)
+        else:
+            sizes = sum(np.abs(leaves[place]) for leaves in everybodys) / SIZE
+            assert (np.abs(y - x) <= 2.01 * WIRES[wire] * sizes + 1e-6).all()
+
+
+@pytest.mark.parametrize("is_writable", [True, False], ids=["compiled", "general"])
+def test_wires_that_differ(world: dist.Group, is_writable: bool) -> None:
+    needs_peers(world)
+    group, x = world.split(0), np.ones(3, "f4")
+    x.setflags(write=is_writable)
+    text = (
+        r"rank 0: average_gradients float32 \(3,\) of tree [0-9a-f]{8} as float16 between hosts\n"
+        r"  rank 1.*: average_gradients float32 \(3,\) of tree [0-9a-f]{8} as bfloat16 between hosts\n"
+    )
+    with pytest.raises(dist.MismatchError, match=text):
+        dist.average_gradients(x, group, wire="bfloat16" if world.rank() else "float16")
 
 
 def test_other_calls_differ(world: dist.Group) -> None:

@@ -9,6 +9,7 @@ import pytest
 from parallel.ring import needs_peers
 
 import mlxdist as dist
+from mlxdist import _core
 
 mx: Any = pytest.importorskip("mlx.core", reason="MLX is not installed")
 nn: Any = pytest.importorskip("mlx.nn")
@@ -93,6 +94,26 @@ def test_trees_that_differ(world: dist.Group) -> None:
     group = world.split(0)
     averaged = dist.average_gradients({"a" if world.rank() else "b": mx.ones(3)}, group)
     with pytest.raises(RuntimeError, match=r"the ranks differ(.|\n)*of tree [0-9a-f]{8}"):
+        mx.eval(averaged)
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+def test_wire(world: dist.Group, wire: Any) -> None:
+    """Lazy as without; in one host the bits are the same."""
+    tree: list[Any] = [drawn(world.rank(), dtype) for dtype in ("float32", "float16", "int32")]
+    if _core.local_size()[0] < world.size():
+        tree = tree[1:]
+    exact, crossed = dist.average_gradients(tree), dist.average_gradients(tree, wire=wire)
+    assert [bits(x) for _, x in tree_flatten(crossed)] == [bits(x) for _, x in tree_flatten(exact)]
+    if world.rank() == 0:
+        dist.average_gradients([mx.ones(3)], wire=wire)
+
+
+@pytest.mark.skipif(MLX < (0, 32, 2), reason="this MLX ends the process on an error in evaluation")
+def test_wires_that_differ(world: dist.Group) -> None:
+    needs_peers(world)
+    averaged = dist.average_gradients(mx.ones(3), world.split(0), wire=None if world.rank() else "bfloat16")
+    with pytest.raises(RuntimeError, match=r"float32 \(3,\) of tree [0-9a-f]{8} as bfloat16 between hosts"):
         mx.eval(averaged)
 
 

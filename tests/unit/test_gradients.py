@@ -156,6 +156,10 @@ def test_alone() -> None:
         ({"group": 1}, TypeError, "group=1 is not an mlxdist group"),
         ({"all_reduce_size": "1"}, TypeError, "all_reduce_size='1' is not a number: pass bytes"),
         ({"communication_stream": 1}, TypeError, "NumPy arrays have no streams"),
+        ({"wire": 16}, TypeError, "wire=16 is not a str: pass 'bfloat16', 'float16' or None"),
+        ({"wire": np.float16}, TypeError, "wire=<class 'numpy.float16'> is not a str"),
+        ({"wire": []}, TypeError, r"wire=\[\] is not a str"),
+        ({"wire": "float32"}, ValueError, "wire='float32' is not a 16-bit float: pass 'bfloat16', 'float16' or None"),
     ):
         with pytest.raises(error, match=rf"^\[average_gradients\] {text}|{text}"):
             dist.average_gradients([np.ones(3)], **arguments)

@@ -285,6 +285,57 @@ def test_every_half_is_divided(name: str) -> None:
         assert_numbers(x, expected)
 
 
+@pytest.mark.parametrize("name", HALVES)
+def test_every_half_is_widened(name: str) -> None:
+    """Exactly; a NaN stays one."""
+    for count in (2**16, 0, 1, 15, 16, 17, 63, 65):
+        x, wide = PATTERNS[:count].view(dtype_of(name)), np.full(count + 1, 7, np.float32)
+        _core.widen_locally(x, wide[:-1])
+        assert_numbers(wide[:-1], x.astype(np.float32))
+        assert wide[-1] == 7
+
+
+# What narrowing finds hard: between two 16-bit floats, half of them ties; the ends of their ranges; zeros; NaN.
+BETWEEN = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+ENDS = {
+    "float16": (2.0**-24, 2.0**-14, 65504.0, 65520.0),
+    "bfloat16": (2.0**-133, 2.0**-126, 2.0**128 - 2.0**120, 2.0**128 - 2.0**119),
+}
+
+
+def hard(name: str) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        every = PATTERNS.view(dtype_of(name)).astype(np.float64)
+        halfway = every[np.isfinite(every)] * (1 + BETWEEN[name])
+        ends = [end * factor for end in ENDS[name] for factor in (0.25, 0.5, 0.75, 1, 1.5, 2)]
+        numbers = np.concatenate([every, halfway, ends, np.negative(ends)]).astype(np.float32)
+        beside = [np.nextafter(numbers, np.float32(limit)) for limit in (-np.inf, np.inf)]
+    random = seeded(3, len(name)).integers(0, 2**32, 100_003, np.uint32).view(np.float32)
+    return np.concatenate([numbers, *beside, random])
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_narrowing(name: str) -> None:
+    """Rounded to nearest even, beyond the largest to infinity; a NaN stays a quiet NaN of its sign."""
+    x = hard(name)
+    narrowed = np.zeros(x.size, dtype_of(name))
+    _core.narrow_locally(x, narrowed)
+    with np.errstate(all="ignore"):
+        expected = rounded(x.astype(np.float64), name)
+        assert (expected != x).mean() > 0.5  # there is something to round
+        assert_numbers(parts(narrowed)[0], expected)
+        assert_numbers(narrowed, x.astype(dtype_of(name)))  # NumPy and ml_dtypes
+    nan, found = np.isnan(x), narrowed.view(np.uint16)
+    assert nan.any()
+    assert (found[nan] & QUIET[name]).all()
+    np.testing.assert_array_equal(found >> 15, x.view(np.uint32) >> 31)
+    for count in (0, 1, 15, 16, 17, 63, 65):
+        part = np.full(count + 1, 7, dtype_of(name))
+        _core.narrow_locally(x[:count], part[:-1])
+        assert part[:-1].tobytes() == narrowed[:count].tobytes()
+        assert part[-1] == 7
+
+
 def test_unknown_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[init\] there are no kernels 'abacus' .*plain"):
         _core.use_kernels("abacus")

@@ -1,4 +1,5 @@
-/* Arithmetic on arrays: reduce several inputs into one output; divide. There are no MPI and no ranks here. */
+/* Arithmetic on arrays: reduce several inputs into one output; divide; narrow and widen. There are no MPI and no ranks
+ * here. */
 #ifndef MLXDIST_KERNELS_KERNELS_H
 #define MLXDIST_KERNELS_KERNELS_H
 
@@ -20,10 +21,17 @@ void reduce(enum element_type type, enum reduction op, const void *const *inputs
 /* numbers[i] /= n, rounded once to the type. 0: integers and bools, whose quotient is another type, are left alone. */
 int divide_by(enum element_type type, void *numbers, size_t count, int n);
 
+/* float32 to FLOAT16 or BFLOAT16, and back; the arrays do not overlap. narrow rounds to nearest even, and
+ * what is too large to infinity; widen is exact. A NaN stays one. */
+void narrow(enum element_type to, const float *numbers, void *narrowed, size_t count);
+void widen(enum element_type from, const void *narrowed, float *numbers, size_t count);
+
 /* One variant of the above, by type and op. All give the same bits. */
 struct kernels {
     void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
-    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL */
+    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL, as those below */
+    void (*narrow[ELEMENT_TYPES])(const float *numbers, void *narrowed, size_t count);
+    void (*widen[ELEMENT_TYPES])(const void *narrowed, float *numbers, size_t count);
 };
 extern const struct kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 

@@ -12,7 +12,7 @@
 
 /* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
  * one of these changes. */
-enum { SHM_LAYOUT = 2 };
+enum { SHM_LAYOUT = 3 };
 
 /* Which build of this library a rank runs. Ranks with different builds may not share memory. */
 struct shm_build {

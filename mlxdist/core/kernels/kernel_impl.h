@@ -197,6 +197,28 @@ static HALF_INLINE TARGET uint16_t BFLOAT16_from_float32(float value) {
             x[start] = name##_from_float32(name##_to_float32(x[start]) / (float)n); \
     }
 
+/* The loads and stores of float16 keep the order of elements. For bfloat16 compilers vectorize the plain loops. */
+enum { FLOAT16_IN_ORDER = 1, BFLOAT16_IN_ORDER = 0 };
+#define CONVERSIONS(name) \
+    static TARGET void name##_narrow(const float *numbers, void *narrowed, size_t count) { \
+        uint16_t *halves = narrowed; \
+        size_t start = 0; \
+        for (; name##_IN_ORDER && start + AT_ONCE <= count; start += AT_ONCE) \
+            name##_store(numbers + start, halves + start); \
+        for (; start < count; start++) \
+            halves[start] = name##_from_float32(numbers[start]); \
+    } \
+    static TARGET void name##_widen(const void *narrowed, float *numbers, size_t count) { \
+        const uint16_t *halves = narrowed; \
+        size_t start = 0; \
+        for (; name##_IN_ORDER && start + AT_ONCE <= count; start += AT_ONCE) \
+            name##_load(halves + start, numbers + start); \
+        for (; start < count; start++) \
+            numbers[start] = name##_to_float32(halves[start]); \
+    }
+CONVERSIONS(FLOAT16)
+CONVERSIONS(BFLOAT16)
+
 /* The kernels of a type, by its arithmetic. */
 #define LOGICAL_KERNEL(op, called, name, T) KERNEL(name, op, T, LOGICAL_##op(T, a, b))
 #define INTEGER_KERNEL(op, called, name, T) KERNEL(name, op, T, INTEGER_##op(T, a, b))
@@ -228,4 +250,6 @@ MLXDIST_TYPES(KERNELS_OF)
 const struct kernels VARIANT = {
     .reduce = {MLXDIST_TYPES(REDUCE_ROW)},
     .divide = {MLXDIST_TYPES(DIVIDE_OF)},
+    .narrow = {[TYPE_FLOAT16] = FLOAT16_narrow, [TYPE_BFLOAT16] = BFLOAT16_narrow},
+    .widen = {[TYPE_FLOAT16] = FLOAT16_widen, [TYPE_BFLOAT16] = BFLOAT16_widen},
 };

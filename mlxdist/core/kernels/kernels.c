@@ -80,3 +80,11 @@ int divide_by(enum element_type type, void *numbers, size_t count, int n) {
         divider(numbers, count, n);
     return divider != NULL;
 }
+
+void narrow(enum element_type to, const float *numbers, void *narrowed, size_t count) {
+    present()->kernels->narrow[to](numbers, narrowed, count);
+}
+
+void widen(enum element_type from, const void *narrowed, float *numbers, size_t count) {
+    present()->kernels->widen[from](narrowed, numbers, count);
+}

@@ -10,6 +10,7 @@ import pytest
 from parallel.frameworks.kinds import KINDS, Kind, kind_of
 from parallel.reference import WITH_MEAN, assert_same, mean, values
 from parallel.refused import SIZE, assert_refused, case
+from parallel.ring import needs_peers
 
 import mlxdist as dist
 
@@ -60,6 +61,14 @@ def test_ranks_may_hold_a_leaf_in_different_frameworks(world: dist.Group) -> Non
     for place, (given, result) in enumerate(zip(tree, averaged, strict=True)):
         assert type(result) is type(given)
         assert np.asarray(result).tolist() == [place + 5.0 * (SIZE - 1)] * 10
+
+
+def test_wires_that_differ(world: dist.Group, kind: Kind) -> None:
+    """The wire reaches the call from every framework."""
+    needs_peers(world)
+    x = kind.views["contiguous"](np.ones(3, "f4"))
+    with pytest.raises(dist.MismatchError, match=r"float32 \(3,\) of tree [0-9a-f]{8} as float16 between hosts"):
+        dist.average_gradients(x, world.split(0), wire=None if world.rank() else "float16")
 
 
 def test_gradients_of_torch(world: dist.Group) -> None:
