@@ -107,6 +107,14 @@ def test_average_gradients(world: dist.Group, aware: bool, all_reduce_size: int)
         assert_same(np.array(result.memory, order="C"), mean([values(name, shape, rank) for rank in range(SIZE)]))
 
 
+def test_wires_that_differ(world: dist.Group, aware: bool) -> None:
+    needs_peers(world)
+    x = fake_cupy.Array(np.ones(3, "f4"))
+    text = rf"float32 \(3,\){' on a GPU' if aware else ''} of tree [0-9a-f]{{8}} as float16 between hosts"
+    with pytest.raises(dist.MismatchError, match=text):
+        dist.average_gradients(x, world.split(0), wire=None if world.rank() else "float16")
+
+
 def test_in_place(world: dist.Group, aware: bool) -> None:
     held = np.zeros((SIZE, 3))
     own = held[world.rank() : world.rank() + 1]
