@@ -21,8 +21,8 @@ void reduce(enum element_type type, enum reduction op, const void *const *inputs
 /* numbers[i] /= n, rounded once to the type. 0: integers and bools, whose quotient is another type, are left alone. */
 int divide_by(enum element_type type, void *numbers, size_t count, int n);
 
-/* float32 to FLOAT16 or BFLOAT16, and back; the arrays do not overlap. narrow rounds to nearest even, and
- * what is too large to infinity; widen is exact. A NaN stays one. */
+/* float32 to FLOAT16 or BFLOAT16, and back; the arrays do not overlap. narrow rounds to nearest even, and what is too
+ * large to infinity; widen is exact. A NaN stays one. */
 void narrow(enum element_type to, const float *numbers, void *narrowed, size_t count);
 void widen(enum element_type from, const void *narrowed, float *numbers, size_t count);
 
