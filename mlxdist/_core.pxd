@@ -122,7 +122,7 @@ cdef extern from "mlxdist/mpi/transport.h" nogil:
 cdef extern from "mlxdist/mpi/runtime.h" nogil:
     struct settings:
         wait_policy policy
-        int share, check
+        int share
     struct c_runtime "runtime":
         const transport *transport
         int ours

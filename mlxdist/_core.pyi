@@ -72,8 +72,7 @@ def start(
     *,
     timeout_s: float = 0.0,
     quiet: bool = False,
-    share: bool = True,
-    check: bool = True,
+    share: int = 1,
 ) -> _Group: ...
 def begin_exit() -> None: ...
 def await_start(timeout_s: float, quiet: bool) -> None: ...

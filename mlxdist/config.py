@@ -36,9 +36,12 @@ CUDA_AWARE = Variable(
 )
 TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: no timeout")
 QUIET = Variable("MLXDIST_QUIET", "0", "1: no lines on stderr about calls that have waited for 10 s, 20 s, 40 s ...")
-CHECK = Variable("MLXDIST_CHECK", "1", "0: ranks of different hosts do not compare their calls before they communicate")
+CHECK = Variable("MLXDIST_CHECK", "1", "without effect: it once kept ranks of different hosts from comparing calls, which now costs nothing")
 SHARED_MEMORY = Variable(
-    "MLXDIST_SHARED_MEMORY", "1", "0: ranks of a host do not communicate through shared memory", ("MLXDIST_NODE",)
+    "MLXDIST_SHARED_MEMORY",
+    "1",
+    "0: ranks of a host do not communicate through shared memory; 2 or more: so many do, as if those were a host",
+    ("MLXDIST_NODE",),
 )
 KERNELS = Variable("MLXDIST_KERNELS", "", "plain, avx2, avx512 or neon: instruction set for sums; by default the best")
 RANK_PID = Variable(

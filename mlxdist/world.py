@@ -155,6 +155,13 @@ def timeout_or_default_s(timeout_s: float | None) -> float:
     return timeout_s
 
 
+def _sharing_ranks() -> int:
+    given = config.SHARED_MEMORY.get()
+    if not given.isdecimal():
+        raise ValueError(f"[init] {config.SHARED_MEMORY.name}={given!r}: set 0, 1, or the number of ranks that share")
+    return int(given)
+
+
 def _shared_memory() -> str:
     if config.SHARED_MEMORY.get() == "0":
         return f"disabled by {config.SHARED_MEMORY.name}=0"
@@ -187,7 +194,7 @@ def _watched_start(timeout_s: float, quiet: bool) -> Iterator[None]:
 
 def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
     global _wrong_world
-    library, quiet = chosen.library, config.QUIET.get() == "1"
+    library, quiet, share = chosen.library, config.QUIET.get() == "1", _sharing_ranks()
     # Two of the ranks say what they wait for: one of them may be the one that is awaited.
     is_other = launcher is not None and launcher.rank is not None and launcher.rank > 1
     with choose.environment(library), _watched_start(timeout_s, quiet or is_other):
@@ -196,8 +203,7 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
             Group,
             timeout_s=timeout_s,
             quiet=quiet,
-            share=config.SHARED_MEMORY.get() != "0",
-            check=config.CHECK.get() != "0",
+            share=share,
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())
     # An mpi4py that is imported later must not open a second MPI, whatever it was told before.

@@ -47,8 +47,7 @@ cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept
     policy.spins, policy.timeout_s, policy.quiet, policy.interrupt = WAIT_SPINS, timeout_s, quiet, interrupt
 
 
-def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bint share=True,
-          bint check=True) -> Group:
+def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
     global the_world, started, main_thread
     cdef outcome why
@@ -56,7 +55,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, bi
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
     set_policy(&chosen_settings.policy, timeout_s, quiet)
-    chosen_settings.share, chosen_settings.check = share, check
+    chosen_settings.share = share
     main_thread = threading.main_thread().ident
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
         wait_watch_interrupts()

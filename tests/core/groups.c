@@ -13,7 +13,7 @@ static char refused[400]; /* what core_start says, if it fails on all ranks */
 static void (*tamper_of_last)(void *data, int64_t nbytes);
 
 static void run_rank(int rank) {
-    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL}, shares, 1};
+    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL}, shares};
     struct outcome outcome;
     world_rank = rank;
     board->pids[rank] = getpid();
@@ -457,7 +457,7 @@ static void given_up_and_freed(void) {
 
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
-    struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1, 1};
+    struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1};
     struct outcome outcome;
     struct group *part;
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);

@@ -23,6 +23,7 @@ ORDER = (
     ("kernels/",),
     ("shm/",),
     ("mpi/",),
+    ("net/",),
     ("group/",),
     ("mlx_libmpi",),
     ("errors",),
@@ -87,6 +88,7 @@ WITHIN = {
         "shm",
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
+    "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
     "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
 }
 # Bodies that have another name than their contract.

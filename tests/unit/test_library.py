@@ -126,7 +126,7 @@ START = """
 import sys
 import numpy
 from mlxdist import _core, errors
-world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, share=False, check=False)
+world = _core.start(_core.Library.open(sys.argv[1], 2**31 - 1), _core.Group, share=0)
 nothing = _core.Buffer(0, 0, 0, None, ())
 print(world.rank(), "of", world.size(), _core.threads(), _core.initialized_by_us(), flush=True)
 try:

@@ -15,8 +15,8 @@
 #include "mlxdist/copy.h"
 #include "mlxdist/group/members.h"
 
-/* MPI has at least the tags up to 32767. */
-enum { REMOTE_IN_FLIGHT = 4, REMOTE_HEADER = 0, REMOTE_TAGS = 32766, REMOTE_GIVEN_UP = 32767 };
+/* MPI has at least the tags up to 32767; those from 16384 on are of collectives, but for the last. */
+enum { REMOTE_IN_FLIGHT = 4, REMOTE_HEADER = 0, REMOTE_TAGS = 16383, REMOTE_GIVEN_UP = 32767 };
 
 struct remote_piece {
     char *memory; /* NULL: none yet */

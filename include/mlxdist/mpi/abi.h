@@ -37,6 +37,7 @@ int abi_identify(void *library, enum abi_family *family);
 #define MPI_NUMBERS(row) \
     row(IN_PLACE,                 1,    -1,        1) \
     row(COMM_TYPE_SHARED,         0,     1,      221) \
+    row(ANY_SOURCE,              -1,    -2,       -1) \
     row(THREAD_FUNNELED,          1,     1,     1024) \
     row(THREAD_SERIALIZED,        2,     2,     2048) \
     row(THREAD_MULTIPLE,          3,     3,     4096)

@@ -13,8 +13,7 @@ extern "C" {
 /* What the user may choose. */
 struct settings {
     struct wait_policy policy;
-    int share; /* 0: no shared memory */
-    int check; /* 0: ranks of different hosts do not compare their calls */
+    int share; /* 0: no shared memory; more than 1: so many ranks of a host share it, as if those were a host */
 };
 
 struct runtime {
@@ -38,6 +37,13 @@ void runtime_leave(void);
 /* Around every call of MPI: where it allows less than MPI_THREAD_MULTIPLE, one at a time. */
 void runtime_begin_call(void);
 void runtime_end_call(void);
+
+/* TRANSPORT(barrier, comm, outcome): one call of the transport, alone where MPI wants that. */
+#define TRANSPORT(function, ...) (runtime_begin_call(), runtime_ended_call(runtime.transport->function(__VA_ARGS__)))
+static inline int runtime_ended_call(int result) {
+    runtime_end_call();
+    return result;
+}
 
 /* On another thread during the start, which waits in MPI_Init, where nothing ends it. OK: it has ended, or MPI is
  * initialized and it gives up by itself. */

@@ -15,6 +15,9 @@ struct comm {
     int rank, size;
 };
 
+/* As the source of a message. */
+enum { ANY_RANK = -1 };
+
 /* MPI's handles, an int or a pointer. */
 typedef intptr_t request_handle, message_handle;
 
@@ -65,14 +68,11 @@ struct transport {
     /* These do not wait. MPI uses the buffers until test() has found the request done. */
     int (*send)(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
                 struct outcome *outcome);
-    /* lowest[i] = the lowest of all ranks' own[i], for i < 2. */
-    int (*agree)(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
-                 struct outcome *outcome);
     int (*test)(request_handle *request, int *done, struct outcome *outcome);
-    /* nbytes: exactly those that are sent. */
+    /* nbytes: at least those that are sent. */
     int (*recv)(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
                 struct outcome *outcome);
-    /* Is there a message? What is found must be received by recv_found: message->nbytes. */
+    /* Is there a message? What is found must be received by recv_found: message->nbytes. src may be ANY_RANK. */
     int (*probe)(struct comm *comm, int src, int tag, int *found, struct message *message, struct outcome *outcome);
     /* The same, but it is not received. */
     int (*look)(struct comm *comm, int src, int tag, int *found, struct outcome *outcome);

@@ -12,6 +12,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
                 int allow_mismatch, const struct wait_policy *policy, struct outcome *outcome);
 /* What a local rank published with the arrival that has just succeeded; it stays until this rank arrives again. */
 const void *node_payload(const struct node *node, int local_rank);
+const struct call *node_call(const struct node *node, int local_rank); /* as long; NULL: none */
 /* The number of this rank's arrivals. */
 uint64_t node_sequence(const struct node *node);
 

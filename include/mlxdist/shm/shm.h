@@ -14,6 +14,10 @@
  * one of these changes. */
 enum { SHM_LAYOUT = 3 };
 
+/* The most bytes that come with an arrival, the most ranks, and how far apart in shared memory must lie what different
+ * ranks write. */
+enum { SHM_PAYLOAD = NODE_SLOT, SHM_MAX_RANKS = NODE_MAX_RANKS, SHM_LINE = SEGMENT_LINE };
+
 /* Which build of this library a rank runs. Ranks with different builds may not share memory. */
 struct shm_build {
     int32_t layout;
@@ -38,13 +42,23 @@ int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct o
 void shm_close(struct shm *shm);
 
 int shm_local_size(const struct shm *shm);
+int shm_rank(const struct shm *shm, int local_rank); /* in the group */
 /* Fewer processors than local ranks. */
 int shm_is_oversubscribed(const struct shm *shm);
 
 /* Arrive at a call that is carried out by MPI, and wait for the other local ranks; once all have arrived, all go on or
- * none does. allow_mismatch: calls may differ, which the caller finds out by other means. */
-int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, const struct wait_policy *policy,
-               struct outcome *outcome);
+ * none does. */
+int shm_arrive(struct shm *shm, const struct call *call, const struct wait_policy *policy, struct outcome *outcome);
+/* Arrive at a call that goes on between hosts, with up to SHM_PAYLOAD bytes for the other local ranks. The calls may
+ * differ: they and the payloads stay readable until this rank arrives again. */
+int shm_gather(struct shm *shm, const struct call *call, const void *payload, size_t nbytes,
+               const struct wait_policy *policy, struct outcome *outcome);
+const struct call *shm_call(const struct shm *shm, int local_rank); /* NULL: it has not arrived */
+const void *shm_payload(const struct shm *shm, int local_rank);
+/* nbytes that the local ranks have in common until shm_close, zeros at first; all of them call it. wanted: 0 if this
+ * rank has no use for them. OUT_OF_MEMORY on all of them if there is too little, or one does not want them. */
+int shm_share(struct shm *shm, size_t nbytes, int wanted, void **memory, const struct wait_policy *policy,
+              struct outcome *outcome);
 /* A collective from arrival to result, if all ranks of the group share the memory; the buffers are those of group_run.
  * NOT_SHARED, on all ranks: there is too little memory, or the operation is not one of those here, but all have
  * arrived, so carry it out by MPI; outcome is not filled in. */

@@ -34,6 +34,11 @@ static int by_shared_memory(struct members *members, const struct call *call, co
     return result == STATUS_NOT_SHARED ? collective_by_mpi(members, call, sendbuf, recvbuf, outcome) : result;
 }
 
+static int between_hosts(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
+                         struct outcome *outcome) {
+    return net_run(members->net, call, sendbuf, recvbuf, &members->policy, outcome);
+}
+
 static int arrive_then_mpi(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
                            struct outcome *outcome) {
     return members_arrive(members, call, outcome) ? outcome->status
@@ -46,8 +51,8 @@ enum place { PLACE_ONE_HOST, PLACE_SEVERAL_HOSTS, PLACE_DEVICE, PLACE_ALONE };
 static enum place place_of(const struct members *members, const struct call *call) {
     return members->comm->size == 1 ? PLACE_ALONE
            : call->on_device        ? PLACE_DEVICE
-           : members->is_whole      ? PLACE_ONE_HOST
-                                    : PLACE_SEVERAL_HOSTS;
+           : members->net           ? PLACE_SEVERAL_HOSTS
+                                    : PLACE_ONE_HOST;
 }
 
 /* The ways of all collectives: the first row that fits counts. */
@@ -58,7 +63,7 @@ static const struct row {
     int (*run)(struct members *, const struct call *, const void *, void *, struct outcome *);
 } rows[] = {
     {PLACE_ONE_HOST, OPERATIONS, INT64_MAX, by_shared_memory},
-    {PLACE_SEVERAL_HOSTS, OPERATIONS, INT64_MAX, arrive_then_mpi},
+    {PLACE_SEVERAL_HOSTS, OPERATIONS, INT64_MAX, between_hosts},
     {PLACE_DEVICE, OPERATIONS, INT64_MAX, arrive_then_mpi}, /* only libmpi reads a device's memory */
     {PLACE_ALONE, OPERATIONS, INT64_MAX, collective_by_mpi},
 };

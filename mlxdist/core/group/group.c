@@ -46,8 +46,8 @@ static void free_group(struct group *group) {
 /* With its communicator: find out who shares memory, and list it among those that are live. */
 static int open_group(struct group *group, struct outcome *outcome) {
     char ignored[sizeof why_not_shared];
-    if (members_open_shm(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
-                         sizeof why_not_shared, outcome))
+    if (members_open(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
+                     sizeof why_not_shared, outcome))
         return outcome->status;
     pthread_mutex_lock(&groups_lock);
     group->next = live;
@@ -148,16 +148,16 @@ static int free_retired(struct outcome *outcome) {
 }
 
 /* What follows a timeout, a death, Ctrl-C or a mismatch. The ranks of the group may no longer be at the same call, so
- * every later call on it fails for this reason. Of a mismatch all ranks know; after the others, ranks of this host that
- * wait for this one are told, and MPI will not be finalized. At the end the others are told in any case, and if MPI has
+ * every later call on it fails for this reason. Of a mismatch all ranks know; after the others, ranks that wait for
+ * this one are told, and MPI will not be finalized. At the end the others are told in any case, and if MPI has
  * nothing of the call it can be finalized. Other outcomes change nothing, unless MPI has something of the call. */
 static int break_group(struct group *group, int is_with_mpi, const struct outcome *outcome) {
+    is_with_mpi |= members_are_pending(&group->members);
     if (!is_with_mpi && !breaks_group(outcome->status))
         return outcome->status;
     if (outcome->status != STATUS_MISMATCH && (outcome->status != STATUS_GROUP_CLOSED || is_with_mpi)) {
         atomic_store(&skip_finalize, 1);
-        if (group->members.shm)
-            shm_give_up(group->members.shm);
+        members_give_up(&group->members, outcome);
     }
     pthread_mutex_lock(&groups_lock);
     if (!atomic_load_explicit(&group->is_broken, memory_order_relaxed)) {
@@ -188,7 +188,7 @@ static int end_together(struct outcome *outcome) {
             shm_leave(group->members.shm, !atomic_load(&skip_finalize));
     pthread_mutex_unlock(&groups_lock);
     if (!atomic_load(&world->is_broken) && members_end(&world->members, outcome) && outcome->status != STATUS_MISMATCH)
-        return break_group(world, world->members.is_pending, outcome);
+        return break_group(world, 0, outcome);
     policy.quiet = 1;
     if (atomic_load(&skip_finalize))
         policy.timeout_s = last_s;
@@ -225,12 +225,11 @@ void group_release(struct group *group) {
         place = &(*place)->next;
     *place = group->next;
     pthread_mutex_unlock(&groups_lock);
-    if (group->members.shm) {
-        if (!runtime_is_forked())
-            shm_leave(group->members.shm, 1);
-        shm_close(group->members.shm);
-    }
-    if (!group->members.is_pending)
+    int is_pending = members_are_pending(&group->members);
+    if (group->members.shm && !runtime_is_forked())
+        shm_leave(group->members.shm, 1);
+    members_close(&group->members);
+    if (!is_pending)
         retire(group);
 }
 
@@ -284,7 +283,7 @@ static int split_members(struct group *group, int color, int key, struct group *
     if (begin_call(group, &call, outcome))
         return outcome->status;
     if (group->members.comm->size > 1 && members_arrive(&group->members, &call, outcome))
-        return end_call(group, &call, break_group(group, group->members.is_pending, outcome));
+        return end_call(group, &call, break_group(group, 0, outcome));
     int result = free_retired(outcome);
     if (!result)
         result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
@@ -312,7 +311,7 @@ int group_run(struct group *group, struct call *call, const void *sendbuf, void 
     if (begin_call(group, call, outcome))
         return outcome->status;
     int result = collective_run(&group->members, call, sendbuf, recvbuf, outcome);
-    return end_call(group, call, result ? break_group(group, group->members.is_pending, outcome) : STATUS_OK);
+    return end_call(group, call, result ? break_group(group, 0, outcome) : STATUS_OK);
 }
 
 int group_run_raw(struct group *group, struct call *call, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
@@ -339,7 +338,7 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
     *symmetric = NULL;
     if (begin_call(group, &call, outcome))
         return outcome->status;
-    if (!members->shm || !members->is_whole) {
+    if (!members->shm || members->net) {
         outcome->status = STATUS_NOT_SHARED;
         snprintf(
             outcome->text, sizeof outcome->text,
@@ -348,7 +347,7 @@ int group_empty(struct group *group, int64_t nbytes, struct symmetric **symmetri
     }
     int result = shm_empty(members->shm, &call, (size_t)nbytes, symmetric, memory, &members->policy, outcome);
     if (result)
-        return end_call(group, &call, break_group(group, group->members.is_pending, outcome));
+        return end_call(group, &call, break_group(group, 0, outcome));
     group_retain(group);
     return end_call(group, &call, STATUS_OK);
 }

@@ -102,113 +102,83 @@ static int open_with(struct members *members, const struct members *world, struc
     for (int is_named = 0; is_named < 2 && !members->shm && local->size > 1 && (!world || world->shm); is_named++)
         if (share(members, world, local, is_named, why_not_shared, nbytes, outcome))
             return outcome->status;
-    int32_t whole = members->shm && local->size == members->comm->size;
-    if (TRANSPORT(allreduce, members->comm, &whole, &whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
-        return outcome->status;
-    members->is_whole = whole;
     return members->shm ? shm_open_mailbox(members->shm, &members->policy, outcome) : STATUS_OK;
 }
 
-int members_open_shm(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
-                     struct outcome *outcome) {
+/* The ranks with which this one may share memory: at most settings.share of a host, if that is more than one. */
+static int split_local(struct comm *comm, const struct members *world, struct comm **local, struct outcome *outcome) {
+    struct comm *host;
+    struct outcome second;
+    int most = runtime.settings.share;
+    if (world)
+        return TRANSPORT(split, comm, world->host, comm->rank, local, outcome);
+    if (most == 1)
+        return TRANSPORT(split_host, comm, local, outcome);
+    if (TRANSPORT(split_host, comm, &host, outcome))
+        return outcome->status;
+    int result = TRANSPORT(split, host, host->rank / most, host->rank, local, outcome);
+    int released = TRANSPORT(release, host, result ? &second : outcome);
+    return result ? result : released;
+}
+
+static int open_shm(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
+                    struct outcome *outcome) {
     struct comm *local;
-    members->shm = NULL;
-    members->is_world = !world;
-    members->is_whole = members->comm->size == 1;
-    if (members->is_whole || !runtime.settings.share)
+    struct outcome second;
+    if (!runtime.settings.share)
         return STATUS_OK;
-    if (TRANSPORT(split_host, members->comm, &local, outcome))
+    if (split_local(members->comm, world, &local, outcome))
         return outcome->status;
     int result = open_with(members, world, local, why_not_shared, nbytes, outcome);
-    struct outcome second;
     int released = TRANSPORT(release, local, result ? &second : outcome);
-    result = result ? result : released;
-    if (result)
-        close_shm(members);
-    return result;
+    return result ? result : released;
 }
 
-struct agreement {
-    struct members *members;
-    const struct call *call;
-    request_handle request;
-};
-
-static int poll_agreement(void *it, int slow_check, struct outcome *outcome) {
-    struct agreement *agreement = it;
-    const struct shm *shm = agreement->members->shm;
-    struct outcome why;
-    int done = 0;
-    /* First: a rank may have agreed before it left or gave up the next call. */
-    int is_gone = slow_check && shm && shm_check_agreement(shm, &why);
-    if (TRANSPORT(test, &agreement->request, &done, outcome))
-        return -1;
-    if (done || !is_gone)
-        return done;
-    *outcome = why;
-    return -1;
-}
-
-static void describe_agreement(void *it, int to_all, char *text, size_t nbytes) {
-    const struct agreement *agreement = it;
-    const struct members *members = agreement->members;
-    char called[200];
-    if (to_all && members->comm->rank)
-        return;
-    call_text(agreement->call, called, sizeof called);
-    snprintf(text, nbytes, "%s, call %llu of rank %d on this group of %d: ranks %s have not reached this call", called,
-             (unsigned long long)members->sequence, members->comm->rank, members->comm->size,
-             members->shm ? "of other hosts" : "elsewhere");
-}
-
-static int who_differs(struct members *members, const struct call *call, struct outcome *outcome) {
-    int size = members->comm->size;
-    struct call *calls = malloc((size_t)size * sizeof *calls);
-    const struct call **pointers = malloc((size_t)size * sizeof *pointers);
-    int result = STATUS_OUT_OF_MEMORY;
-    outcome->status = STATUS_OUT_OF_MEMORY;
-    snprintf(outcome->text, sizeof outcome->text,
-             "no memory to compare the calls of %d ranks: free some, or start fewer on a host", size);
-    if (calls && pointers)
-        result = TRANSPORT(allgather, members->comm, call, calls, sizeof *call, outcome);
-    for (int i = 0; !result && i < size; i++)
-        pointers[i] = &calls[i];
-    if (!result)
-        result = calls_differ(pointers, size, members->sequence, outcome);
-    free(pointers);
-    free(calls);
-    return result;
-}
-
-static int agree_on_call(struct members *members, const struct call *call, struct outcome *outcome) {
-    struct agreement agreement = {members, call, 0};
-    members->own[0] = call_fingerprint(call);
-    members->own[1] = ~members->own[0];
-    if (TRANSPORT(agree, members->comm, members->own, members->lowest, &agreement.request, outcome))
+static int open_net(struct members *members, struct outcome *outcome) {
+    int32_t is_whole = members->shm && shm_local_size(members->shm) == members->comm->size;
+    if (TRANSPORT(allreduce, members->comm, &is_whole, &is_whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
         return outcome->status;
-    if (wait_for(&(struct wait_condition){poll_agreement, describe_agreement, &agreement, 1}, &members->policy,
-                 outcome)) {
-        members->is_pending = 1;
+    return is_whole ? STATUS_OK : net_open(members->comm, members->shm, &members->policy, &members->net, outcome);
+}
+
+int members_open(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
+                 struct outcome *outcome) {
+    members->shm = NULL;
+    members->net = NULL;
+    if (members->comm->size > 1 &&
+        (open_shm(members, world, why_not_shared, nbytes, outcome) || open_net(members, outcome))) {
+        close_shm(members);
         return outcome->status;
     }
-    return members->lowest[0] == ~members->lowest[1] ? STATUS_OK : who_differs(members, call, outcome);
+    members->host = world ? world->host : members->shm ? shm_rank(members->shm, 0) : members->comm->rank;
+    return STATUS_OK;
+}
+
+int members_are_pending(const struct members *members) {
+    return members->net && net_is_pending(members->net);
+}
+
+void members_close(struct members *members) {
+    if (members_are_pending(members))
+        return;
+    if (members->net)
+        net_close(members->net);
+    if (members->shm)
+        shm_close(members->shm);
 }
 
 int members_arrive(struct members *members, const struct call *call, struct outcome *outcome) {
-    int result = STATUS_OK, ends_here = members->is_whole || !runtime.settings.check;
-    members->sequence++;
+    return members->net ? net_arrive(members->net, call, &members->policy, outcome)
+                        : shm_arrive(members->shm, call, &members->policy, outcome);
+}
+
+void members_give_up(struct members *members, const struct outcome *why) {
     if (members->shm)
-        result = shm_arrive(members->shm, call, !ends_here, &members->policy, outcome);
-    /* A rank that has left the world tells all hosts by members_end; a rank that has seen it leave goes on to tell them
-     * too. */
-    if (ends_here || (result && !(result == STATUS_MISMATCH && members->is_world)))
-        return result;
-    return agree_on_call(members, call, outcome);
+        shm_give_up(members->shm);
+    if (members->net)
+        net_give_up(members->net, why);
 }
 
 int members_end(struct members *members, struct outcome *outcome) {
-    struct call call = flat_call(OPERATION_FINALIZE, 0, 0, 0, 0);
-    call.rank = members->comm->rank;
-    members->sequence++;
-    return members->is_whole || !runtime.settings.check ? STATUS_OK : agree_on_call(members, &call, outcome);
+    return members->net ? net_end(members->net, &members->policy, outcome) : STATUS_OK;
 }

@@ -415,15 +415,6 @@ static int send(struct comm *comm, const void *sent, int64_t nbytes, int dst, in
     return free_span(result, &span, outcome);
 }
 
-static int agree(struct comm *comm, const uint64_t *own, uint64_t *lowest, request_handle *request,
-                 struct outcome *outcome) {
-    MPI_Request begun;
-    int result =
-        CALL(Iallreduce, own, lowest, 2, datatypes[TYPE_UINT64], ops[TYPE_UINT64][REDUCE_MIN], comm_of(comm), &begun);
-    *request = (request_handle)begun;
-    return result;
-}
-
 static int test(request_handle *request, int *done, struct outcome *outcome) {
     MPI_Request begun = (MPI_Request)*request;
     MPI_Status status;
@@ -447,7 +438,8 @@ static int probe(struct comm *comm, int src, int tag, int *found, struct message
     MPI_Message arrived;
     MPI_Status status;
     MPI_Count nbytes = 0;
-    if (CALL(Improbe, src, tag, comm_of(comm), found, &arrived, &status) ||
+    int source = src == ANY_RANK ? (int)mpi.ANY_SOURCE : src;
+    if (CALL(Improbe, source, tag, comm_of(comm), found, &arrived, &status) ||
         (*found && CALL(Get_elements_x, &status, mpi.BYTE, &nbytes)))
         return outcome->status;
     if (*found)
@@ -489,7 +481,6 @@ const struct transport THIS_TRANSPORT = {
     .broadcast = broadcast,
     .barrier = barrier,
     .send = send,
-    .agree = agree,
     .test = test,
     .recv = recv,
     .probe = probe,

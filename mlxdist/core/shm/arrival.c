@@ -145,6 +145,11 @@ const void *node_payload(const struct node *node, int local_rank) {
     return flag->nbytes <= sizeof flag->payload ? flag->payload : peer->slots[node->sequence % 2];
 }
 
+const struct call *node_call(const struct node *node, int local_rank) {
+    const struct member *peer = &node->memory->members[local_rank];
+    return has_arrived(peer, node->sequence) ? &peer->calls[node->sequence % 2] : NULL;
+}
+
 uint64_t node_sequence(const struct node *node) {
     return node->sequence;
 }

@@ -1,8 +1,10 @@
 #include "mlxdist/shm/shm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "mlxdist/shm/handshake.h"
 #include "mlxdist/shm/pipeline.h"
 #include "mlxdist/shm/slots.h"
 #include "mlxdist/shm/staging.h"
@@ -18,6 +20,8 @@ struct shm {
     struct staging *staging;     /* opened by the first long collective */
     int has_no_staging;          /* that failed, on all ranks */
     struct symmetric *symmetric; /* a list */
+    struct segment shared[2];    /* of shm_share */
+    int n_shared;
 };
 
 const struct shm_build shm_own_build = {SHM_LAYOUT, MLXDIST_VERSION};
@@ -68,6 +72,8 @@ void shm_close(struct shm *shm) {
         staging_close(shm->staging);
     if (shm->mailbox)
         mailbox_close(shm->mailbox);
+    while (shm->n_shared)
+        segment_free(&shm->shared[--shm->n_shared]);
     node_close(shm->node);
     free(shm);
 }
@@ -76,13 +82,44 @@ int shm_local_size(const struct shm *shm) {
     return node_local_size(shm->node);
 }
 
+int shm_rank(const struct shm *shm, int local_rank) {
+    return node_rank(shm->node, local_rank);
+}
+
 int shm_is_oversubscribed(const struct shm *shm) {
     return node_is_oversubscribed(shm->node);
 }
 
-int shm_arrive(struct shm *shm, const struct call *call, int allow_mismatch, const struct wait_policy *policy,
-               struct outcome *outcome) {
-    return node_arrive(shm->node, call, NULL, 0, 1, allow_mismatch, policy, outcome);
+int shm_arrive(struct shm *shm, const struct call *call, const struct wait_policy *policy, struct outcome *outcome) {
+    return node_arrive(shm->node, call, NULL, 0, 1, 0, policy, outcome);
+}
+
+int shm_gather(struct shm *shm, const struct call *call, const void *payload, size_t nbytes,
+               const struct wait_policy *policy, struct outcome *outcome) {
+    return node_arrive(shm->node, call, payload, nbytes, 0, 1, policy, outcome);
+}
+
+const struct call *shm_call(const struct shm *shm, int local_rank) {
+    return node_call(shm->node, local_rank);
+}
+
+const void *shm_payload(const struct shm *shm, int local_rank) {
+    return node_payload(shm->node, local_rank);
+}
+
+int shm_share(struct shm *shm, size_t nbytes, int wanted, void **memory, const struct wait_policy *policy,
+              struct outcome *outcome) {
+    struct segment *segment = &shm->shared[shm->n_shared];
+    size_t local_size = (size_t)node_local_size(shm->node);
+    size_t part = (nbytes / local_size / SEGMENT_LINE + 1) * SEGMENT_LINE;
+    int result = handshake_segment(shm->node, part, 0, 0, wanted ? segment : NULL, policy, outcome);
+    if (result == STATUS_NOT_SHARED)
+        result = outcome->status = STATUS_OUT_OF_MEMORY;
+    if (result)
+        return result;
+    shm->n_shared++;
+    *memory = segment->memory;
+    return STATUS_OK;
 }
 
 /* The operations that shared memory carries out. Up to so many bytes of input the slots are faster than the staging
@@ -127,7 +164,7 @@ static int run_long(struct shm *shm, const struct call *call, const void *sendbu
     /* Once more, with a commit: from now on they are in MPI. */
     struct call by_mpi = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
     by_mpi.rank = call->rank;
-    return shm_arrive(shm, &by_mpi, 0, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
+    return shm_arrive(shm, &by_mpi, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
 }
 
 int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void *recvbuf,
@@ -137,7 +174,7 @@ int shm_run(struct shm *shm, const struct call *call, const void *sendbuf, void 
         return slots_run(shm->node, call, sendbuf, recvbuf, policy, outcome);
     if (is_known && !shm->has_no_staging)
         return run_long(shm, call, sendbuf, recvbuf, policy, outcome);
-    return shm_arrive(shm, call, 0, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
+    return shm_arrive(shm, call, policy, outcome) ? outcome->status : STATUS_NOT_SHARED;
 }
 
 int shm_empty(struct shm *shm, const struct call *call, size_t nbytes, struct symmetric **symmetric, void **memory,

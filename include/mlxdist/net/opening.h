@@ -1,0 +1,37 @@
+/* How the hosts open a call: their leaders tell each other what their ranks call, with the data of a short call. It
+ * takes one round to all other hosts, or, if they are many, a few to some of them without data. */
+#ifndef MLXDIST_NET_OPENING_H
+#define MLXDIST_NET_OPENING_H
+
+#include "mlxdist/net/crossing.h"
+#include "mlxdist/net/plan.h"
+
+/* A leader's memory for it. */
+struct opening;
+
+int opening_open(const struct hosts *hosts, struct opening **opening, struct outcome *outcome);
+/* Not while it is pending. */
+void opening_close(struct opening *opening);
+/* MPI uses its memory. */
+int opening_is_pending(const struct opening *opening);
+
+/* The data of a host: of this one, to be filled in before the call opens; of the others, afterwards. */
+void *opening_data(const struct opening *opening, int host);
+
+/* What a leader says of its host. */
+struct opening_state {
+    size_t nbytes; /* of data */
+    int differs;   /* the calls of its ranks do, or may; no data if they do */
+    int no_memory; /* for what follows */
+};
+
+/* OK: all ranks of all hosts make this call, and there are the data of all. MISMATCH; OUT_OF_MEMORY, if no_memory on
+ * any host: both on all hosts, unless it is pending. */
+int opening_run(const struct crossing *crossing, struct opening *opening, const struct opening_state *state,
+                struct outcome *outcome);
+
+/* What follows cannot be given up: return OK on all leaders or on none. Between this leader's part in it and theirs it
+ * cannot be interrupted. */
+int opening_commit(const struct crossing *crossing, struct opening *opening, struct outcome *outcome);
+
+#endif

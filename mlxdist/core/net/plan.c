@@ -1,0 +1,93 @@
+#include "mlxdist/net/plan.h"
+
+#include "mlxdist/copy.h"
+
+/* For all ranks of a host together. */
+static const size_t most_nbytes = 32 << 20;
+
+int64_t plan_opening_nbytes(const struct hosts *hosts, int operation) {
+    enum { FOR_ALL = 24 << 10 }; /* that a host sends, when it sends to more than one */
+    if (hosts->n > PLAN_FLAT_HOSTS)
+        return 0;
+    int64_t most = hosts->n == 2 ? PLAN_OPENING : FOR_ALL / (hosts->n - 1);
+    if (hosts->largest > 1 && most > SHM_PAYLOAD)
+        most = SHM_PAYLOAD;
+    return operation == OPERATION_ALLGATHER ? most / hosts->size : most;
+}
+
+size_t plan_chunk_nbytes(const struct hosts *hosts) {
+    size_t most = most_nbytes / PLAN_SLOTS / (size_t)(hosts->largest + 3), wanted = (size_t)PLAN_MESSAGE * (size_t)hosts->rails,
+           least = (size_t)CACHE_LINE * (size_t)(hosts->size + hosts->n * hosts->largest);
+    size_t nbytes = wanted < most ? wanted : most;
+    nbytes = nbytes > least ? nbytes : least;
+    return nbytes / CACHE_LINE * CACHE_LINE;
+}
+
+size_t plan_incoming_nbytes(const struct hosts *hosts) {
+    /* Blocks are cut at cache lines: one host's may be longer than an equal part of each rail. */
+    return plan_chunk_nbytes(hosts) + (size_t)CACHE_LINE * sizeof(struct complex128) * (size_t)hosts->rails * (size_t)hosts->n;
+}
+
+void plan_make(const struct hosts *hosts, const struct call *call, struct plan *plan) {
+    int operation = call->operation, reduces = operation == OPERATION_ALLREDUCE || operation == OPERATION_REDUCE_SCATTER;
+    int is_apart = operation == OPERATION_ALLGATHER || operation == OPERATION_REDUCE_SCATTER;
+    size_t size = element_size((enum element_type)call->type);
+    int net_type = reduces && call->wire ? call->wire : call->type;
+    *plan = (struct plan){.hosts = hosts,
+                          .reduces = reduces,
+                          .spreads = operation == OPERATION_ALLGATHER || (operation == OPERATION_ALLREDUCE && hosts->n > 2),
+                          .chains = operation == OPERATION_BROADCAST,
+                          .is_exchange = operation == OPERATION_ALLREDUCE && hosts->n == 2,
+                          .is_narrowed = net_type != call->type,
+                          .op = (enum reduction)call->op,
+                          .net_type = (enum element_type)net_type,
+                          .item = reduces ? size : 1,
+                          .net_item = reduces ? element_size((enum element_type)net_type) : 1,
+                          .parts = is_apart ? hosts->size : 1,
+                          .root_host = -1};
+    if (plan->chains) {
+        plan->root_host = hosts_of_rank(hosts, call->peer);
+        while (hosts->ranks[hosts->each[plan->root_host].first + plan->root] != call->peer)
+            plan->root++;
+    }
+    plan->length = reduces ? call->count : call_nbytes(call);
+    int64_t most = (int64_t)(plan_chunk_nbytes(hosts) / plan->item), side_by_side = plan->parts;
+    if (operation == OPERATION_REDUCE_SCATTER) {
+        plan->length /= hosts->size;
+        int64_t incoming = (int64_t)(hosts->n - 1) * hosts->largest;
+        side_by_side = incoming > side_by_side ? incoming : side_by_side;
+    }
+    plan->piece = most / side_by_side;
+    plan->chunks = (plan->length + plan->piece - 1) / plan->piece;
+}
+
+/* Where the i-th of n equal parts begins: at a cache line, if that is where the first does. */
+static int64_t cut(int64_t length, int i, int n) {
+    return i == n ? length : length * i / n / CACHE_LINE * CACHE_LINE;
+}
+
+struct range plan_piece(const struct plan *plan, int64_t k) {
+    int64_t at = k * plan->piece, left = plan->length - at;
+    return (struct range){at, left < plan->piece ? left : plan->piece};
+}
+
+struct range plan_sub(const struct plan *plan, int64_t k, int rail) {
+    int64_t length = plan_piece(plan, k).n, at = cut(length, rail, plan->hosts->rails);
+    return (struct range){at, cut(length, rail + 1, plan->hosts->rails) - at};
+}
+
+struct range plan_share(const struct plan *plan, int64_t k, int rail) {
+    struct range sub = plan_sub(plan, k, rail);
+    return (struct range){plan->parts * sub.at, plan->parts * sub.n};
+}
+
+struct range plan_block(const struct plan *plan, int64_t k, int rail, int host) {
+    struct range sub = plan_sub(plan, k, rail), share = plan_share(plan, k, rail);
+    const struct host *owner = &plan->hosts->each[host];
+    if (plan->parts > 1)
+        return (struct range){share.at + owner->first * sub.n, owner->size * sub.n};
+    if (plan->is_exchange || plan->chains)
+        return share;
+    int64_t at = cut(share.n, host, plan->hosts->n);
+    return (struct range){share.at + at, cut(share.n, host + 1, plan->hosts->n) - at};
+}
