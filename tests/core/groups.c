@@ -6,11 +6,6 @@ enum { ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, SAMPLES
 
 static struct group *not_made;
 
-/* Whole numbers, so that sums are exact in any order. */
-static float number(int64_t i, int rank, uint32_t draw) {
-    return (float)(scramble(draw + (uint32_t)(rank * 7919 + i)) % 1000);
-}
-
 static float number_of_all(int64_t i, const int *members, int size, uint32_t draw) {
     float total = 0;
     for (int k = 0; k < size; k++)

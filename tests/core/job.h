@@ -75,4 +75,9 @@ static inline void end(void) {
     CHECK(core_finish(&outcome) == STATUS_OK);
 }
 
+/* Whole numbers, so that sums are exact in any order. */
+static inline float number(int64_t i, int rank, uint32_t draw) {
+    return (float)(scramble(draw + (uint32_t)(rank * 7919 + i)) % 1000);
+}
+
 #endif

@@ -33,6 +33,7 @@ PROGRAMS = {
     "finished": (*(name for name in NODE if name != "shm/arrival.c"), "shm/handshake.c"),
     "groups": EVERYTHING,
     "forks": EVERYTHING,
+    "remote": EVERYTHING,
 }
 BUILDS = {
     "plain": ("-O3",),
@@ -98,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
 def test_core(folder: Path, build: str, program: str, name: str) -> None:
-    if build in FOREIGN and program in ("groups", "ends", "forks"):
+    if build in FOREIGN and program in ("groups", "ends", "forks", "remote"):
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
     if build == "thread" and (program in ("arithmetic", "forks") or name.endswith("-of-processes")):
         pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
