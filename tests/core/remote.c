@@ -139,13 +139,13 @@ static void go_on(void) {
     char *taken[N_TAKEN];
     for (int i = 0; i < N_TAKEN; i++) {
         CHECK((taken[i] = bounce_take()));
-        memset(taken[i], 1, BOUNCE_NBYTES);
+        memset(taken[i], world_rank, BOUNCE_NBYTES);
     }
     is_lost = NULL;
     post_finish();
     for (int i = 0; i < N_TAKEN; i++) {
         for (int k = 0; k < BOUNCE_NBYTES; k++)
-            CHECK(taken[i][k] == 1);
+            CHECK(taken[i][k] == world_rank);
         bounce_put(taken[i]);
     }
 }
