@@ -196,7 +196,7 @@ static inline request_handle begin_request(struct pending what) {
     while (*place)
         place = &(*place)->next;
     *place = pending;
-    pending->is_done = pending->advance(pending);
+    advance_all();
     unlock_post();
     return (request_handle)pending;
 }

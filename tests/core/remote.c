@@ -1,9 +1,15 @@
 /* Messages between hosts: in many pieces, of many threads, and given up in the middle. */
+#include "mlxdist/group/remote.h"
 #include "job.h"
 #include "mlxdist/group/bounce.h"
-#include "mlxdist/group/remote.h"
 
-enum { PIECE = (BOUNCE_NBYTES - CACHE_LINE) / sizeof(float), LONG = 6 * PIECE + 7, N_THREADS = 3, ROUNDS = 4, N_TAKEN = 8 };
+enum {
+    PIECE = (BOUNCE_NBYTES - CACHE_LINE) / sizeof(float),
+    LONG = 6 * PIECE + 7,
+    N_THREADS = 3,
+    ROUNDS = 4,
+    N_TAKEN = 8
+};
 static const int64_t counts[] = {0, 1, PIECE - 1, PIECE, PIECE + 1, REMOTE_IN_FLIGHT * PIECE + 1, LONG};
 enum { N_COUNTS = sizeof counts / sizeof *counts };
 
