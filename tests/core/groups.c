@@ -96,6 +96,8 @@ static void on_one_host(void) {
 
 static void on_two_hosts(void) {
     run_groups(two_hosts, split_and_free, 0);
+    eager_nbytes = -1;
+    run_groups(in_a_row, split_and_free, 0);
 }
 
 static void on_uneven_hosts(void) {

@@ -8,8 +8,8 @@
 enum { RANKS = 4 };
 
 /* The host of each rank. */
-static const int one_host[RANKS] = {0, 0, 0, 0}, two_hosts[RANKS] = {0, 1, 0, 1}, three_and_one[RANKS] = {0, 0, 0, 1},
-                 two_and_two_alone[RANKS] = {0, 0, 1, 2};
+static const int one_host[RANKS] = {0, 0, 0, 0}, two_hosts[RANKS] = {0, 1, 0, 1}, in_a_row[RANKS] = {0, 0, 1, 1},
+                 three_and_one[RANKS] = {0, 0, 0, 1}, two_and_two_alone[RANKS] = {0, 0, 1, 2};
 
 static int shares = 1;
 static double timeout_s;

@@ -14,13 +14,13 @@ static void open_post(void) {
 }
 
 static request_handle sent(int src, int dst, int tag, const void *data, int64_t nbytes) {
-    request_handle request;
+    request_handle request = 0;
     CHECK(post_send(&ends[src].comm, data, nbytes, dst, tag, &request, &ignored) == STATUS_OK);
     return request;
 }
 
 static request_handle received(int src, int dst, int tag, void *data, int64_t nbytes) {
-    request_handle request;
+    request_handle request = 0;
     CHECK(post_recv(&ends[dst].comm, data, nbytes, src, tag, &request, &ignored) == STATUS_OK);
     return request;
 }

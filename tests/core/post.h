@@ -21,11 +21,14 @@ static int64_t eager_nbytes = 1 << 14;
 static uint32_t most_delay = 8;
 /* Which of the messages to this process never come; NULL: none. */
 static int (*is_lost)(int from, int tag);
+/* Which of the next sends and receives of this process fails. */
+static int messages_fail_in;
 
 /* A message; index 0 is none. */
 struct letter {
-    int next, from, tag;
-    int is_eager, is_wanted, is_given; /* a receive has it; its sender needs it no more */
+    struct inboxes *inboxes;
+    int next, from, to, tag;
+    int is_eager, is_wanted, is_given; /* is_wanted: a receive has it; is_given: its sender needs it no more */
     int64_t nbytes, given, taken;      /* bytes holds those between given and taken */
     uint64_t due;                      /* by the clock of its receiver, once that has noticed it */
     char bytes[LETTER_NBYTES];
@@ -50,7 +53,7 @@ struct endpoint {
     struct inboxes *inboxes;
 };
 
-/* A request, which may outlive its communicator. */
+/* A request. It may outlive its communicator. */
 struct pending {
     int (*advance)(struct pending *); /* 1: done */
     struct pending *next;
@@ -65,8 +68,8 @@ struct pending {
     uint64_t *lowest, k;
     int size;
 };
-static struct pending *all_pending; /* in the order begun; so one that is given up is not a leak, either */
-static uint64_t post_clock;         /* counts calls that move requests */
+static struct pending *all_pending; /* in the order begun; one that is never tested stays, and is no leak */
+static uint64_t post_clock;         /* so often the requests have moved */
 static uint32_t drawn;              /* the last random number; set, it is the seed */
 
 /* In memory that the processes share, before they are forked. */
@@ -96,12 +99,6 @@ static inline struct letter *new_letter(void) {
     return &post->letters[number];
 }
 
-static inline int *last_of(int *place) {
-    while (*place)
-        place = &post->letters[*place].next;
-    return place;
-}
-
 /* The sender's next bytes; 1: those were the last. */
 static inline int give(struct letter *letter, const char *sent) {
     int64_t left = letter->nbytes - letter->given, nbytes = left < LETTER_NBYTES ? left : LETTER_NBYTES;
@@ -113,16 +110,20 @@ static inline int give(struct letter *letter, const char *sent) {
 static inline int advance_send(struct pending *pending) {
     struct letter *letter = pending->letter;
     if (!letter) {
+        int *place = &pending->inboxes->first[pending->peer];
         int *eager = &pending->inboxes->eager[pending->rank][pending->peer];
         int is_eager = pending->nbytes <= eager_nbytes && *eager < MOST_EAGER;
         pending->letter = letter = new_letter();
         memset(letter, 0, offsetof(struct letter, bytes));
-        letter->from = pending->rank, letter->tag = pending->tag, letter->nbytes = pending->nbytes;
+        letter->inboxes = pending->inboxes, letter->nbytes = pending->nbytes;
+        letter->from = pending->rank, letter->to = pending->peer, letter->tag = pending->tag;
         letter->is_eager = is_eager;
         *eager += is_eager;
         if (is_eager)
             give(letter, pending->sent);
-        *last_of(&pending->inboxes->first[pending->peer]) = (int)(letter - post->letters);
+        while (*place)
+            place = &post->letters[*place].next;
+        *place = (int)(letter - post->letters);
         return is_eager;
     }
     return letter->is_wanted && letter->given == letter->taken && give(letter, pending->sent);
@@ -136,7 +137,7 @@ static inline int is_seen(struct letter *letter) {
     return letter->due <= post_clock && !(is_lost && is_lost(letter->from, letter->tag));
 }
 
-/* Where the first is listed; src < 0: of any. What is not seen hides all behind it. */
+/* Where the first is listed; src < 0: of any sender. One that is not seen hides those behind it of the same sender. */
 static inline int *find(struct inboxes *inboxes, int rank, int src, int tag) {
     uint32_t hidden = 0;
     for (int *place = &inboxes->first[rank]; *place; place = &post->letters[*place].next) {
@@ -170,7 +171,7 @@ static inline int advance_receive(struct pending *pending) {
     letter->taken = letter->given;
     if (!letter->is_given)
         return 0;
-    pending->inboxes->eager[letter->from][pending->rank] -= letter->is_eager;
+    letter->inboxes->eager[letter->from][letter->to] -= letter->is_eager;
     letter->next = post->spare;
     post->spare = (int)(letter - post->letters);
     return 1;
@@ -188,6 +189,13 @@ static inline int advance_all(void) {
     return all_done;
 }
 
+static inline int fails(int *fails_in, struct outcome *outcome) {
+    if (!*fails_in || --*fails_in)
+        return STATUS_OK;
+    *outcome = (struct outcome){STATUS_MPI_FAILED, 1, "MPI_ERR_OTHER", "MPI_Wire", "the wire is cut"};
+    return outcome->status;
+}
+
 static inline request_handle begin_request(struct pending what) {
     struct pending *pending = malloc(sizeof *pending), **place = &all_pending;
     CHECK(pending);
@@ -201,32 +209,28 @@ static inline request_handle begin_request(struct pending what) {
     return (request_handle)pending;
 }
 
+static inline int begin_message(struct comm *comm, struct pending what, request_handle *request,
+                                struct outcome *outcome) {
+    CHECK(what.peer < comm->size && what.tag >= 0);
+    if (fails(&messages_fail_in, outcome))
+        return outcome->status;
+    what.inboxes = ((struct endpoint *)comm)->inboxes;
+    what.rank = comm->rank;
+    *request = begin_request(what);
+    return STATUS_OK;
+}
+
 static inline int post_send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag,
                             request_handle *request, struct outcome *outcome) {
-    (void)outcome;
-    CHECK(dst >= 0 && dst < comm->size && tag >= 0);
-    *request = begin_request((struct pending){.advance = advance_send,
-                                              .inboxes = ((struct endpoint *)comm)->inboxes,
-                                              .rank = comm->rank,
-                                              .peer = dst,
-                                              .tag = tag,
-                                              .sent = sent,
-                                              .nbytes = nbytes});
-    return STATUS_OK;
+    CHECK(dst >= 0);
+    struct pending what = {.advance = advance_send, .sent = sent, .nbytes = nbytes, .peer = dst, .tag = tag};
+    return begin_message(comm, what, request, outcome);
 }
 
 static inline int post_recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
                             struct outcome *outcome) {
-    (void)outcome;
-    CHECK(src < comm->size && tag >= 0);
-    *request = begin_request((struct pending){.advance = advance_receive,
-                                              .inboxes = ((struct endpoint *)comm)->inboxes,
-                                              .rank = comm->rank,
-                                              .peer = src,
-                                              .tag = tag,
-                                              .recvbuf = recvbuf,
-                                              .nbytes = nbytes});
-    return STATUS_OK;
+    struct pending what = {.advance = advance_receive, .recvbuf = recvbuf, .nbytes = nbytes, .peer = src, .tag = tag};
+    return begin_message(comm, what, request, outcome);
 }
 
 static inline int post_test(request_handle *request, int *done, struct outcome *outcome) {
@@ -258,20 +262,15 @@ static inline int post_look(struct comm *comm, int src, int tag, int *found, str
     return STATUS_OK;
 }
 
-/* message->handle: an envelope with the letter, where recv_found finds all else. */
 static inline int post_probe(struct comm *comm, int src, int tag, int *found, struct message *message,
                              struct outcome *outcome) {
-    struct inboxes *inboxes = ((struct endpoint *)comm)->inboxes;
     (void)outcome;
     lock_post();
     advance_all();
-    int *place = find(inboxes, comm->rank, src, tag);
+    int *place = find(((struct endpoint *)comm)->inboxes, comm->rank, src, tag);
     if ((*found = place != NULL)) {
-        struct pending *envelope = calloc(1, sizeof *envelope);
-        CHECK(envelope);
-        *envelope = (struct pending){
-            .advance = advance_receive, .inboxes = inboxes, .rank = comm->rank, .letter = take_out(place)};
-        *message = (struct message){(message_handle)envelope, envelope->letter->nbytes};
+        struct letter *letter = take_out(place);
+        *message = (struct message){(message_handle)letter, letter->nbytes};
     }
     unlock_post();
     return STATUS_OK;
@@ -279,11 +278,11 @@ static inline int post_probe(struct comm *comm, int src, int tag, int *found, st
 
 static inline int post_recv_found(void *recvbuf, struct message *message, request_handle *request,
                                   struct outcome *outcome) {
-    struct pending *envelope = (struct pending *)message->handle;
-    (void)outcome;
-    envelope->recvbuf = recvbuf, envelope->nbytes = message->nbytes;
-    *request = begin_request(*envelope);
-    free(envelope);
+    struct letter *letter = (struct letter *)message->handle;
+    if (fails(&messages_fail_in, outcome))
+        return outcome->status;
+    *request = begin_request(
+        (struct pending){.advance = advance_receive, .letter = letter, .recvbuf = recvbuf, .nbytes = message->nbytes});
     return STATUS_OK;
 }
 

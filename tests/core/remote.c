@@ -132,8 +132,9 @@ static void of_many_threads(void) {
     run_groups(two_hosts, at_once, 0);
 }
 
-/* Of each pair one rank has a timeout, and the pieces after the first do not come. */
-static int sender_gives_up;
+/* Of each pair one rank has a timeout, and the pieces after the first do not come. Memory of a device is MPI's itself.
+ */
+static int sender_gives_up, is_sent_from_device, is_received_on_device;
 
 static int is_further_piece(int from, int tag) {
     (void)from;
@@ -162,6 +163,7 @@ static void give_up(struct group *world) {
     int sends = world_rank % 2 == 0, peer = world_rank ^ 1, gives_up = sends == sender_gives_up;
     float *x = numbers(LONG, world_rank, 0);
     struct call call = flat_call(sends ? OPERATION_SEND : OPERATION_RECV, 0, TYPE_FLOAT32, peer, LONG);
+    call.on_device = sends ? is_sent_from_device : is_received_on_device;
     CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
     is_lost = is_further_piece;
     if (gives_up)
@@ -170,17 +172,50 @@ static void give_up(struct group *world) {
     if (!gives_up)
         CHECK_TEXT(outcome, "has given up a message with this rank on this group: see its own error");
     CHECK(group_is_broken(part));
-    free(x);
     group_release(part);
+    if (!call.on_device)
+        free(x);
     meet();
     go_on();
+    if (call.on_device)
+        free(x);
     exchange(world, peer, peer, LONG, 2);
     end();
+    if (is_sent_from_device)
+        _exit(0); /* remote_end() has kept the memory of the header, too: that is no leak to look for */
 }
 
 static void given_up(void) {
-    for (sender_gives_up = 0; sender_gives_up < 2; sender_gives_up++)
+    for (int way = 0; way < 6; way++) {
+        sender_gives_up = way % 2, is_sent_from_device = way / 2 > 0, is_received_on_device = way / 2 > 1;
         run_groups(two_hosts, give_up, 0);
+    }
+}
+
+/* A call of MPI fails in the middle of a message, on one side. */
+static int sender_fails;
+
+static void fail_in_the_middle(struct group *world) {
+    struct outcome outcome;
+    struct group *part;
+    int sends = world_rank % 2 == 0, peer = world_rank ^ 1, fails_here = sends == sender_fails;
+    float *x = numbers(LONG, world_rank, 0);
+    struct call call = flat_call(sends ? OPERATION_SEND : OPERATION_RECV, 0, TYPE_FLOAT32, peer, LONG);
+    CHECK(group_split(world, 0, world_rank, &part, &outcome) == STATUS_OK);
+    if (fails_here)
+        messages_fail_in = 3;
+    CHECK(group_p2p(part, &call, x, x, &outcome) == (fails_here ? STATUS_MPI_FAILED : STATUS_PEER_DIED));
+    CHECK(group_is_broken(part) && !messages_fail_in);
+    free(x);
+    group_release(part);
+    exchange(world, peer, peer, LONG, 2);
+    meet();
+    end();
+}
+
+static void failed_in_the_middle(void) {
+    for (sender_fails = 0; sender_fails < 2; sender_fails++)
+        run_groups(two_hosts, fail_in_the_middle, 0);
 }
 
 /* Rank 1 waits for two messages on two threads; rank 0 gives up the one that it has begun. */
@@ -235,5 +270,5 @@ static void before_it_comes(void) {
 }
 
 PROGRAM({"of-many-pieces", of_many_pieces}, {"by-rendezvous-only", by_rendezvous_only}, {"thrown-away", thrown_away},
-        {"of-many-threads", of_many_threads}, {"given-up", given_up}, {"all-are-told", all_are_told},
-        {"before-it-comes", before_it_comes})
+        {"of-many-threads", of_many_threads}, {"given-up", given_up}, {"failed-in-the-middle", failed_in_the_middle},
+        {"all-are-told", all_are_told}, {"before-it-comes", before_it_comes})

@@ -78,18 +78,11 @@ static inline int wire_barrier(struct comm *comm, struct outcome *outcome) {
     return STATUS_OK;
 }
 
-static inline int wire_fails(struct outcome *outcome) {
-    if (!fails_in || --fails_in)
-        return STATUS_OK;
-    *outcome = (struct outcome){STATUS_MPI_FAILED, 1, "MPI_ERR_OTHER", "MPI_Wire", "the wire is cut"};
-    return outcome->status;
-}
-
 static inline int wire_start(await_function *await_world, await_function *await_collective, int *ours,
                              enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     (void)await_world, (void)await_collective, (void)outcome;
     *ours = 1;
-    drawn = (uint32_t)world_rank;
+    drawn = scramble(drawn + (uint32_t)world_rank);
     *threads = THREADS_MULTIPLE;
     *world = new_comm(WORLD_LINE, world_rank, n_ranks);
     return STATUS_OK;
@@ -143,7 +136,7 @@ static inline int wire_allreduce(struct comm *comm, const void *sendbuf, void *r
     size_t nbytes = element_size(type);
     int64_t most = AREA / (int64_t)nbytes;
     const void *inputs[MOST];
-    if (wire_fails(outcome))
+    if (fails(&fails_in, outcome))
         return outcome->status;
     for (int i = 0; i < comm->size; i++)
         inputs[i] = line->areas[i];
@@ -172,7 +165,7 @@ static inline int wire_reduce_scatter(struct comm *comm, const void *sendbuf, vo
 
 static inline int wire_broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
     struct line *line = line_of(comm);
-    if (wire_fails(outcome))
+    if (fails(&fails_in, outcome))
         return outcome->status;
     for (int64_t at = 0; at < nbytes; at += AREA) {
         size_t n = (size_t)(nbytes - at < AREA ? nbytes - at : AREA);
