@@ -1,75 +1,10 @@
-/* The whole core over a transport of the tests: ranks are processes, on one host or on two, with threads. */
-#include "mlxdist/group/core.h"
+/* The whole core over a transport of the tests: ranks are processes, on one host or on several, with threads. */
+#include "job.h"
 #include "mlxdist/shm/shm.h"
-#include "wire.h"
 
-enum { RANKS = 4, ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, SAMPLES = 25 };
+enum { ROUNDS = 120, KEPT = 4, SMALL = 50, LARGE = 20000, N_THREADS = 3, SAMPLES = 25 };
 
-static int shares = 1;
-static double timeout_s;
-static void (*ranks_body)(struct group *world);
 static struct group *not_made;
-static char refused[400]; /* what core_start says, if it fails on all ranks */
-static void (*tamper_of_last)(void *data, int64_t nbytes);
-
-static void run_rank(int rank) {
-    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL}, shares};
-    struct outcome outcome;
-    world_rank = rank;
-    board->pids[rank] = getpid();
-    CHECK(core_world() == NULL);
-    tamper = rank == RANKS - 1 ? tamper_of_last : NULL;
-    if (*refused) {
-        CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_MISMATCH);
-        CHECK(!strcmp(outcome.text, refused) && !core_world() && !atomic_load(&live_comms));
-        return;
-    }
-    CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_OK);
-    struct group *world = core_world();
-    CHECK(group_rank(world) == rank && group_size(world) == RANKS);
-    CHECK(group_local_size(world) == (shares ? RANKS / n_hosts : 1) && !*core_why_not_shared());
-    ranks_body(world);
-}
-
-/* The last may die. */
-static void run_groups(int hosts, void (*run)(struct group *), int last_dies) {
-    pid_t pids[RANKS];
-    not_made = NULL;
-    begin(RANKS);
-    segment_unlink(&handle);
-    wire = mmap(NULL, sizeof *wire, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(wire != MAP_FAILED);
-    n_hosts = hosts;
-    ranks_body = run;
-    CHECK(open_line(RANKS) == WORLD_LINE);
-    for (int rank = 0; rank < RANKS; rank++) {
-        CHECK((pids[rank] = fork()) >= 0);
-        if (!pids[rank]) {
-            alarm(TOO_LONG_S);
-            run_rank(rank);
-            exit(0);
-        }
-    }
-    for (int rank = 0; rank < RANKS; rank++) {
-        int status, dies = last_dies && rank == RANKS - 1;
-        CHECK(waitpid(pids[rank], &status, 0) == pids[rank]);
-        CHECK(dies ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
-    }
-    node_close(shared_node);
-    munmap(wire, sizeof *wire);
-    munmap(board, sizeof *board);
-}
-
-static void end(void) {
-    struct outcome outcome;
-    CHECK(core_finish(&outcome) == STATUS_OK);
-    CHECK(core_finish(&outcome) == STATUS_OK);
-}
-
-/* Whole numbers, so that sums are exact in any order. */
-static float number(int64_t i, int rank, uint32_t draw) {
-    return (float)(scramble(draw + (uint32_t)(rank * 7919 + i)) % 1000);
-}
 
 static float number_of_all(int64_t i, const int *members, int size, uint32_t draw) {
     float total = 0;
@@ -156,16 +91,23 @@ static void split_and_free(struct group *world) {
 }
 
 static void on_one_host(void) {
-    run_groups(1, split_and_free, 0);
+    run_groups(one_host, split_and_free, 0);
 }
 
 static void on_two_hosts(void) {
-    run_groups(2, split_and_free, 0);
+    run_groups(two_hosts, split_and_free, 0);
+    eager_nbytes = -1;
+    run_groups(in_a_row, split_and_free, 0);
+}
+
+static void on_uneven_hosts(void) {
+    run_groups(three_and_one, split_and_free, 0);
+    run_groups(two_and_two_alone, split_and_free, 0);
 }
 
 static void not_shared_at_all(void) {
     shares = 0;
-    run_groups(1, split_and_free, 0);
+    run_groups(one_host, split_and_free, 0);
 }
 
 /* Collectives of several threads, and groups that a thread frees while another ends all. */
@@ -212,11 +154,11 @@ static void at_once(struct group *world) {
 }
 
 static void threads_on_one_host(void) {
-    run_groups(1, at_once, 0);
+    run_groups(one_host, at_once, 0);
 }
 
 static void threads_on_two_hosts(void) {
-    run_groups(2, at_once, 0);
+    run_groups(two_hosts, at_once, 0);
 }
 
 /* Every rank of every host is told who called what, and the group is broken. */
@@ -245,55 +187,52 @@ static void call_from_a_device(struct group *world) {
 }
 
 static void who_differs(void) {
-    run_groups(1, call_differently, 0);
-    run_groups(2, call_differently, 0);
-    run_groups(1, call_from_a_device, 0);
-    run_groups(2, call_from_a_device, 0);
+    run_groups(one_host, call_differently, 0);
+    run_groups(two_hosts, call_differently, 0);
+    run_groups(one_host, call_from_a_device, 0);
+    run_groups(two_hosts, call_from_a_device, 0);
 }
 
-/* The ranks of its host see that the last has died. On the other host one waits until its timeout, and the next, which
- * has none, is told that this one has given up. */
+/* The ranks of its host see that the last has died, and tell the other host, long before the timeout. */
 static void last_dies(struct group *world) {
     struct outcome outcome;
     struct call call = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
     CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_OK);
     if (world_rank == RANKS - 1)
         kill(getpid(), SIGKILL);
-    int is_neighbour = n_hosts == 1 || world_rank % n_hosts == (RANKS - 1) % n_hosts;
-    int has_timeout = is_neighbour || world_rank == 0;
-    if (!has_timeout)
-        group_set_timeout(world, 0);
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
-          (is_neighbour || !has_timeout ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
-    CHECK(!is_neighbour || strstr(outcome.text, "has died"));
-    CHECK(has_timeout || strstr(outcome.text, "has given up"));
-    CHECK(is_neighbour || !has_timeout || strstr(outcome.text, "barrier, call 2 of rank "));
-    CHECK(group_run(world, &call, NULL, NULL, &outcome) ==
-          (is_neighbour || !has_timeout ? STATUS_PEER_DIED : STATUS_TIMED_OUT));
+    int is_neighbour = host_of[world_rank] == host_of[RANKS - 1];
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_PEER_DIED);
+    CHECK(strstr(outcome.text, "rank 3 (pid ") && strstr(outcome.text, "has died"));
+    CHECK(is_neighbour || strstr(outcome.text, "has given up a call on this group: rank 3"));
+    CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_PEER_DIED);
     CHECK_TEXT(outcome, "this group was broken by an earlier error: ");
     end();
 }
 
 static void one_dies(void) {
-    timeout_s = 3; /* so long may it take to take a process with a sanitizer down */
-    run_groups(1, last_dies, 1);
-    run_groups(2, last_dies, 1);
+    timeout_s = TOO_LONG_S - 10;
+    run_groups(one_host, last_dies, 1);
+    run_groups(two_hosts, last_dies, 1);
 }
 
 /* A message that has been received in part cannot be received again: giving it up breaks the group. Every second rank
  * receives, and what goes by MPI does not arrive: the message to the receiver, or its data to its own device. */
 static int goes_to_device;
 
+static int does_not_arrive(int from, int tag) {
+    return goes_to_device ? from == world_rank : from != world_rank && !tag;
+}
+
 static void receive_half(struct group *world) {
     struct outcome outcome;
     float x[100] = {0};
     int receives = world_rank % 2, peer = receives ? world_rank - 1 : world_rank + 1;
-    int from = goes_to_device ? world_rank : peer;
     struct call call = flat_call(receives ? OPERATION_RECV : OPERATION_SEND, 0, TYPE_FLOAT32, peer, 100);
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
     call.on_device = receives == goes_to_device;
+    eager_nbytes = -1; /* or a message would be sent before it has arrived */
     if (receives) {
-        atomic_store(&wire->line[WORLD_LINE].mail[from][world_rank][goes_to_device].state, 2);
+        is_lost = does_not_arrive;
         group_set_timeout(world, 1);
     }
     CHECK(group_run(world, &barrier, NULL, NULL, &outcome) == STATUS_OK);
@@ -308,7 +247,7 @@ static void receive_half(struct group *world) {
 
 static void half_received(void) {
     for (goes_to_device = 0; goes_to_device < 2; goes_to_device++)
-        run_groups(1, receive_half, 0);
+        run_groups(one_host, receive_half, 0);
 }
 
 /* Mapped into this process. */
@@ -344,7 +283,7 @@ static void fail_to_split(struct group *world) {
 }
 
 static void split_that_fails(void) {
-    run_groups(1, fail_to_split, 0);
+    run_groups(one_host, fail_to_split, 0);
 }
 
 /* The last rank says that it is of another build. */
@@ -363,8 +302,8 @@ static void another_build(void) {
              "  rank 3: version 0.0.other, memory layout %d\ninstall the same mlxdist for all ranks",
              shm_own_build.version, SHM_LAYOUT, SHM_LAYOUT);
     tamper_of_last = be_of_another_build;
-    run_groups(1, NULL, 0);
-    run_groups(2, NULL, 0);
+    run_groups(one_host, NULL, 0);
+    run_groups(two_hosts, NULL, 0);
 }
 
 /* A thread waits for a message without a timeout; the thread that ends all has one. */
@@ -401,7 +340,7 @@ static void time_out_at_the_end(struct group *world) {
 }
 
 static void timeout_of_the_end(void) {
-    run_groups(1, time_out_at_the_end, 0);
+    run_groups(one_host, time_out_at_the_end, 0);
 }
 
 /* A thread of rank 0 waits in a call that no other rank makes, when all end. */
@@ -429,8 +368,8 @@ static void end_in_a_call(struct group *world) {
 }
 
 static void calls_at_the_end(void) {
-    run_groups(1, end_in_a_call, 0);
-    run_groups(2, end_in_a_call, 0);
+    run_groups(one_host, end_in_a_call, 0);
+    run_groups(two_hosts, end_in_a_call, 0);
 }
 
 /* Rank 0 gives up a call and frees the group, while rank 2, on the same host, waits for the other host: it is told. */
@@ -452,7 +391,7 @@ static void give_up_and_free(struct group *world) {
 }
 
 static void given_up_and_freed(void) {
-    run_groups(2, give_up_and_free, 0);
+    run_groups(two_hosts, give_up_and_free, 0);
 }
 
 /* A collective of one is its input: only a barrier may be asked for. */
@@ -469,9 +408,9 @@ static void alone_without_a_wire(void) {
     CHECK(group_run(core_world(), &barrier, NULL, NULL, &outcome) == STATUS_GROUP_CLOSED);
 }
 
-PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"not-shared-at-all", not_shared_at_all},
-        {"threads-on-one-host", threads_on_one_host}, {"threads-on-two-hosts", threads_on_two_hosts},
-        {"who-differs", who_differs}, {"one-dies", one_dies}, {"half-received", half_received},
-        {"split-that-fails", split_that_fails}, {"another-build", another_build},
+PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"on-uneven-hosts", on_uneven_hosts},
+        {"not-shared-at-all", not_shared_at_all}, {"threads-on-one-host", threads_on_one_host},
+        {"threads-on-two-hosts", threads_on_two_hosts}, {"who-differs", who_differs}, {"one-dies", one_dies},
+        {"half-received", half_received}, {"split-that-fails", split_that_fails}, {"another-build", another_build},
         {"timeout-of-the-end", timeout_of_the_end}, {"calls-at-the-end", calls_at_the_end},
         {"given-up-and-freed", given_up_and_freed}, {"alone-without-a-wire", alone_without_a_wire})

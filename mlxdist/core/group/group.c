@@ -15,10 +15,11 @@ struct group {
     atomic_int is_broken;
     struct outcome why_broken;
     atomic_long references;
-    struct group *next; /* among all that are live, or all that are retired */
+    struct group *next; /* among all of one list */
 };
 
-static struct group *world, *live, *retired;
+/* Retired: their communicator is freed by the next split or at the end. Pending: MPI may use their memory for good. */
+static struct group *world, *live, *retired, *pending;
 static char why_not_shared[200]; /* of the world */
 static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 /* MPI_Finalize would wait for a rank that is missing, or for a request that no rank will complete. */
@@ -43,16 +44,20 @@ static void free_group(struct group *group) {
     free(group);
 }
 
+static void add_to(struct group **list, struct group *group) {
+    pthread_mutex_lock(&groups_lock);
+    group->next = *list;
+    *list = group;
+    pthread_mutex_unlock(&groups_lock);
+}
+
 /* With its communicator: find out who shares memory, and list it among those that are live. */
 static int open_group(struct group *group, struct outcome *outcome) {
     char ignored[sizeof why_not_shared];
     if (members_open(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
                      sizeof why_not_shared, outcome))
         return outcome->status;
-    pthread_mutex_lock(&groups_lock);
-    group->next = live;
-    live = group;
-    pthread_mutex_unlock(&groups_lock);
+    add_to(&live, group);
     return STATUS_OK;
 }
 
@@ -120,14 +125,6 @@ const char *core_why_not_shared(void) {
 void core_abort(int status) {
     if (runtime.transport && !runtime_is_closed())
         runtime.transport->abort(status);
-}
-
-/* Its communicator is freed by the next split or at the end. */
-static void retire(struct group *group) {
-    pthread_mutex_lock(&groups_lock);
-    group->next = retired;
-    retired = group;
-    pthread_mutex_unlock(&groups_lock);
 }
 
 /* On a thread that is in an MPI call anyway. */
@@ -229,8 +226,7 @@ void group_release(struct group *group) {
     if (group->members.shm && !runtime_is_forked())
         shm_leave(group->members.shm, 1);
     members_close(&group->members);
-    if (!is_pending)
-        retire(group);
+    add_to(is_pending ? &pending : &retired, group);
 }
 
 int group_rank(const struct group *group) {
@@ -301,7 +297,7 @@ int group_split(struct group *group, int color, int key, struct group **part, st
     if (!result)
         *part = created;
     else if (created->members.comm)
-        retire(created);
+        add_to(&retired, created);
     else
         free_group(created);
     return result;
