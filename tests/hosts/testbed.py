@@ -111,7 +111,7 @@ class Testbed:
     def __enter__(self) -> Testbed:
         try:
             self._write_files()
-            self._start("switch", "unshare", "--net", "sleep", "infinity")
+            self._start("switch", "net", "unshare", "--net", "sleep", "infinity")
             self._network("switch", "ip", "link add br0 type bridge", "link set br0 up")
             for name in self.address:
                 self._add_host(name)
@@ -147,8 +147,8 @@ class Testbed:
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                status = (entry / "status").read_text()
-                if self._is_on(host, entry) and f"PPid:\t{self.process[host].pid}\n" not in status:
+                is_first = f"PPid:\t{self.process[host].pid}\n" in (entry / "status").read_text()
+                if _namespace(entry, "pid") == self.namespace.get(host, 0) and not is_first:
                     found[int(entry.name)] = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
         return found
 
@@ -192,8 +192,8 @@ class Testbed:
             (self.files / name / "tmp").mkdir(parents=True)
             (self.files / name / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
-    def _start(self, name: str, *command: str) -> None:
-        """Start a process that dies with this one, and wait until it has its namespaces."""
+    def _start(self, name: str, kind: str, *command: str) -> None:
+        """Start a process that dies with this one, and wait until it has its own namespace of this kind, the last."""
         with open(self.files / f"{name}.log", "wb") as log:
             self.process[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
@@ -204,16 +204,15 @@ class Testbed:
                 stderr=log,
                 start_new_session=True,
             )
-        place = Path(f"/proc/{self.process[name].pid}/ns")
         deadline = time.monotonic() + READY_S
-        while (place / "net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino:
+        while (inode := _namespace(f"/proc/{self.process[name].pid}", kind)) in (None, _namespace("/proc/self", kind)):
             self._check(name, deadline)
-        self.namespace[name] = (place / "pid_for_children").stat().st_ino
+        self.namespace[name] = inode
 
     def _add_host(self, name: str) -> None:
         first = ["unshare", "--net", "--mount", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
         arguments = [name, str(self.files / name), *map(str, self.shared)]
-        self._start(name, *first, "sh", "-ec", FIRST_PROCESS, "sh", *arguments)
+        self._start(name, "pid_for_children", *first, "sh", "-ec", FIRST_PROCESS, "sh", *arguments)
         peer = f"peer name eth0 mtu {MTU} netns {self.process[name].pid}"
         self._network("switch", "ip", f"link add {name} mtu {MTU} type veth {peer}", f"link set {name} master br0 up")
         # Linux's own congestion control, whatever this machine uses
@@ -246,8 +245,13 @@ class Testbed:
             raise OSError(f"{name} does not start: {(self.files / f'{name}.log').read_text()}")
         time.sleep(0.01)
 
-    def _is_on(self, host: str, entry: Path) -> bool:
-        return (entry / "ns/pid").stat().st_ino == self.namespace[host]
+
+def _namespace(process: str | Path, kind: str) -> int | None:
+    """The inode of a namespace of a process; None before there is one."""
+    try:
+        return Path(process, "ns", kind).stat().st_ino
+    except OSError:
+        return None
 
 
 def main() -> int:
