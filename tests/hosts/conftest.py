@@ -60,7 +60,7 @@ class Job:
         *program: str | Path,
         options: tuple[str, ...] = (),
         amid: Callable[[], None] | None = None,
-        timeout_s: float = 60,
+        timeout_s: float = 30,
         **environ: str,
     ) -> Finished:
         """Run ``program`` and wait for all ranks.
