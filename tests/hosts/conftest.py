@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -78,6 +79,7 @@ class Job:
         launch = [sys.executable, "-m", "mlxdist", "launch", "-n", str(size), "--hosts", hosts]
         launch += [f"--mpi-arg={option}" for option in options]
         environ |= {"MLXDIST_LIBMPI": str(mpi.library_path), "MLXDIST_QUIET": "1"}
+        environ["PYTHONPATH"] = os.pathsep.join((str(mpis.ROOT), str(mpis.ROOT / "tests")))
         done = threading.Event()
         acting = threading.Thread(target=self._act, args=(amid, self.bed.sent("h2") + AMID_NBYTES, done))
         acting.start()
