@@ -1,6 +1,7 @@
 """Every operation on every dtype against NumPy, on ranks of several hosts; sums are the same bits on all of them.
 
-values.py all|sums; each rank prints the SHA-256 of sums that depend on the order of additions, `digest | RANK | SHA-256`.
+values.py all|sums: all of that, or only sums that depend on the order of additions. Each rank prints the SHA-256 of
+these: `digest | RANK | SHA-256`.
 """
 
 from __future__ import annotations
