@@ -18,19 +18,21 @@ from hosts.testbed import Testbed, why_not
 AMID_NBYTES = 4 << 20
 
 
-LAYOUTS = ("1+1", "2+2", "3+1", "2+1+1", "1+1+1+1")
+# What is tried on each of mpis.TWO with --full, else on one of them, in turn
+IN_TURN = {
+    "layout": ("1+1", "2+2", "3+1", "2+1+1", "1+1+1+1"),
+    "message": ("receive", "receive, MLX", "send"),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`where` and `layout`: each layout on one of mpis.TWO, in turn; --full: on both."""
-    if "layout" not in metafunc.fixturenames:
-        return
     config = metafunc.config
     here = [mpi for mpi in mpis.TWO if mpi in mpis.chosen(config.getoption("--mpi"))]
-    cases = [(mpi, layout) for layout in LAYOUTS for mpi in here]
-    if not config.getoption("--full"):
-        cases = [(here[i % len(here)], layout) for i, layout in enumerate(LAYOUTS) if here]
-    metafunc.parametrize(("where", "layout"), cases, ids=[f"{mpi.name}, {layout}" for mpi, layout in cases])
+    for name in IN_TURN.keys() & metafunc.fixturenames:
+        cases = [(mpi, what) for what in IN_TURN[name] for mpi in here]
+        if not config.getoption("--full"):
+            cases = [(here[i % len(here)], what) for i, what in enumerate(IN_TURN[name]) if here]
+        metafunc.parametrize(("where", name), cases, ids=[f"{mpi.name}, {what}" for mpi, what in cases])
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

@@ -1,0 +1,52 @@
+"""A call that one rank gives up: nothing of a caller's is written or sent afterwards, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import mpis
+import pytest
+from conftest import Finished
+from hosts import given_up
+from hosts.conftest import Job
+
+PROGRAM = Path(given_up.__file__)
+BUSY_S = 1.0
+GAVE_UP = {"TimeoutError", "PeerError", "RuntimeError"}
+
+
+def outcomes(finished: Finished) -> dict[int, tuple[str, float]]:
+    """Of each rank: what came of its call, and after how many seconds."""
+    assert finished.status == 0, finished.output
+    assert "untouched | True" in finished
+    assert "untouched | False" not in finished
+    found = re.findall(r"(\d) \| (\w+) \| ([\d.]+)$", finished.output, re.MULTILINE)
+    return {int(rank): (name, float(seconds)) for rank, name, seconds in found}
+
+
+def test_a_message(job: Job, where: mpis.MPI, message: str) -> None:
+    if "MLX" in message and importlib.util.find_spec("mlx") is None:
+        pytest.skip("MLX is not installed")
+
+    def stop() -> None:
+        sender = job.pid("h2", PROGRAM)
+        os.kill(sender, signal.SIGSTOP)
+        time.sleep(given_up.LATE_S)
+        os.kill(sender, signal.SIGCONT)
+
+    finished = job(where, "1+1", PROGRAM, message, amid=stop if message != "send" else None)
+    (name, seconds), _ = outcomes(finished)[0], outcomes(finished)[1]
+    assert name in GAVE_UP, finished.output
+    assert seconds < given_up.LIMIT_S + 2 + BUSY_S  # it is the limit of a piece of the message
+
+
+def test_a_collective(job: Job, two: mpis.MPI) -> None:
+    said = outcomes(finished := job(two, "2+2", PROGRAM, "reduce"))
+    assert set(said) == {0, 1, 2}, finished.output
+    assert {name for name, _ in said.values()} <= GAVE_UP, finished.output
+    assert all(seconds < given_up.LIMIT_S + BUSY_S for _, seconds in said.values()), finished.output
