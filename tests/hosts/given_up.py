@@ -80,7 +80,6 @@ def send(rank: int, pair: dist.Group) -> None:
     else:
         outcome(rank, lambda: dist.send(x, 1, group=pair))
         x[:] = 42
-    dist.barrier()
 
 
 def reduce(rank: int, group: dist.Group) -> None:
@@ -88,7 +87,7 @@ def reduce(rank: int, group: dist.Group) -> None:
     pair = dist.init().split(0 if rank in (0, 3) else 1)
     dist.barrier()
     if rank < 3:
-        time.sleep((0, LIMIT_S / 2, 1.5 * LIMIT_S)[rank])
+        time.sleep((0, LIMIT_S / 2, 2 * LIMIT_S)[rank])
         outcome(rank, lambda: dist.all_sum(np.ones(4), group=group))
     else:
         time.sleep(LATE_S)
@@ -104,6 +103,7 @@ def main() -> None:
     dist.init(timeout_s=30)
     dist.barrier()
     what(rank, some)
+    dist.barrier()  # Open MPI ends a rank that talks to one that has ended without MPI_Finalize
 
 
 if __name__ == "__main__":

