@@ -21,8 +21,8 @@ SOON_S = 0.5
 BUSY_S = 0.5  # on a busy machine
 PROGRAM = Path(amid.__file__)
 GAVE_UP = {"TimeoutError", "PeerError"}
-# What keeps the launcher from ending the job as soon as a rank dies, and Open MPI from ending it as a connection fails
-KEEPING = {"openmpi-5": ("--with-ft ulfm",), "mpich-5": ("-disable-auto-cleanup",)}
+# What keeps Open MPI from ending the job as soon as a connection fails; MPICH's launcher sees no rank die under ours
+KEEPING = {"openmpi-5": ("--with-ft ulfm",), "mpich-5": ()}
 
 
 @dataclass(frozen=True)
