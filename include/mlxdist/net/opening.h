@@ -23,7 +23,11 @@ struct opening_state {
     size_t nbytes; /* of data */
     int differs;   /* the calls of its ranks do, or may; no data if they do */
     int no_memory; /* for what follows */
+    int is_listed; /* opening_list_calls has been called */
 };
+
+/* Keep what the ranks of the host call, which is forgotten when they arrive again. */
+void opening_list_calls(const struct crossing *crossing, struct opening *opening);
 
 /* OK: all ranks of all hosts make this call, and there are the data of all. MISMATCH; OUT_OF_MEMORY, if no_memory on
  * any host: both on all hosts, unless it is pending. */

@@ -121,7 +121,7 @@ static int agree(struct net *net, const struct crossing *crossing, const struct 
 static int run_short(struct net *net, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
                      struct outcome *outcome) {
     enum likeness likeness = compare(crossing);
-    struct opening_state state = {0, likeness != ALIKE, 0};
+    struct opening_state state = {.differs = likeness != ALIKE};
     void *result = net->answer ? answer_data(net->answer) : recvbuf;
     net->answers++;
     if (!net->opening) {
@@ -144,10 +144,14 @@ static int run_short(struct net *net, const struct crossing *crossing, const voi
 static int run_long(struct net *net, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
                     struct outcome *outcome) {
     enum likeness likeness = compare(crossing);
-    struct opening_state state = {0, likeness != ALIKE, 0};
+    struct opening_state state = {.differs = likeness != ALIKE};
     int result = STATUS_OK;
-    if (!net->relay && likeness != DIFFERENT)
+    if (!net->relay && likeness != DIFFERENT) {
+        if (net->opening)
+            opening_list_calls(crossing, net->opening);
+        state.is_listed = 1;
         result = relay_open(crossing, &net->relay, outcome);
+    }
     state.no_memory = result == STATUS_OUT_OF_MEMORY;
     if ((result && !state.no_memory) || agree(net, crossing, &state, outcome))
         return outcome->status;
@@ -158,7 +162,7 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
  * them. */
 static int arrive(struct net *net, const struct crossing *crossing, const void *payload, size_t nbytes,
                   struct outcome *outcome) {
-    struct opening_state state = {0, 1, 0};
+    struct opening_state state = {.differs = 1};
     struct outcome second;
     int result = net->shm ? shm_gather(net->shm, crossing->call, payload, nbytes, crossing->policy, outcome) : STATUS_OK;
     if (result != STATUS_MISMATCH || !agree(net, crossing, &state, &second))
@@ -194,14 +198,14 @@ int net_arrive(struct net *net, const struct call *call, const struct wait_polic
     struct crossing crossing = next_call(net, call, policy);
     if (arrive(net, &crossing, NULL, 0, outcome))
         return outcome->status;
-    struct opening_state state = {0, compare(&crossing) != ALIKE, 0};
+    struct opening_state state = {.differs = compare(&crossing) != ALIKE};
     int result = agree(net, &crossing, &state, outcome);
     return end_call(net, result ? result : commit(net, &crossing, outcome));
 }
 
 int net_end(struct net *net, const struct wait_policy *policy, struct outcome *outcome) {
     struct call call = flat_call(OPERATION_FINALIZE, 0, 0, 0, 0);
-    struct opening_state state = {0, 0, 0};
+    struct opening_state state = {0};
     call.rank = net->comm->rank;
     struct crossing crossing = next_call(net, &call, policy);
     return agree(net, &crossing, &state, outcome);

@@ -168,9 +168,14 @@ static int exchange_headers(const struct crossing *crossing, struct opening *ope
     return STATUS_OK;
 }
 
+static struct call *calls_of(const struct opening *opening, int host) {
+    return (struct call *)(opening->calls + (size_t)host * opening->calls_stride);
+}
+
 /* A rank that has left ends; one that is still to arrive is taken to make this call. */
-static void list_own_calls(const struct crossing *crossing, struct call *calls) {
+void opening_list_calls(const struct crossing *crossing, struct opening *opening) {
     const struct host *own = hosts_own(crossing->hosts);
+    struct call *calls = calls_of(opening, crossing->hosts->mine);
     struct outcome ignored;
     for (int local_rank = 0; local_rank < own->size; local_rank++) {
         int rank = crossing->hosts->ranks[own->first + local_rank];
@@ -186,16 +191,13 @@ static void list_own_calls(const struct crossing *crossing, struct call *calls) 
 static int compare_calls(const struct crossing *crossing, struct opening *opening, struct outcome *outcome) {
     const struct hosts *hosts = opening->hosts;
     const struct host *own = hosts_own(hosts);
-    char *own_calls = opening->calls + (size_t)hosts->mine * opening->calls_stride;
     struct exchange exchange = {crossing, opening, 1, hosts->n - 1, 0, 0};
-    list_own_calls(crossing, (struct call *)own_calls);
-    if (run_exchange(&exchange, NET_TAG_CALLS, own_calls, (size_t)own->size * sizeof(struct call), opening->calls,
+    if (run_exchange(&exchange, NET_TAG_CALLS, calls_of(opening, hosts->mine), (size_t)own->size * sizeof(struct call), opening->calls,
                      opening->calls_stride, crossing->policy, outcome))
         return outcome->status;
     for (int host = 0; host < hosts->n; host++)
         for (int i = 0; i < hosts->each[host].size; i++)
-            opening->compared[hosts->ranks[hosts->each[host].first + i]] =
-                (const struct call *)(opening->calls + (size_t)host * opening->calls_stride) + i;
+            opening->compared[hosts->ranks[hosts->each[host].first + i]] = calls_of(opening, host) + i;
     return calls_differ(opening->compared, hosts->size, crossing->number, outcome);
 }
 
@@ -208,8 +210,12 @@ int opening_run(const struct crossing *crossing, struct opening *opening, const 
     *own = (struct header){fingerprint, fingerprint, state->differs, state->no_memory ? hosts->mine + 1 : 0};
     if (exchange_headers(crossing, opening, state->nbytes, outcome))
         return outcome->status;
-    if ((own->differs || own->lowest != own->highest) && compare_calls(crossing, opening, outcome))
-        return outcome->status;
+    if (own->differs || own->lowest != own->highest) {
+        if (!state->is_listed)
+            opening_list_calls(crossing, opening);
+        if (compare_calls(crossing, opening, outcome))
+            return outcome->status;
+    }
     if (!own->no_memory)
         return STATUS_OK;
     outcome->status = STATUS_OUT_OF_MEMORY;
