@@ -35,5 +35,8 @@ int members_arrive(struct members *members, const struct call *call, struct outc
 void members_give_up(struct members *members, const struct outcome *why);
 /* This rank will call nothing more: tell the other hosts, which may be waiting for it, and wait until they do. */
 int members_end(struct members *members, struct outcome *outcome);
+/* Then, when all ranks of this host have ended: whether those of all hosts will finalize MPI, which waits for all of
+ * them; PEER_DIED if not. */
+int members_end_mpi(struct members *members, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome);
 
 #endif

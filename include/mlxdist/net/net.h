@@ -33,6 +33,9 @@ int net_run(struct net *net, const struct call *call, const void *sendbuf, void 
 int net_arrive(struct net *net, const struct call *call, const struct wait_policy *policy, struct outcome *outcome);
 /* This rank makes no more calls, and waits until the other hosts make none: MISMATCH if they do. */
 int net_end(struct net *net, const struct wait_policy *policy, struct outcome *outcome);
+/* Then, when all ranks of this host have ended: whether those of all hosts will finalize MPI, which waits for all of
+ * them; PEER_DIED if not. */
+int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome);
 /* This rank makes no more calls because of this failure: tell the other hosts, unless they know. Never waits. */
 void net_give_up(struct net *net, const struct outcome *why);
 

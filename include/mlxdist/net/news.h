@@ -24,7 +24,8 @@ void news_close(struct news *news);
 /* This rank takes no part in the call of this number and those after it: tell the others why, unless they know. Never
  * waits; MPI may keep memory of it for good. */
 void news_send(struct news *news, uint64_t call, const struct outcome *why);
-/* Whether a rank of another host takes no part in this call: OK, or see outcome. */
+/* Whether a rank of another host takes no part in this call: OK, or see outcome. Ask before sending, too: MPICH 5.0.2
+ * crashes in MPI_Isend to a process that has ended. */
 int news_check(struct news *news, uint64_t call, struct outcome *outcome);
 /* MPI uses its memory. */
 int news_is_pending(const struct news *news);

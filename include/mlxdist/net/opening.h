@@ -34,8 +34,8 @@ void opening_list_calls(const struct crossing *crossing, struct opening *opening
 int opening_run(const struct crossing *crossing, struct opening *opening, const struct opening_state *state,
                 struct outcome *outcome);
 
-/* What follows cannot be given up: return OK on all leaders or on none. Between this leader's part in it and theirs it
- * cannot be interrupted. */
-int opening_commit(const struct crossing *crossing, struct opening *opening, struct outcome *outcome);
+/* All leaders say whether their host goes on with what cannot be given up: OK on all of them or on none. PEER_DIED: one
+ * does not. The policy should let nothing interrupt it: others may have gone on. */
+int opening_confirm(const struct crossing *crossing, struct opening *opening, int goes_on, struct outcome *outcome);
 
 #endif

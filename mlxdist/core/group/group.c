@@ -184,12 +184,18 @@ static int end_together(struct outcome *outcome) {
         if (group->members.shm)
             shm_leave(group->members.shm, !atomic_load(&skip_finalize));
     pthread_mutex_unlock(&groups_lock);
-    if (!atomic_load(&world->is_broken) && members_end(&world->members, outcome) && outcome->status != STATUS_MISMATCH)
+    /* After a mismatch the other hosts may not be at their end. */
+    int is_agreed = !atomic_load(&world->is_broken) && members_end(&world->members, outcome) == STATUS_OK;
+    if (!is_agreed && !atomic_load(&world->is_broken) && outcome->status != STATUS_MISMATCH)
         return break_group(world, 0, outcome);
     policy.quiet = 1;
     if (atomic_load(&skip_finalize))
         policy.timeout_s = last_s;
-    return world->members.shm ? shm_await_end(world->members.shm, &policy, outcome) : STATUS_OK;
+    struct outcome second;
+    int result = world->members.shm ? shm_await_end(world->members.shm, &policy, outcome) : STATUS_OK;
+    int ends_mpi = !result && !atomic_load(&skip_finalize);
+    int confirmed = is_agreed ? members_end_mpi(&world->members, ends_mpi, &policy, result ? &second : outcome) : STATUS_OK;
+    return result ? result : confirmed;
 }
 
 int core_finish(struct outcome *outcome) {

@@ -182,3 +182,7 @@ void members_give_up(struct members *members, const struct outcome *why) {
 int members_end(struct members *members, struct outcome *outcome) {
     return members->net ? net_end(members->net, &members->policy, outcome) : STATUS_OK;
 }
+
+int members_end_mpi(struct members *members, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome) {
+    return members->net ? net_end_mpi(members->net, ends_mpi, policy, outcome) : STATUS_OK;
+}

@@ -190,7 +190,7 @@ static int commit(struct net *net, struct crossing *crossing, struct outcome *ou
     policy.interrupt = NULL;
     crossing->policy = &policy;
     net->answers++;
-    return net->opening ? answer(net, opening_commit(crossing, net->opening, outcome), outcome)
+    return net->opening ? answer(net, opening_confirm(crossing, net->opening, 1, outcome), outcome)
                         : answer_await(net->answer, net->answers, crossing, outcome);
 }
 
@@ -209,6 +209,15 @@ int net_end(struct net *net, const struct wait_policy *policy, struct outcome *o
     call.rank = net->comm->rank;
     struct crossing crossing = next_call(net, &call, policy);
     return agree(net, &crossing, &state, outcome);
+}
+
+int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome) {
+    struct call call = flat_call(OPERATION_FINALIZE, 0, 0, 0, 0);
+    call.rank = net->comm->rank;
+    struct crossing crossing = next_call(net, &call, policy);
+    net->answers++;
+    return net->opening ? answer(net, opening_confirm(&crossing, net->opening, ends_mpi, outcome), outcome)
+                        : answer_await(net->answer, net->answers, &crossing, outcome);
 }
 
 void net_give_up(struct net *net, const struct outcome *why) {

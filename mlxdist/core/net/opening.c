@@ -131,6 +131,8 @@ static int run_exchange(struct exchange *exchange, int tag, const void *sent, si
     const struct opening *opening = exchange->opening;
     const struct hosts *hosts = opening->hosts;
     exchange->received = exchange->sent = exchange->first;
+    if (news_check(crossing->news, crossing->number, outcome))
+        return outcome->status;
     for (int distance = exchange->first; distance <= exchange->last; distance++) {
         int from = host_before(hosts, distance);
         if (crossing_recv(crossing, received + (size_t)from * stride, stride, hosts_leader(hosts, from), tag,
@@ -226,13 +228,21 @@ int opening_run(const struct crossing *crossing, struct opening *opening, const 
     return STATUS_OUT_OF_MEMORY;
 }
 
-int opening_commit(const struct crossing *crossing, struct opening *opening, struct outcome *outcome) {
+int opening_confirm(const struct crossing *crossing, struct opening *opening, int goes_on, struct outcome *outcome) {
     const struct hosts *hosts = opening->hosts;
-    struct wait_policy policy = *crossing->policy;
     struct exchange exchange = {crossing, opening, 1, hosts->n - 1, 0, 0};
-    policy.interrupt = NULL;
-    if (run_exchange(&exchange, NET_TAG_READY, header_of(opening, hosts->mine), 1, opening->messages, opening->stride,
-                     &policy, outcome))
+    char *own = opening->messages + (size_t)hosts->mine * opening->stride;
+    *own = (char)goes_on;
+    if (run_exchange(&exchange, NET_TAG_READY, own, 1, opening->messages, opening->stride, crossing->policy, outcome) ||
+        news_check(crossing->news, crossing->number, outcome))
         return outcome->status;
-    return news_check(crossing->news, crossing->number, outcome);
+    for (int host = 0; host < hosts->n; host++) {
+        if (opening->messages[(size_t)host * opening->stride])
+            continue;
+        outcome->status = STATUS_PEER_DIED;
+        snprintf(outcome->text, sizeof outcome->text, "a rank of host %s has given up a call: see its own error",
+                 hosts->each[host].name);
+        return STATUS_PEER_DIED;
+    }
+    return STATUS_OK;
 }

@@ -84,10 +84,14 @@ static int begin(struct rail *rail, int64_t k, enum message_kind kind, char *slo
 
 /* 1: all of a kind are through. */
 static int test(const struct rail *rail, int64_t k, enum message_kind kind, struct outcome *outcome) {
-    int done = 1;
-    for (int i = 0; i < rail->hosts->n - 1 && done > 0; i++)
-        done = crossing_test(message_of(rail, k, kind, other_host(rail, i)), outcome);
-    return done;
+    int all = 1;
+    for (int i = 0; i < rail->hosts->n - 1; i++) {
+        int done = crossing_test(message_of(rail, k, kind, other_host(rail, i)), outcome);
+        if (done < 0)
+            return done;
+        all &= done;
+    }
+    return all;
 }
 
 /* Where the block of this host comes to from another host: those of a rail lie side by side. */
@@ -163,6 +167,8 @@ static int start(struct rail *rail, int64_t k, struct outcome *outcome) {
         return 0;
     if (!plan->reduces)
         return 1;
+    if (news_check(rail->crossing->news, rail->crossing->number, outcome))
+        return -1;
     reduce_inputs(rail, k);
     for (int i = 0; i < rail->hosts->n - 1; i++) {
         int host = other_host(rail, i);
@@ -235,15 +241,17 @@ static int advance(struct rail *rail, int64_t *through, int64_t before,
 
 int rail_advance(struct rail *rail, struct outcome *outcome) {
     const struct {
-        int64_t *through, *before;
+        int64_t *through;
+        const int64_t *before;
         int (*step)(struct rail *, int64_t, struct outcome *);
     } steps[] = {
-        {&rail->started, &rail->posted, start},
-        {&rail->reduced, &rail->started, end_first_round},
-        {&rail->arrived, &rail->reduced, end_second_round},
         {&rail->sent, &rail->arrived, end_sending},
+        {&rail->arrived, &rail->reduced, end_second_round},
+        {&rail->reduced, &rail->started, end_first_round},
+        {&rail->started, &rail->posted, start},
+        {&rail->posted, &rail->plan->chunks, post},
     };
-    int moved = advance(rail, &rail->posted, rail->plan->chunks, post, outcome);
+    int moved = 0;
     for (size_t i = 0; moved >= 0 && i < sizeof steps / sizeof *steps; i++) {
         int result = advance(rail, steps[i].through, *steps[i].before, steps[i].step, outcome);
         moved = result < 0 ? result : moved | result;
