@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import mlxdist as dist
-from mlxdist.cli.bench.backends import Backend, Prepared, Skipped, from_python
+from mlxdist.cli.bench import wire
+from mlxdist.cli.bench.backends import RAW, Backend, Prepared, Skipped, from_python
 from mlxdist.cli.bench.cases import Case
 
 
@@ -47,32 +48,43 @@ def mpi4py(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     return from_python(x, out, calls[case.operation])
 
 
-def _one_host(what: str) -> None:
-    if not dist.info().shared_memory.startswith(str(dist.init().size())):
-        raise Skipped(f"{what} is set up for the ranks of one host only")
+def _addresses() -> list[str]:
+    """The address by which each rank can be reached."""
+    network = wire.between_hosts()
+    if not network:
+        return ["127.0.0.1"] * dist.init().size()
+    if network.why:
+        raise Skipped(f"no address of another host is known: {network.why}")
+    return [network.addresses[host] for host in network.hosts.host_of]
 
 
-def _free_port() -> int:
+def _interface() -> str:
+    """The network interface that leads to the other ranks."""
+    network = wire.between_hosts()
+    names = network.interfaces[network.hosts.host_of[dist.init().rank()]] if network else ()
+    return names[0] if names else "lo0" if os.uname().sysname == "Darwin" else "lo"
+
+
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
 @cache
 def _gloo() -> Any:
-    """torch.distributed, started over the loopback device."""
-    group = dist.init()
+    """torch.distributed, started over the network between the hosts, or over the loopback device."""
+    group, addresses = dist.init(), _addresses()
     torch = _import("torch.distributed")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
-    port = int(dist.broadcast(np.int64(_free_port()), 0))
-    store = torch.TCPStore("127.0.0.1", port, group.size(), group.rank() == 0, wait_for_workers=False)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface())
+    port = int(dist.broadcast(np.int64(_free_port(addresses[group.rank()])), 0))
+    store = torch.TCPStore(addresses[0], port, group.size(), group.rank() == 0, wait_for_workers=False)
     torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size())
     return torch
 
 
 def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """PyTorch's gloo. Its sums are in place, so for others the input is copied first, as a program would."""
-    _one_host("gloo")
     torch, tensors = _gloo(), importlib.import_module("torch")
     dtype = getattr(tensors, case.dtype.name)
     source, target = (tensors.from_numpy(array.view(np.uint8)).view(dtype) for array in (x, out))
@@ -90,12 +102,12 @@ def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
 
 @cache
 def _mlx_ring() -> Any:
-    """A group of MLX's ring backend over the loopback device."""
-    mx, group = _import("mlx.core"), dist.init()
-    ports = dist.all_gather(np.array([_free_port()]))
+    """A group of MLX's ring backend over the network between the hosts, or over the loopback device."""
+    mx, group, addresses = _import("mlx.core"), dist.init(), _addresses()
+    ports = dist.all_gather(np.array([_free_port(addresses[group.rank()])]))
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
-        hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in ports]))
+        hosts.write_text(json.dumps([[f"{address}:{port}"] for address, port in zip(addresses, ports, strict=True)]))
         os.environ |= {"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(group.rank())}
         return mx.distributed.init(strict=True, backend="ring")
 
@@ -134,7 +146,6 @@ def mlx_mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
 
 def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """MLX's ring backend."""
-    _one_host("MLX's ring")
     if case.operation in ("broadcast", "sum_scatter"):
         raise Skipped(f"MLX's ring does not have {case.operation}")
     mx, group = _import("mlx.core"), _mlx_ring()
@@ -153,3 +164,5 @@ OPTIONAL: dict[str, dict[str, Backend]] = {
     "gloo": {"torch gloo": gloo},
     "mlx": {"mlxdist, mx.array": mlx_mlxdist, "MLX ring": mlx_ring, "MLX MPI": mlx_mpi},
 }
+# Between hosts, where one of each kind is enough.
+BETWEEN_HOSTS = ("mlxdist", RAW, "torch gloo", "MLX ring")
