@@ -68,7 +68,7 @@ def test_hosts_of_the_same_name_differ_by_their_boot() -> None:
 
 
 def test_share_of_the_wire() -> None:
-    """3 ranks on the first host, which sends their inputs and receives one: 3 MB at 24 MB/s are an eighth of a second."""
+    """3 ranks on the first host, which sends their inputs and receives one: 3 MB at 24 MB/s."""
     case = Case("all_gather", False, np.dtype(np.float32), 250_000, 4)
     result = report.Result(case, rounds_s={"mlxdist": [0.25, 0.9, 0.1]}, sent={"mlxdist": [3e6, 2e6]})
     result.use_wire(Wire(placed((0, 0, 0, 1)), rates=(24e6, 25e6)))
@@ -90,9 +90,11 @@ def test_no_share_without_a_wire() -> None:
 
 
 def test_columns_have_one_unit() -> None:
-    results = []
-    for case, seconds in zip(cases.cases("all_sum", np.dtype(np.float32), 4, 1 << 20, 2), np.geomspace(1e-6, 1, 10)):
-        results.append(report.Result(case, rounds_s={"mlxdist": [seconds], "raw C": [2 * seconds]}))
+    every, times_s = cases.cases("all_sum", np.dtype(np.float32), 4, 1 << 20, 2), np.geomspace(1e-6, 1, 10)
+    results = [
+        report.Result(case, rounds_s={"mlxdist": [seconds], "raw C": [2 * seconds]})
+        for case, seconds in zip(every, times_s, strict=True)
+    ]
     results[-1].use_memory([[0.4], [0.6, 0.5, 0.7]])
     columns = report.table(results)
     assert [column[:2] for column in columns] == [
@@ -104,9 +106,7 @@ def test_columns_have_one_unit() -> None:
         ["memory", "us"],
         ["raw C /", "mlxdist"],
     ]
-    assert [float(cell.replace(",", "")) for cell in columns[1][2:]] == pytest.approx(
-        1e6 * np.geomspace(1e-6, 1, 10), rel=0.01
-    )
+    assert [float(cell.replace(",", "")) for cell in columns[1][2:]] == pytest.approx(1e6 * times_s, rel=0.01)
     assert columns[2][-1] == "40%"
     assert set(columns[2][2:-1]) == {""}
     assert set(columns[-1][2:]) == {"2.00"}

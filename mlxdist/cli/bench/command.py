@@ -211,16 +211,18 @@ def _heading() -> str:
 
 def _remarks(load: float) -> list[str]:
     """What disturbs the measurement on any host; every rank must call it."""
-    found, lines = hosts.find(), []
+    found = hosts.find()
     loads = all_gather_object([load, os.cpu_count() or 1])
+    busy, crowded = [], []
     for name, ranks, leader in zip(found.names, found.ranks, found.leaders, strict=True):
         load, cores = loads[leader]
-        if ranks > cores:
-            lines.append(f"busy: {ranks} ranks share {cores} cores on {name}")
         # a rank that loses its core for a moment delays all the others
         if load > IDLE and load + ranks > cores:
-            lines.append(f"busy: the load average of {name} was {load:.1f} on {cores} cores at the start")
-    return lines
+            busy.append(f"{load:.1f} on {cores} cores of {name}")
+        if ranks > cores:
+            crowded.append(f"{ranks} on {cores} of {name}")
+    remarks = {"busy: the load average at the start was": busy, "busy: there are more ranks than cores:": crowded}
+    return [f"{what} {', '.join(where)}" for what, where in remarks.items() if where]
 
 
 def _print_heading(network: Wire | None, remarks: list[str]) -> None:
@@ -237,13 +239,16 @@ def _print_heading(network: Wire | None, remarks: list[str]) -> None:
 
 
 EXPLANATION = (
-    "us: a call on the slowest rank; memory: the share of the memory bound that is reached.\n",
-    "us: a call on the slowest rank; wire: the share of the wire's rate at which the least bytes that a host has to\n"
-    "exchange went over it; sent: the bytes that the hosts sent, beside the least (1.00), for the worst host.\n",
+    "us: a call on the slowest rank. memory: the share of memory's speed that it reaches.\n",
+    "us: a call on the slowest rank. wire: the share of the wire's rate that it reaches with the least bytes that\n"
+    "have to cross. sent: the bytes that a host sent, beside the least that it has to, where that is most.\n",
 )
 
 
 def _print_notes(results: list[Result], checked: bool) -> None:
+    elsewhere = {name for result in results for name in result.sent if result.is_sent_elsewhere(name)}
+    if elsewhere:
+        print(f"sent: {', '.join(sorted(elsewhere))}: by another network than the wire that was measured")
     for reason in sorted({f"{name}: {why}" for result in results for name, why in result.skipped.items()}):
         print(f"skipped: {reason}")
     if checked:

@@ -65,8 +65,8 @@ class Traffic:
     received: float
 
 
-# From the bytes of each rank's input, the ranks of the host, all ranks, and the number of hosts. In a broadcast the host
-# of the root need not receive, and one of the others need not send.
+# From the bytes of each rank's input, the ranks of the host, all ranks, and the number of hosts. In a broadcast the
+# host of the root need not receive, and one of the others need not send.
 _LEAST: dict[str, Callable[[int, int, int, int], tuple[float, float]]] = {
     "all_sum": lambda nbytes, here, size, hosts: (2 * (hosts - 1) / hosts * nbytes,) * 2,
     "all_gather": lambda nbytes, here, size, hosts: ((hosts - 1) * here * nbytes, (size - here) * nbytes),

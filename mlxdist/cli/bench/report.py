@@ -72,6 +72,11 @@ class Result:
             return None
         return max(sent / least for sent, least in zip(self.sent[name], self.least_sent, strict=True))
 
+    def is_sent_elsewhere(self, name: str) -> bool:
+        """Whether less than the least has passed the interface that was measured, so that it took another."""
+        ratio = self.sent_ratio(name)
+        return ratio is not None and ratio < 0.9
+
     def as_json(self) -> dict[str, Any]:
         """Everything, with times in microseconds."""
         return {

@@ -30,7 +30,8 @@ MEASURED_S = 0.3
 CONNECT_S = 2.0  # for each address
 PIECE = 1 << 20
 SIOCGIFADDR = 0xC0206921 if sys.platform == "darwin" else 0x8915
-COUNTER = "/sys/class/net/{}/statistics/tx_bytes"
+COUNTERS = Path("/proc/net/dev")  # unlike /sys, always of the network namespace of this process
+SENT = 8  # the field with the bytes that were sent
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ class Wire:
         """The bytes that this host has sent to others since it was booted; -1 if that is not known."""
         try:
             names = self.interfaces[self.hosts.host_of[dist.init().rank()]]
-            return sum(int(Path(COUNTER.format(name)).read_text()) for name in names) if names else -1
+            lines = [line.partition(":") for line in COUNTERS.read_text().splitlines()]
         except (OSError, IndexError):  # not Linux, or not measured
             return -1
+        counts = [int(fields.split()[SENT]) for name, _, fields in lines if name.strip() in names]
+        return sum(counts) if counts else -1
 
 
 @cache
