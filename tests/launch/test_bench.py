@@ -82,7 +82,8 @@ def test_ranks_start_no_ranks(one: mpis.MPI) -> None:
     assert "mlxdist bench: this process is itself a rank of" in finished
 
 
-def test_hosts_are_held_against_the_wire(one: mpis.MPI, tmp_path: Path) -> None:
+@pytest.mark.parametrize("addresses", ["wire._addresses()", "[]"])
+def test_hosts_are_held_against_the_wire(one: mpis.MPI, tmp_path: Path, addresses: str) -> None:
     """Two ranks whose hosts call themselves differently, so what is between them is a network."""
     written = tmp_path / "figures.json"
     options = ["bench", "--op", "all_gather", "--min", "64K", "--max", "64K", "--no-mlx", "--json", str(written)]
@@ -90,9 +91,10 @@ def test_hosts_are_held_against_the_wire(one: mpis.MPI, tmp_path: Path) -> None:
 import socket
 import mlxdist as dist
 from mlxdist.cli import main
+from mlxdist.cli.bench import wire
 
-name = f"host{{dist.init().rank()}}"
-socket.gethostname = lambda: name
+name, addresses = f"host{{dist.init().rank()}}", {addresses}
+socket.gethostname, wire._addresses = lambda: name, lambda: addresses
 main({options})
 """
     finished = run(one.command(2, sys.executable, "-c", program), **one.environment())
@@ -101,11 +103,13 @@ main({options})
     assert whole["hosts"] == {"host0": 1, "host1": 1}
     (result,) = whole["results"]
     if whole["wire_bytes_per_s"]:
+        assert addresses != "[]"
         least_us = 1e6 * result["nbytes"] / min(whole["wire_bytes_per_s"])
         assert result["bound_us"] == pytest.approx(least_us)
         assert "%" in finished
     else:  # this machine has no network
         assert "wire: not measured, host" in finished
+        assert result["bound_us"] is None
     assert {"mlxdist", "raw C"} <= set(result["median_us"])
 
 

@@ -41,10 +41,13 @@ def _nbytes(text: str) -> int:
     return int(found[1]) * UNITS[found[2].upper()]
 
 
-def _rounds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds: give 1 or more")
-    return int(text)
+def _number_of(what: str) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what}: give 1 or more")
+        return int(text)
+
+    return number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", nargs="+", choices=cases.DTYPES, default=["float32"], help="default: float32")
     parser.add_argument("--min", type=_nbytes, metavar="SIZE", help="shortest message; default: 4, between hosts 1K")
     parser.add_argument("--max", type=_nbytes, metavar="SIZE", help="longest message; default: 64M, between hosts 16M")
-    parser.add_argument("--rounds", type=_rounds, default=11, metavar="N", help="turns of each backend; default: 11")
-    parser.add_argument(
-        "--seconds", type=_rounds, default=45, metavar="S", help="fewer rounds if it would take longer; default: 45"
-    )
+    for option, default, metavar, words in (
+        ("--rounds", 11, "N", "turns of each backend"),
+        ("--seconds", 45, "S", "fewer rounds if they would take longer"),
+    ):
+        kind = _number_of(option[2:])
+        parser.add_argument(option, type=kind, default=default, metavar=metavar, help=f"{words}; default: {default}")
     parser.add_argument("--check", action="store_true", help="compare every result with NumPy before measuring")
     for option, words in (("--gloo", "PyTorch's gloo"), ("--mlx", "mlxdist on mx.array, and MLX's ring backend")):
         parser.add_argument(
@@ -111,7 +116,18 @@ def run(arguments: argparse.Namespace) -> int:
     network, remarks = wire.between_hosts(), _remarks(load)
     if rank == 0:
         _print_heading(network, remarks)
-    chosen = _chosen(arguments, network)
+    results = _measure(series, arguments, network)
+    if results is None:
+        return 1
+    if rank == 0:
+        _print_notes(results, arguments.check)
+        _write(results, arguments, network, remarks)
+    return 0
+
+
+def _measure(series: list[list[Case]], arguments: argparse.Namespace, network: Wire | None) -> list[Result] | None:
+    """Measure the cases and print a table for each series; None if --check found a wrong result."""
+    rank, chosen = dist.init().rank(), _chosen(arguments, network)
     every = measure.fitting([*chain(*series)], arguments.seconds, len(chosen), network)
     limits = measure.Limits(every, arguments.seconds, network)
     results: list[Result] = []
@@ -125,18 +141,15 @@ def run(arguments: argparse.Namespace) -> int:
                 if wrong:
                     if rank == 0:
                         print("\n".join(f"mlxdist bench: {line}" for line in wrong), file=sys.stderr)
-                    return 1
+                    return None
                 results.append(result)
             if rank == 0 and results[done:]:
                 with beside():
                     report.print_table(report.title(members[0]), report.table(results[done:]))
-    if rank == 0:
-        if len(every) < sum(map(len, series)):
-            longest = report.format_bytes(max(case.nbytes for case in every))
-            print(f"left out: longer messages than {longest}, for which --seconds {arguments.seconds} are too short")
-        _print_notes(results, arguments.check)
-        _write(results, arguments, network, remarks)
-    return 0
+    if rank == 0 and len(every) < sum(map(len, series)):
+        longest = report.format_bytes(max(case.nbytes for case in every))
+        print(f"left out: longer messages than {longest}, for which --seconds {arguments.seconds} are too short")
+    return results
 
 
 def _chosen(arguments: argparse.Namespace, network: Wire | None) -> dict[str, Backend]:

@@ -175,8 +175,8 @@ def _check_outside_ranks() -> None:
     # The shell that srun starts for a single task is a place to run mpirun.
     if outer and not (outer.size == 1 and outer.kind.startswith("slurm")):
         raise Error(
-            f"this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): run mlxdist launch once, "
-            "without another launcher"
+            f"this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): start the ranks only "
+            "once, without another launcher"
         )
 
 
