@@ -64,7 +64,8 @@ def test_hosts_of_the_same_name_differ_by_their_boot() -> None:
     assert found.host_of == (0, 1, 0, 2)
     assert found.ranks == [2, 1, 1]
     assert found.leaders == [0, 1, 3]
-    assert str(found) == "a: 2, b: 1, a: 1"
+    assert str(found) == "3 hosts, 2 + 1 + 1"
+    assert str(placed((0, 1, 0, 1))) == "2 hosts, 2 on each"
 
 
 def test_share_of_the_wire() -> None:

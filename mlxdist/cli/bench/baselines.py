@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,12 @@ def _addresses() -> list[str]:
     return [network.addresses[host] for host in network.hosts.host_of]
 
 
-def _interface() -> str:
-    """The network interface that leads to the other ranks."""
+def _interfaces() -> Sequence[str]:
+    """The network interfaces that lead to the other ranks, as far as they are known."""
     network = wire.between_hosts()
-    names = network.interfaces[network.hosts.host_of[dist.init().rank()]] if network else ()
-    return names[0] if names else "lo0" if os.uname().sysname == "Darwin" else "lo"
+    if not network:
+        return ["lo0" if os.uname().sysname == "Darwin" else "lo"]
+    return network.interfaces[network.hosts.host_of[dist.init().rank()]]
 
 
 def _free_port(address: str) -> int:
@@ -76,7 +77,8 @@ def _gloo() -> Any:
     """torch.distributed, started over the network between the hosts, or over the loopback device."""
     group, addresses = dist.init(), _addresses()
     torch = _import("torch.distributed")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface())
+    for name in _interfaces()[:1]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     port = int(dist.broadcast(np.int64(_free_port(addresses[group.rank()])), 0))
     store = torch.TCPStore(addresses[0], port, group.size(), group.rank() == 0, wait_for_workers=False)
     torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size())

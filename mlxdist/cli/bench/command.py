@@ -218,14 +218,14 @@ def _progress(total: int, shown: bool) -> Iterator[tuple[Callable[[Case], None],
 
 def _heading() -> str:
     info, found = dist.info(), hosts.find()
-    where = f" on {len(found.names)} hosts ({found})" if len(found.names) > 1 else ""
+    where = f" on {found}" if len(found.names) > 1 else ""
     return f"{LibraryInfo(info.libmpi, info.family, info.version).title}, {info.size} ranks{where}"
 
 
-def _remarks(load: float) -> list[str]:
+def _remarks(mine: float) -> list[str]:
     """What disturbs the measurement on any host; every rank must call it."""
     found = hosts.find()
-    loads = all_gather_object([load, os.cpu_count() or 1])
+    loads = all_gather_object([mine, os.cpu_count() or 1])
     busy, crowded = [], []
     for name, ranks, leader in zip(found.names, found.ranks, found.leaders, strict=True):
         load, cores = loads[leader]
@@ -244,8 +244,9 @@ def _print_heading(network: Wire | None, remarks: list[str]) -> None:
     if network and network.why:
         print(f"wire: not measured, {network.why}: open the ports between the hosts")
     elif network:
-        each = [f"{name}: {rate / 1e6:.4g}" for name, rate in zip(network.hosts.names, network.rates, strict=True)]
-        print(f"wire: {network.rate / 1e6:.4g} MB/s each way, the slowest TCP stream ({', '.join(each)})")
+        slowest, to = min(zip(network.rates, network.hosts.names, strict=True))
+        fastest = max(network.rates) / 1e6
+        print(f"wire: {slowest / 1e6:.4g} MB/s each way, to {to}; the fastest TCP stream had {fastest:.4g} MB/s")
     for line in remarks:
         print(line)
     print(EXPLANATION[bool(network)], flush=True)
@@ -272,7 +273,7 @@ def _write(results: list[Result], arguments: argparse.Namespace, network: Wire |
     if arguments.json:
         info, found = dist.info(), hosts.find()
         facts = {name: getattr(info, name) for name in ("version", "libmpi", "threads", "kernels", "size")}
-        facts |= {"hosts": dict(zip(found.names, found.ranks, strict=True)), "remarks": remarks}
+        facts |= {"hosts": [*zip(found.names, found.ranks, strict=True)], "remarks": remarks}
         facts |= {"wire_bytes_per_s": list(network.rates) if network else []}
         whole = {"mlxdist": dist.__version__, **facts, "results": [r.as_json() for r in results]}
         arguments.json.write_text(json.dumps(whole, indent=1) + "\n")

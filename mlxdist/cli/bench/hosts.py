@@ -38,7 +38,10 @@ class Hosts:
         return [self.host_of.index(host) for host in range(len(self.names))]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {ranks}" for name, ranks in zip(self.names, self.ranks, strict=True))
+        """Such as: 2 hosts, 3 + 1."""
+        ranks = self.ranks
+        each = f"{ranks[0]} on each" if len(set(ranks)) == 1 else " + ".join(map(str, ranks))
+        return f"{len(ranks)} hosts, {each}"
 
 
 @cache

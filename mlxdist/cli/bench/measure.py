@@ -16,6 +16,7 @@ from mlxdist.cli.bench.report import Result
 from mlxdist.cli.bench.wire import Wire
 
 TURN_S = 0.01  # a backend's turn takes about this long, but at least two calls
+WIRE_TURN_S = 0.04  # between hosts, where networks let a short burst through faster
 FEWEST_CALLS = 3  # of each backend, at the rate of the wire: one unmeasured and one measured, at two thirds of it
 EXPECTED_RATE = 1e9  # bytes/s, where no wire was measured
 LONG_S = 0.1  # a call that takes longer is alone in its turn
@@ -55,7 +56,7 @@ class Limits:
 
     def _turn_s(self, case: Case) -> float:
         if self._wire and not self._wire.why:
-            return TURN_S + self._wire.least_s(case)
+            return WIRE_TURN_S + self._wire.least_s(case)
         return TURN_S + case.nbytes / EXPECTED_RATE
 
 
@@ -125,29 +126,29 @@ def _slowest(seconds: float) -> float:
     return float(dist.all_max(seconds))
 
 
-def _repeats(call_s: float) -> int:
+def _repeats(call_s: float, turn_s: float) -> int:
     """The number of calls in a turn; the same on every rank."""
-    return 1 if call_s > LONG_S else max(2, min(MOST_REPEATS, math.ceil(TURN_S / max(call_s, 1e-9))))
+    return 1 if call_s > LONG_S else max(2, min(MOST_REPEATS, math.ceil(turn_s / max(call_s, 1e-9))))
 
 
-def _first_repeats(backend: Prepared) -> int:
+def _first_repeats(backend: Prepared, turn_s: float) -> int:
     """Double the calls until they take long enough, since one fast call would make the first turn far too long."""
     first_s = _slowest(backend.time_calls(1))
     if first_s > LONG_S:
         return 1
     repeats, total_s = 1, 0.0
-    while total_s < TURN_S / 4 and repeats < MOST_REPEATS:
+    while total_s < turn_s / 4 and repeats < MOST_REPEATS:
         repeats *= 2
         total_s = _slowest(backend.time_calls(repeats))
-    return _repeats(total_s / repeats)
+    return _repeats(total_s / repeats, turn_s)
 
 
 def _measure(
     prepared: dict[str, Prepared], rounds: int, limit_s: float, wire: Wire | None
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """For each backend, seconds per call on the slowest rank in each round, and bytes per call that each host sent."""
-    began = time.monotonic()
-    repeats = {name: _first_repeats(backend) for name, backend in prepared.items()}
+    began, turn_s = time.monotonic(), WIRE_TURN_S if wire else TURN_S
+    repeats = {name: _first_repeats(backend, turn_s) for name, backend in prepared.items()}
     rounds_s: dict[str, list[float]] = {name: [] for name in prepared}
     sent, calls = dict.fromkeys(prepared, 0), dict.fromkeys(prepared, 0)
     for number in range(1, rounds + 1):
@@ -158,7 +159,7 @@ def _measure(
             sent[name] += (wire.sent_nbytes() if wire else 0) - before
             calls[name] += repeats[name]
             rounds_s[name].append(call_s)
-            repeats[name] = _repeats(call_s)
+            repeats[name] = _repeats(call_s, turn_s)
         if on_any_rank((time.monotonic() - began) * (number + 1) / number > limit_s):
             break
     if not wire or on_any_rank(wire.sent_nbytes() < 0):
