@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +113,22 @@ def test_columns_have_one_unit() -> None:
     assert columns[2][-1] == "40%"
     assert set(columns[2][2:-1]) == {""}
     assert set(columns[-1][2:]) == {"2.00"}
+
+
+@pytest.mark.parametrize("bound", ["memory", "wire"])
+def test_the_bound_is_a_line_in_the_plot(bound: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    every = [report.Result(case, {"mlxdist": [1.0]}) for case in cases.cases("all_sum", np.dtype("f4"), 4, 64, 2)]
+    for result in every if bound == "wire" else every[-1:]:
+        if bound == "wire":
+            result.use_wire(Wire(placed((0, 1)), rates=(100.0, 100.0)))
+        else:
+            result.use_memory([[0.5]])
+    written = tmp_path / "plot.svg"
+    report.plot(every, "MPICH 5.0.2\nbusy", written)
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", written.read_text())
+    assert {bound, f"{bound}, the bound", "mlxdist", "16 B", "all_sum float32", "busy"} <= {*texts}
+    assert ("% of the wire" in texts) == (bound == "wire")
 
 
 def test_a_burst_at_the_beginning_does_not_count() -> None:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             option, action=argparse.BooleanOptionalAction, help=f"add {words}; default: only between hosts"
         )
     parser.add_argument("--json", type=Path, metavar="FILE", help="rank 0 writes all figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="plot bandwidth against size; needs matplotlib")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="plot the results against size; needs matplotlib")
     launch.add_rank_arguments(parser.add_argument_group("to start the ranks, without another launcher"))
 
 

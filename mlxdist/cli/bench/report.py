@@ -164,41 +164,48 @@ def can_plot(path: Path) -> bool:
 
 
 def plot(results: list[Result], heading: str, path: Path) -> None:
-    """Plot bandwidth against size, with a panel for each operation and dtype, and a line for what bounds it."""
+    """Plot shares of the wire, or MB/s if it was not measured, with a panel for each operation and dtype."""
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text, which is a quarter of the size
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text, which takes less room
     from matplotlib import pyplot, ticker
 
+    of_wire = all(result.bound == "wire" for result in results)
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(title(result.case), []).append(result)
     across = min(len(groups), 2)
     down = -(-len(groups) // across)
     figure, panels = pyplot.subplots(down, across, figsize=(6 * across, 4 * down), squeeze=False, sharey=True)
-    color = {name: f"C{number}" for number, name in enumerate(names(results))}
     for axes in panels.flat[len(groups) :]:
         axes.remove()
+    color = {name: f"C{number}" for number, name in enumerate(names(results))}
     for axes, (name, members) in zip(panels.flat, groups.items(), strict=False):
         for backend in names(members):
-            points = [(r.case.nbytes, r.case.nbytes / t / 1e6) for r in members if (t := r.median_s(backend))]
+            points = [(r.case.nbytes, _height(r, t, of_wire)) for r in members if (t := r.median_s(backend))]
             axes.plot(*zip(*points, strict=True), color=color[backend], marker="o", markersize=3, label=backend)
-        bound = [(r.case.nbytes, r.case.nbytes / r.bound_s / 1e6) for r in members if r.bound_s]
+        bound = [(r.case.nbytes, _height(r, r.bound_s, of_wire)) for r in members if r.bound_s]
         if bound:
             what = next(r.bound for r in members if r.bound)
             # A marker, since a single point makes no line.
             axes.plot(*zip(*bound, strict=True), color="black", linestyle="--", marker="_", label=f"{what}, the bound")
             axes.annotate(what, bound[0], (0, 4), textcoords="offset points", fontweight="bold")
-        axes.set(title=name, xlabel="each rank's input", xscale="log", yscale="log")
+        axes.set(title=name, xlabel="each rank's input", xscale="log", yscale="linear" if of_wire else "log")
         nbytes = [result.case.nbytes for result in members]
         axes.set_xticks(nbytes, map(format_bytes, nbytes), rotation=45, ha="right")
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axes.grid(alpha=0.3)
     for axes in panels[:, 0]:
-        axes.set_ylabel("MB/s: input / time")
+        axes.set_ylabel("% of the wire" if of_wire else "MB/s: input / time")
+    if of_wire:
+        panels[0][0].set_ylim(bottom=0)
     panels[0][0].legend(fontsize="small")
     figure.suptitle(heading, fontsize="medium")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
+
+
+def _height(result: Result, seconds: float, of_wire: bool) -> float:
+    return 100 * (result.bound_s or 0) / seconds if of_wire else result.case.nbytes / seconds / 1e6
