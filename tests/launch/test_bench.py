@@ -158,6 +158,22 @@ def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words:
     assert "Traceback" not in finished
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-n", "1"), "one rank has no peers"),
+        (("-n", "2", "--min", "17", "--max", "18"), "there is no power of 4 from --min 17 to --max 18"),
+        (("--hosts", "a,b", "--max", "16"), "there is no power of 4 from --min 1024 to --max 16"),
+        (("-n", "2", "--json", "/nowhere/figures.json"), "--json /nowhere/figures.json cannot be written"),
+    ],
+)
+def test_what_cannot_be_measured_is_not_started(options: tuple[str, ...], words: str) -> None:
+    finished = run([sys.executable, *BENCH, *options])
+    assert finished.status == 2
+    assert finished.output.startswith(f"mlxdist bench: {words}")
+    assert finished.output.count("\n") == 1
+
+
 def test_an_invalid_variable() -> None:
     finished = run([sys.executable, *BENCH], MLXDIST_TIMEOUT_S="soon")
     assert finished.status == 2

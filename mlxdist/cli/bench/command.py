@@ -87,11 +87,21 @@ ONE_HOST = Defaults(("all_sum", "all_sum_in_place"), 4, 64 << 20)
 SEVERAL_HOSTS = Defaults(("all_sum", "all_gather", "sum_scatter", "broadcast"), 1 << 10, 16 << 20)
 
 
+def _set_defaults(arguments: argparse.Namespace, several_hosts: bool) -> None:
+    for name, value in vars(SEVERAL_HOSTS if several_hosts else ONE_HOST).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report; 1 if --check found a wrong result, 2 if nothing can be measured."""
-    starts_ranks = arguments.n or arguments.hosts or arguments.hostfile
-    # Its ranks get the same command line.
-    if starts_ranks and not config.LAUNCH_PIPE.get():
+    named = arguments.hosts or arguments.hostfile
+    if (arguments.n or named) and not config.LAUNCH_PIPE.get():
+        _set_defaults(arguments, several_hosts=len(named or []) > 1)
+        # Before anything is started; but another host may have other folders, so rank 0 looks at those itself.
+        if refusal := _refusal(arguments, 1 if named else 0, arguments.n or 2):
+            print(f"mlxdist bench: {refusal}", file=sys.stderr)
+            return 2
         return launch.start_ranks([sys.executable, "-m", "mlxdist", *sys.argv[1:]], arguments)
     try:
         group, load = dist.init(), os.getloadavg()[0]
@@ -99,9 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"mlxdist bench: {error}", file=sys.stderr)
         return 2
     rank, size = group.rank(), group.size()
-    for name, value in vars(SEVERAL_HOSTS if len(hosts.find().names) > 1 else ONE_HOST).items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
+    _set_defaults(arguments, several_hosts=len(hosts.find().names) > 1)
     refusal = _refusal(arguments, rank, size)
     first = int(dist.all_min(np.int64(rank if refusal else size)))
     if first < size:
