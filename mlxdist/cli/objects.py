@@ -1,4 +1,4 @@
-"""Exchanges Python objects between ranks, for the subcommands that look at all of them."""
+"""What the ranks of a subcommand tell each other; every rank must call these."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def all_gather_object(mine: object) -> list[Any]:
     padded[: text.size] = text
     rows = dist.all_gather(padded).reshape(lengths.size, -1)
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def on_any_rank(here: object) -> bool:
+    """Whether ``here`` is true on any rank."""
+    return bool(dist.all_max(np.bool_(here)))

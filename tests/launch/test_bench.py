@@ -82,11 +82,40 @@ def test_ranks_start_no_ranks(one: mpis.MPI) -> None:
     assert "mlxdist bench: this process is itself a rank of" in finished
 
 
+def test_a_library_that_one_rank_lacks_is_skipped(one: mpis.MPI) -> None:
+    options = ["bench", "--op", "all_sum", *TINY, "--gloo", "--mlx"]
+    program = f"""
+import sys
+import mlxdist as dist
+from mlxdist.cli import main
+
+if dist.init().rank():
+    sys.modules.update(dict.fromkeys(("torch.distributed", "mlx.core")))
+main({options})
+"""
+    finished = run(one.command(2, sys.executable, "-c", program), timeout_s=60, **one.environment())
+    assert finished.status == 0, finished.output
+    for library in ("torch gloo", "MLX ring"):
+        assert f"skipped: {library}: " in finished
+
+
 @pytest.mark.parametrize("addresses", ["wire._addresses()", "[]"])
 def test_hosts_are_held_against_the_wire(one: mpis.MPI, tmp_path: Path, addresses: str) -> None:
     """Two ranks whose hosts call themselves differently, so what is between them is a network."""
     written = tmp_path / "figures.json"
-    options = ["bench", "--op", "all_gather", "--min", "64K", "--max", "64K", "--no-mlx", "--json", str(written)]
+    options = [
+        "bench",
+        "--op",
+        "all_gather",
+        "--min",
+        "64K",
+        "--max",
+        "64K",
+        "--no-gloo",
+        "--no-mlx",
+        "--json",
+        str(written),
+    ]
     program = f"""
 import socket
 import mlxdist as dist

@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import mlxdist as dist
 from mlxdist.cli.bench import wire
 from mlxdist.cli.bench.backends import RAW, Backend, Prepared, Skipped, from_python
 from mlxdist.cli.bench.cases import Case
+from mlxdist.cli.objects import on_any_rank
+
+LIMIT_S = 60  # for the start of a library, and for each of its calls
 
 
 def _import(name: str) -> Any:
@@ -73,21 +77,42 @@ def _free_port(address: str) -> int:
 
 
 @cache
-def _gloo() -> Any:
+def _outcome(name: str, start: Callable[[Any], Any]) -> tuple[Any, str]:
+    result, why = None, ""
+    # One after the other, since the start may wait for ever for a rank that could not import it.
+    steps: tuple[Callable[[], Any], ...] = (lambda: _import(name), lambda: start(_import(name)))
+    for step in steps:
+        try:
+            result = step()
+        except (Skipped, RuntimeError, OSError) as error:
+            why = f"{error}".partition("\n")[0] or type(error).__name__
+        if on_any_rank(why):
+            return None, why or "it cannot be started on another rank"
+    return result, ""
+
+
+def _started(name: str, start: Callable[[Any], Any]) -> Any:
+    """What ``start`` returned for the module ``name``, once it did on every rank."""
+    result, why = _outcome(name, start)
+    if why:
+        raise Skipped(why)
+    return result
+
+
+def _gloo(torch: Any) -> Any:
     """torch.distributed, started over the network between the hosts, or over the loopback device."""
-    group, addresses = dist.init(), _addresses()
-    torch = _import("torch.distributed")
+    group, addresses, limit = dist.init(), _addresses(), timedelta(seconds=LIMIT_S)
     for name in _interfaces()[:1]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     port = int(dist.broadcast(np.int64(_free_port(addresses[group.rank()])), 0))
-    store = torch.TCPStore(addresses[0], port, group.size(), group.rank() == 0, wait_for_workers=False)
-    torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size())
+    store = torch.TCPStore(addresses[0], port, group.size(), group.rank() == 0, limit, wait_for_workers=False)
+    torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size(), timeout=limit)
     return torch
 
 
 def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """PyTorch's gloo. Its sums are in place, so for others the input is copied first, as a program would."""
-    torch, tensors = _gloo(), importlib.import_module("torch")
+    torch, tensors = _started("torch.distributed", _gloo), importlib.import_module("torch")
     dtype = getattr(tensors, case.dtype.name)
     source, target = (tensors.from_numpy(array.view(np.uint8)).view(dtype) for array in (x, out))
     # the names since PyTorch 2.13, and the earlier ones
@@ -102,10 +127,9 @@ def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     return from_python(x, out, calls[case.operation])
 
 
-@cache
-def _mlx_ring() -> Any:
+def _mlx_ring(mx: Any) -> Any:
     """A group of MLX's ring backend over the network between the hosts, or over the loopback device."""
-    mx, group, addresses = _import("mlx.core"), dist.init(), _addresses()
+    group, addresses = dist.init(), _addresses()
     ports = dist.all_gather(np.array([_free_port(addresses[group.rank()])]))
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
@@ -150,7 +174,7 @@ def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """MLX's ring backend."""
     if case.operation in ("broadcast", "sum_scatter"):
         raise Skipped(f"MLX's ring does not have {case.operation}")
-    mx, group = _import("mlx.core"), _mlx_ring()
+    group, mx = _started("mlx.core", _mlx_ring), _import("mlx.core")
     function = getattr(mx.distributed, case.operation)
     return _mlx(case, x, lambda array: function(array, group=group, stream=mx.cpu))
 

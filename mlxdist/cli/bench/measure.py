@@ -14,6 +14,7 @@ from mlxdist.cli.bench.backends import Backend, Prepared, Skipped
 from mlxdist.cli.bench.cases import Case
 from mlxdist.cli.bench.report import Result
 from mlxdist.cli.bench.wire import Wire
+from mlxdist.cli.objects import on_any_rank
 
 TURN_S = 0.01  # a backend's turn takes about this long, but at least two calls
 WIRE_TURN_S = 0.04  # between hosts, where networks let a short burst through faster
@@ -22,11 +23,6 @@ EXPECTED_RATE = 1e9  # bytes/s, where no wire was measured
 LONG_S = 0.1  # a call that takes longer is alone in its turn
 MOST_REPEATS = 20000
 BOUND_FROM = 1 << 20  # bytes from which memory's speed is measured
-
-
-def on_any_rank(here: object) -> bool:
-    """Whether ``here`` is true on any rank."""
-    return bool(dist.all_max(np.bool_(here)))
 
 
 def fitting(every: list[Case], seconds: float, backends: int, wire: Wire | None) -> list[Case]:
