@@ -78,8 +78,13 @@ class LibraryInfo:
         """Whether it is Open MPI, with either ABI, or derived from it (IBM Spectrum MPI)."""
         return self.family == "openmpi" or self.vendor == "Open MPI"
 
+    @property
+    def title(self) -> str:
+        """Its name and version number, such as MPICH 5.0.2."""
+        return f"{self.vendor} {'.'.join(map(str, self.version))}".rstrip()
+
     def __str__(self) -> str:
-        return f"{self.vendor} {'.'.join(map(str, self.version))}".rstrip() + f" ({self.path})"
+        return f"{self.title} ({self.path})"
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def test_long_messages_are_held_against_memory(two: mpis.MPI, tmp_path: Path) ->
     assert result["in_place"]
     assert result["nbytes"] == 1 << 20
     assert result["bound_us"] > 0
-    assert "memory bound" in finished
+    assert result["bound"] == "memory"
     assert "%" in finished
 
 
@@ -63,10 +63,91 @@ def test_three_ranks_of_which_none_share_memory(two: mpis.MPI) -> None:
     assert "skipped: mlxdist, shared: [empty]" in finished
 
 
+def test_starts_its_ranks(one: mpis.MPI, tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    options = ("-n", "2", "--op", "broadcast", *TINY, "--env", "MLXDIST_SHARED_MEMORY=0", "--json", str(written))
+    finished = run([sys.executable, *BENCH, *options], MLXDIST_LIBMPI=str(one.library_path))
+    assert finished.status == 0, finished.output
+    assert "broadcast float32" in finished
+    assert "[0] " not in finished
+    whole = json.loads(written.read_text())
+    assert whole["version"].startswith(one.version)
+    assert [ranks for _, ranks in whole["hosts"]] == [2]
+    assert "raw C" in whole["results"][0]["median_us"]
+
+
+def test_ranks_start_no_ranks(one: mpis.MPI) -> None:
+    finished = bench(one, 2, "-n", "2", *TINY)
+    assert finished.status != 0
+    assert "mlxdist bench: this process is itself a rank of" in finished
+
+
+def test_a_library_that_one_rank_lacks_is_skipped(one: mpis.MPI) -> None:
+    options = ["bench", "--op", "all_sum", *TINY, "--gloo", "--mlx"]
+    program = f"""
+import sys
+import mlxdist as dist
+from mlxdist.cli import main
+
+if dist.init().rank():
+    sys.modules.update(dict.fromkeys(("torch.distributed", "mlx.core")))
+main({options})
+"""
+    finished = run(one.command(2, sys.executable, "-c", program), timeout_s=60, **one.environment())
+    assert finished.status == 0, finished.output
+    for library in ("torch gloo", "MLX ring"):
+        assert f"skipped: {library}: " in finished
+
+
+@pytest.mark.parametrize("addresses", ["wire._addresses()", "[]"])
+def test_hosts_are_held_against_the_wire(one: mpis.MPI, tmp_path: Path, addresses: str) -> None:
+    """Two ranks whose hosts call themselves differently, so what is between them is a network."""
+    written = tmp_path / "figures.json"
+    options = [
+        "bench",
+        "--op",
+        "all_gather",
+        "--min",
+        "64K",
+        "--max",
+        "64K",
+        "--no-gloo",
+        "--no-mlx",
+        "--json",
+        str(written),
+    ]
+    program = f"""
+import socket
+import mlxdist as dist
+from mlxdist.cli import main
+from mlxdist.cli.bench import wire
+
+name, addresses = f"host{{dist.init().rank()}}", {addresses}
+socket.gethostname, wire._addresses = lambda: name, lambda: addresses
+main({options})
+"""
+    finished = run(one.command(2, sys.executable, "-c", program), **one.environment())
+    assert finished.status == 0, finished.output
+    whole = json.loads(written.read_text())
+    assert whole["hosts"] == [["host0", 1], ["host1", 1]]
+    (result,) = whole["results"]
+    if whole["wire_bytes_per_s"]:
+        assert addresses != "[]"
+        least_us = 1e6 * result["nbytes"] / min(whole["wire_bytes_per_s"])
+        assert result["bound_us"] == pytest.approx(least_us)
+        assert "%" in finished
+    else:  # this machine has no network
+        assert "wire: not measured, host" in finished
+        assert result["bound_us"] is None
+    assert {"mlxdist", "raw C"} <= set(result["median_us"])
+
+
 def test_alone() -> None:
     finished = run([sys.executable, *BENCH])
     assert finished.status == 2
-    assert finished.output == ("mlxdist bench: one rank has no peers: start it with mpirun -np 2 mlxdist bench\n")
+    assert finished.output == (
+        "mlxdist bench: one rank has no peers: give -n 2, or --hosts a,b, or start it with mpirun -np 2 mlxdist bench\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,8 +183,24 @@ def test_what_cannot_be_measured(one: mpis.MPI, options: tuple[str, ...], words:
     finished = bench(one, 2, *options)
     assert finished.status != 0
     assert finished.output.count(f"mlxdist bench: {words}") == 1
-    assert "GB/s" not in finished
+    assert "us: " not in finished
     assert "Traceback" not in finished
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-n", "1"), "one rank has no peers"),
+        (("-n", "2", "--min", "17", "--max", "18"), "there is no power of 4 from --min 17 to --max 18"),
+        (("--hosts", "a,b", "--max", "16"), "there is no power of 4 from --min 1024 to --max 16"),
+        (("-n", "2", "--json", "/nowhere/figures.json"), "--json /nowhere/figures.json cannot be written"),
+    ],
+)
+def test_what_cannot_be_measured_is_not_started(options: tuple[str, ...], words: str) -> None:
+    finished = run([sys.executable, *BENCH, *options])
+    assert finished.status == 2
+    assert finished.output.startswith(f"mlxdist bench: {words}")
+    assert finished.output.count("\n") == 1
 
 
 def test_an_invalid_variable() -> None:

@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from typing import Any
 import numpy as np
 
 import mlxdist as dist
-from mlxdist.cli.bench.backends import Backend, Prepared, Skipped, from_python
+from mlxdist.cli.bench import wire
+from mlxdist.cli.bench.backends import RAW, Backend, Prepared, Skipped, from_python
 from mlxdist.cli.bench.cases import Case
+from mlxdist.cli.objects import on_any_rank
+
+LIMIT_S = 60  # for the start of a library, and for each of its calls
 
 
 def _import(name: str) -> Any:
@@ -47,33 +52,67 @@ def mpi4py(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     return from_python(x, out, calls[case.operation])
 
 
-def _one_host(what: str) -> None:
-    if not dist.info().shared_memory.startswith(str(dist.init().size())):
-        raise Skipped(f"{what} is set up for the ranks of one host only")
+def _addresses() -> list[str]:
+    """The address by which each rank can be reached."""
+    network = wire.between_hosts()
+    if not network:
+        return ["127.0.0.1"] * dist.init().size()
+    if network.why:
+        raise Skipped(f"no address of another host is known: {network.why}")
+    return [network.addresses[host] for host in network.hosts.host_of]
 
 
-def _free_port() -> int:
+def _interfaces() -> Sequence[str]:
+    """The network interfaces that lead to the other ranks, as far as they are known."""
+    network = wire.between_hosts()
+    if not network:
+        return ["lo0" if os.uname().sysname == "Darwin" else "lo"]
+    return network.interfaces[network.hosts.host_of[dist.init().rank()]]
+
+
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
 @cache
-def _gloo() -> Any:
-    """torch.distributed, started over the loopback device."""
-    group = dist.init()
-    torch = _import("torch.distributed")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
-    port = int(dist.broadcast(np.int64(_free_port()), 0))
-    store = torch.TCPStore("127.0.0.1", port, group.size(), group.rank() == 0, wait_for_workers=False)
-    torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size())
+def _outcome(name: str, start: Callable[[Any], Any]) -> tuple[Any, str]:
+    result, why = None, ""
+    # One after the other, since the start may wait for ever for a rank that could not import it.
+    steps: tuple[Callable[[], Any], ...] = (lambda: _import(name), lambda: start(_import(name)))
+    for step in steps:
+        try:
+            result = step()
+        except (Skipped, RuntimeError, OSError) as error:
+            why = f"{error}".partition("\n")[0] or type(error).__name__
+        if on_any_rank(why):
+            return None, why or "it cannot be started on another rank"
+    return result, ""
+
+
+def _started(name: str, start: Callable[[Any], Any]) -> Any:
+    """What ``start`` returned for the module ``name``, once it did on every rank."""
+    result, why = _outcome(name, start)
+    if why:
+        raise Skipped(why)
+    return result
+
+
+def _gloo(torch: Any) -> Any:
+    """torch.distributed, started over the network between the hosts, or over the loopback device."""
+    group, addresses, limit = dist.init(), _addresses(), timedelta(seconds=LIMIT_S)
+    for name in _interfaces()[:1]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    port = int(dist.broadcast(np.int64(_free_port(addresses[group.rank()])), 0))
+    store = torch.TCPStore(addresses[0], port, group.size(), group.rank() == 0, limit, wait_for_workers=False)
+    torch.init_process_group("gloo", store=store, rank=group.rank(), world_size=group.size(), timeout=limit)
     return torch
 
 
 def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """PyTorch's gloo. Its sums are in place, so for others the input is copied first, as a program would."""
-    _one_host("gloo")
-    torch, tensors = _gloo(), importlib.import_module("torch")
+    torch, tensors = _started("torch.distributed", _gloo), importlib.import_module("torch")
     dtype = getattr(tensors, case.dtype.name)
     source, target = (tensors.from_numpy(array.view(np.uint8)).view(dtype) for array in (x, out))
     # the names since PyTorch 2.13, and the earlier ones
@@ -88,14 +127,13 @@ def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     return from_python(x, out, calls[case.operation])
 
 
-@cache
-def _mlx_ring() -> Any:
-    """A group of MLX's ring backend over the loopback device."""
-    mx, group = _import("mlx.core"), dist.init()
-    ports = dist.all_gather(np.array([_free_port()]))
+def _mlx_ring(mx: Any) -> Any:
+    """A group of MLX's ring backend over the network between the hosts, or over the loopback device."""
+    group, addresses = dist.init(), _addresses()
+    ports = dist.all_gather(np.array([_free_port(addresses[group.rank()])]))
     with tempfile.TemporaryDirectory() as folder:
         hosts = Path(folder) / "hosts.json"
-        hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in ports]))
+        hosts.write_text(json.dumps([[f"{address}:{port}"] for address, port in zip(addresses, ports, strict=True)]))
         os.environ |= {"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(group.rank())}
         return mx.distributed.init(strict=True, backend="ring")
 
@@ -134,10 +172,9 @@ def mlx_mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
 
 def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """MLX's ring backend."""
-    _one_host("MLX's ring")
     if case.operation in ("broadcast", "sum_scatter"):
         raise Skipped(f"MLX's ring does not have {case.operation}")
-    mx, group = _import("mlx.core"), _mlx_ring()
+    group, mx = _started("mlx.core", _mlx_ring), _import("mlx.core")
     function = getattr(mx.distributed, case.operation)
     return _mlx(case, x, lambda array: function(array, group=group, stream=mx.cpu))
 
@@ -153,3 +190,5 @@ OPTIONAL: dict[str, dict[str, Backend]] = {
     "gloo": {"torch gloo": gloo},
     "mlx": {"mlxdist, mx.array": mlx_mlxdist, "MLX ring": mlx_ring, "MLX MPI": mlx_mpi},
 }
+# Between hosts, where one of each kind is enough.
+BETWEEN_HOSTS = ("mlxdist", RAW, "torch gloo", "MLX ring")

@@ -18,6 +18,7 @@ import mlxdist as dist
 from mlxdist import _core, config, errors, world
 from mlxdist.cli.doctor import checks, environment
 from mlxdist.cli.doctor.finding import Finding
+from mlxdist.cli.objects import all_gather_object
 
 MARK = "mlxdist.probe: "  # in front of the JSON, since a launcher may print other lines
 TIMEOUT_S = 20.0
@@ -61,7 +62,7 @@ def _verify(found: list[Finding]) -> dict[str, Any]:
         raise errors.Error(f"[all_sum] rank {rank} got {total[total != expected][0]}, not {expected}: update MPI")
     took_s = time.monotonic() - began
     found = [*found, *_verify_mlx(rank, expected)]
-    parts = _gather({"identity": _identity(), "findings": [dataclasses.asdict(finding) for finding in found]})
+    parts = all_gather_object({"identity": _identity(), "findings": [dataclasses.asdict(finding) for finding in found]})
     return _combine(parts, took_s) if rank == 0 else {}
 
 
@@ -104,16 +105,6 @@ def _without_launchers_own(variables: Mapping[str, str], prefix: Path) -> dict[s
         else value
         for name, value in variables.items()
     }
-
-
-def _gather(mine: object) -> list[Any]:
-    """The object of every rank, sent as JSON."""
-    text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
-    lengths = dist.all_gather(np.array([text.size]))
-    padded = np.zeros(lengths.max(), np.uint8)
-    padded[: text.size] = text
-    rows = dist.all_gather(padded).reshape(lengths.size, -1)
-    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
 def _combine(parts: Sequence[Mapping[str, Any]], took_s: float) -> dict[str, Any]:

@@ -12,8 +12,8 @@ The exit status is that of the rank that left first, among those that failed, as
 a timeout; the last line on stderr says which rank it was. The other ranks then have 3 s to finish.
 """
 
-from mlxdist.cli.launch.command import add_arguments, run
+from mlxdist.cli.launch.command import add_arguments, add_rank_arguments, run, start_ranks
 
-__all__ = ["HELP", "add_arguments", "run"]
+__all__ = ["HELP", "add_arguments", "add_rank_arguments", "run", "start_ranks"]
 
 HELP = "start ranks, here or on several hosts, with the MPI that they will load"

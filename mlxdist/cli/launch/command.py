@@ -50,14 +50,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``mlxdist launch``."""
-    parser.usage = "mlxdist launch [options] PROGRAM|-m MODULE [arguments]"
-    parser.epilog = (
-        f"mpirun is the one beside the libmpi that {config.LIBMPI.name} names, else that of Python's environment,\n"
-        f"else that on PATH. {', '.join(config.FOR_ALL_RANKS)} are passed to all ranks. With {config.ABORT.name}=0\n"
-        "the other ranks keep running when one has failed, if mpirun lets them."
-    )
+def add_rank_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say where ranks are started, and with what."""
     parser.add_argument(
         "-n", "-np", type=_size, metavar="N", help="number of ranks; default: one for each slot of the hosts, else 1"
     )
@@ -71,6 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--mpi-arg", _words, "X", "options for mpirun itself: --mpi-arg='--mca btl_tcp_links 4'"),
     ):
         parser.add_argument(option, type=kind, action="append", default=[], metavar=metavar, help=words)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``mlxdist launch``."""
+    parser.usage = "mlxdist launch [options] PROGRAM|-m MODULE [arguments]"
+    parser.epilog = (
+        f"mpirun is the one beside the libmpi that {config.LIBMPI.name} names, else that of Python's environment,\n"
+        f"else that on PATH. {', '.join(config.FOR_ALL_RANKS)} are passed to all ranks. With {config.ABORT.name}=0\n"
+        "the other ranks keep running when one has failed, if mpirun lets them."
+    )
+    add_rank_arguments(parser)
     parser.add_argument("--cwd", metavar="DIR", help="working directory of every rank; default: this one")
     parser.add_argument("--timeout", type=_seconds, default=0, metavar="S", help="stop all ranks after S seconds")
     parser.add_argument("--no-prefix", action="store_true", help="do not put the rank in front of each line")
@@ -87,33 +92,45 @@ def run(arguments: argparse.Namespace) -> int:
     if not program:
         print("mlxdist launch: no program is named: mlxdist launch -n 2 train.py", file=sys.stderr)
         return 2
+    spec = _spec(program, arguments, arguments.cwd)
+    if arguments.dry_run:
+        print(shlex.join(_command(_find_launcher(spec), spec)[0]))
+        return 0
+    return _start(spec, Output(not arguments.no_prefix), arguments.timeout)
+
+
+def start_ranks(program: list[str], arguments: argparse.Namespace) -> int:
+    """Start ``program`` as the options of ``add_rank_arguments`` say, and show its output as it is; the exit status."""
+    open_standard_streams()
+    return _start(_spec(program, arguments), Output(prefixed=False))
+
+
+def _spec(program: list[str], arguments: argparse.Namespace, cwd: str | None = None) -> JobSpec:
     named = arguments.hosts or arguments.hostfile or []
     size = arguments.n or sum(host.slots or 1 for host in named) or 1
-    spec = JobSpec(
+    return JobSpec(
         size,
         program,
         hosts=hosts.spread(named, size),
         variables=dict(arguments.env),
         inherited=config.for_all_ranks(os.environ),
-        cwd=arguments.cwd,
+        cwd=cwd,
         extra=[word for words in arguments.mpi_arg for word in words],
     )
-    if not arguments.dry_run:
-        _check_outside_ranks()
+
+
+def _start(spec: JobSpec, output: Output, timeout_s: float = 0) -> int:
+    _check_outside_ranks()
     launcher = _find_launcher(spec)
-    if arguments.dry_run:
-        print(shlex.join(_command(launcher, spec)[0]))
-        return 0
     _check_hosts(spec, launcher)
     if spec.cwd and not launcher:
         os.chdir(spec.cwd)
     line, remarks = _command(launcher, _with_reports(spec))
     if remarks:
         print(f"mlxdist launch: {', '.join(remarks)}", file=sys.stderr)
-    output = Output(not arguments.no_prefix)
-    reports = Reports(size, [host for host, _ in spec.hosts if not ssh.is_local(host)], output)
+    reports = Reports(spec.size, [host for host, _ in spec.hosts if not ssh.is_local(host)], output)
     environ = {**os.environ, config.LAUNCH.name: reports.contact}
-    return Job(size, reports, output).run(line, environ, arguments.timeout)
+    return Job(spec.size, reports, output).run(line, environ, timeout_s)
 
 
 def _program(arguments: argparse.Namespace) -> list[str]:
@@ -158,8 +175,8 @@ def _check_outside_ranks() -> None:
     # The shell that srun starts for a single task is a place to run mpirun.
     if outer and not (outer.size == 1 and outer.kind.startswith("slurm")):
         raise Error(
-            f"this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): run mlxdist launch once, "
-            "without another launcher"
+            f"this process is itself a rank of {outer.name} ({outer.variable}={outer.size}): start the ranks only "
+            "once, without another launcher"
         )
 
 

@@ -1,0 +1,87 @@
+"""Which ranks are on which host, and the least that the hosts have to exchange for a case."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mlxdist.cli.bench.cases import Case
+from mlxdist.cli.objects import all_gather_object
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The hosts in the order of their lowest rank.
+
+    Attributes:
+        names: what they call themselves.
+        host_of: for each rank, the number of its host.
+    """
+
+    names: tuple[str, ...]
+    host_of: tuple[int, ...]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The number of ranks on each host."""
+        return [self.host_of.count(host) for host in range(len(self.names))]
+
+    @property
+    def leaders(self) -> list[int]:
+        """The lowest rank of each host."""
+        return [self.host_of.index(host) for host in range(len(self.names))]
+
+    def __str__(self) -> str:
+        """Such as: 2 hosts, 3 + 1."""
+        ranks = self.ranks
+        each = f"{ranks[0]} on each" if len(set(ranks)) == 1 else " + ".join(map(str, ranks))
+        return f"{len(ranks)} hosts, {each}"
+
+
+@cache
+def find() -> Hosts:
+    """The hosts of all ranks, for which every rank must call it. Hosts of the same name differ by their boot."""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = BOOT_ID.read_text().strip()
+    return grouped(all_gather_object([socket.gethostname(), boot]))
+
+
+def grouped(identities: Sequence[Sequence[str]]) -> Hosts:
+    """The hosts, from the name and the boot of each rank's host."""
+    each = [(name, boot) for name, boot in identities]
+    distinct = list(dict.fromkeys(each))
+    return Hosts(tuple(name for name, _ in distinct), tuple(map(distinct.index, each)))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a host sends to and receives from other hosts."""
+
+    sent: float
+    received: float
+
+
+# From the bytes of each rank's input, the ranks of the host, all ranks, and the number of hosts. In a broadcast the
+# host of the root need not receive, and one of the others need not send.
+_LEAST: dict[str, Callable[[int, int, int, int], tuple[float, float]]] = {
+    "all_sum": lambda nbytes, here, size, hosts: (2 * (hosts - 1) / hosts * nbytes,) * 2,
+    "all_gather": lambda nbytes, here, size, hosts: ((hosts - 1) * here * nbytes, (size - here) * nbytes),
+    "sum_scatter": lambda nbytes, here, size, hosts: (
+        (size - here) / size * nbytes,
+        (hosts - 1) * here / size * nbytes,
+    ),
+    "broadcast": lambda nbytes, here, size, hosts: (nbytes, nbytes),
+}
+
+
+def least(case: Case, hosts: Hosts) -> list[Traffic]:
+    """The least that each host has to send and receive, if a host adds up what its own ranks contribute first."""
+    count = _LEAST[case.operation]
+    return [Traffic(*count(case.nbytes, here, case.size, len(hosts.names))) for here in hosts.ranks]
