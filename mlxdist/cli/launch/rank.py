@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -37,6 +38,10 @@ STOP = 0  # instead of the number of a signal: stop the program, unless it leave
 OUTPUTS = ("out", "err")
 LEAVING, ABORTING = b"l", b"a"  # what mlxdist writes into the pipe, in capitals after the error of a call
 ANNOUNCED = {LEAVING: "leaving", ABORTING: "aborting"}
+# As /proc/PID/maps lists the files that MPICH (5.0.2) leaves behind unless all ranks finalize. The other MPIs, and
+# MPICH 4.0.2, remove the names of theirs during the start, or their mpirun does.
+LEFT_BEHIND = re.compile(r" (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$", re.MULTILINE)
+LOOK_S, LOOK_SHARE = 0.1, 0.05  # from look to look: at least, and of the time since the start
 
 
 def quoted(word: str) -> str:
@@ -137,6 +142,40 @@ class Program:
         return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
 
 
+class SharedFiles:
+    """The files in shared memory that the program would leave behind: those that it has been seen to map."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.seen: set[tuple[str, str]] = set()  # inode and path
+
+    def look(self) -> None:
+        """Look at what the program and its children map now."""
+        found: set[tuple[str, str]] = set()
+        pids = [self.process.pid]
+        for pid in pids:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+                pids += map(int, children.read().split())
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+                found.update(LEFT_BEHIND.findall(maps.read()))
+        if self.process.returncode is None:  # else the pid may be another program's
+            self.seen |= found
+
+    def watch(self) -> None:
+        """Look until there is something: once a rank has crashed, nobody can tell its files from others'."""
+        began = time.monotonic()
+        while not self.seen and self.process.returncode is None:
+            self.look()
+            time.sleep(max(LOOK_S, LOOK_SHARE * (time.monotonic() - began)))
+
+    def remove(self) -> None:
+        """Remove what is left of them; another job's file may have the same name by now."""
+        for inode, path in self.seen:
+            with contextlib.suppress(OSError):
+                if str(os.stat(path).st_ino) == inode:
+                    os.unlink(path)
+
+
 def readable(descriptors: Sequence[int], timeout_ms: int | None = None) -> list[int]:
     """Those of ``descriptors`` that can be read, or have been closed at the other end."""
     poll = select.poll()
@@ -187,21 +226,26 @@ class Announcements:
         return self.first == LEAVING
 
 
-def control(program: Program, reporter: Reporter, announcements: Announcements, may_end: threading.Event) -> None:
+def control(
+    program: Program, reporter: Reporter, announcements: Announcements, files: SharedFiles, may_end: threading.Event
+) -> None:
     """Pass on the signals that mlxdist launch sends, and stop the program when it hangs up."""
     with contextlib.suppress(OSError), reporter.stream.makefile("rb") as numbers:
         for number in map(int, numbers):
             if number != STOP:
                 program.signal(number)
             elif not announcements.is_leaving():
+                files.look()
                 program.stop()
+    files.look()
     program.stop()
     may_end.set()
 
 
-def watch_parent(program: Program, parent_pipe: int, may_end: threading.Event) -> None:
+def watch_parent(program: Program, parent_pipe: int, files: SharedFiles, may_end: threading.Event) -> None:
     """Stop the program when the process that mpirun started has ended."""
     os.read(parent_pipe, 1)
+    files.look()
     program.stop()
     may_end.set()
 
@@ -213,14 +257,15 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     assert process.stderr
     reporter.send("started", process.pid)
     is_over, write_end = os.pipe()
-    announcements, may_end = Announcements(program, reporter), threading.Event()
+    announcements, files, may_end = Announcements(program, reporter), SharedFiles(process), threading.Event()
     forwarding = [
         threading.Thread(target=forward_output, args=(source.fileno(), is_over, stream), daemon=True)
         for source, stream in zip((process.stdout, process.stderr), outputs, strict=True)
     ]
     others = [
-        threading.Thread(target=watch_parent, args=(program, parent_pipe, may_end), daemon=True),
-        threading.Thread(target=control, args=(program, reporter, announcements, may_end), daemon=True),
+        threading.Thread(target=watch_parent, args=(program, parent_pipe, files, may_end), daemon=True),
+        threading.Thread(target=control, args=(program, reporter, announcements, files, may_end), daemon=True),
+        threading.Thread(target=files.watch, daemon=True),
         threading.Thread(target=announcements.forward, daemon=True),
     ]
     for thread in (*forwarding, *others):
@@ -233,6 +278,7 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     for thread in forwarding:
         thread.join()
     may_end.wait()
+    files.remove()
     return status
 
 
