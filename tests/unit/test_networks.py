@@ -100,7 +100,8 @@ def test_who_has_been_told(library: LibraryInfo, environ: dict[str, str], words:
 def test_answers() -> None:
     described = json.dumps([[ethernet(1), BUSY], ["", "10.1.0.1"]])
     assert networks.answer("h1", f"Welcome\n{interfaces.MARK}{described}\n") == host(1, BUSY)
-    assert networks.answer("h1", "Welcome\n") == HostNetworks("h1", (), ())
+    for other in ("Welcome\n", f"{interfaces.MARK}[[", f"{interfaces.MARK}[[[1]], []]"):
+        assert networks.answer("h1", other) == HostNetworks("h1", (), ())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")

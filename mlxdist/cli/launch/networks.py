@@ -6,6 +6,7 @@ has the same address everywhere, makes it hang or crash in the first call.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -79,9 +80,10 @@ def answer(host: str, printed: str) -> HostNetworks:
     """The networks of ``host``, from the output of its ``question``; without any if it printed something else."""
     for line in printed.splitlines():
         if line.startswith(interfaces.MARK):
-            found, towards = json.loads(line.removeprefix(interfaces.MARK))
-            every = tuple(Interface(*fields) for fields in found)
-            return HostNetworks(host, every, tuple(each for each in every if each.address in towards))
+            with contextlib.suppress(ValueError, TypeError):  # another version is installed there
+                found, towards = json.loads(line.removeprefix(interfaces.MARK))
+                every = tuple(Interface(*fields) for fields in found)
+                return HostNetworks(host, every, tuple(each for each in every if each.address in towards))
     return HostNetworks(host, (), ())
 
 
