@@ -9,10 +9,13 @@ import sys
 
 import pytest
 
-from mlxdist.cli.doctor import links
+from mlxdist.cli.doctor import checks_network, links
+from mlxdist.cli.doctor.environment import Environment
+from mlxdist.cli.doctor.links import Link
 from mlxdist.cli.launch import interfaces, networks
 from mlxdist.cli.launch.interfaces import Interface
 from mlxdist.cli.launch.networks import HostNetworks
+from mlxdist.mpi import search
 from mlxdist.mpi.launchers import LibraryInfo
 
 OPEN_MPI = LibraryInfo("/o/lib/libmpi.so.40", "openmpi", "Open MPI v5.0.11, package: x")
@@ -138,7 +141,7 @@ def test_a_link_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links.ssh, "shell_on", lambda host: ["sh", "-c"])
     (link,) = links.measure({"no-such-host.invalid": [], "neither.invalid": ["127.0.0.1"]})
     assert not link.why
-    assert link.addresses == ["127.0.0.1", "127.0.0.1"]
+    assert link.addresses == ("127.0.0.1", "127.0.0.1")
     assert 0 < link.round_trip_s < 1
     assert link.bytes_per_s > 1e6
 
@@ -148,3 +151,26 @@ def test_a_missing_link_and_a_host_that_does_not_answer(monkeypatch: pytest.Monk
     (link,) = links.measure({"a": [], "silent": [], "no-such-host.invalid": []})
     assert link.hosts == ("a", "no-such-host.invalid")
     assert link.why
+
+
+def test_what_doctor_says_about_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that there are in a note; those that are missing or slow in warnings."""
+    address = "10.1.0.{}".format
+    every = [
+        Link(("h1", "h2"), (address(1), address(2)), 80e-6, 117.4e6),
+        Link(("h1", "h3"), (address(1), "10.9.9.9"), 210e-6, 11.7e6),
+        Link(("h2", "h3"), why="10.1.0.3: timed out"),
+    ]
+    context = search.Context.here(None)
+    env = Environment(context, (), (), MPICH, "", "", (), 3, ("h1", "h2", "h3"))
+    monkeypatch.setattr(checks_network, "_networks", lambda hosts: [host(number) for number in (1, 2, 3)])
+    monkeypatch.setattr(links, "measure", lambda addresses: every if addresses["h2"] == [address(2)] else [])
+    slow, missing, note = checks_network.measured(env)
+    lines = [
+        "h1 (eth0 10.1.0.1) to h2 (eth0 10.1.0.2): round trip 80 us, 939 Mbit/s",
+        "h1 (eth0 10.1.0.1) to h3 (10.9.9.9): round trip 210 us, 93.6 Mbit/s",
+    ]
+    assert note.fact.splitlines()[1:] == lines
+    assert slow.fact == f"{lines[1]}, much less than 939 Mbit/s elsewhere"
+    assert missing.fact == "h2 cannot open a TCP connection to h3: 10.1.0.3: timed out"
+    assert [finding.severity for finding in (slow, missing, note)] == ["warning", "warning", "note"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping
 
 from mlxdist.cli.doctor import links
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import NOTE, WARNING, Finding
+from mlxdist.cli.doctor.links import Link
 from mlxdist.cli.launch import networks, ssh
 from mlxdist.cli.launch.networks import HostNetworks
+
+SLOW = 0.25  # of the fastest link: a port that has negotiated 100 Mbit/s, not a noisy measurement
 
 
 def reachable(env: Environment) -> Iterator[Finding]:
@@ -28,27 +32,36 @@ def misleading(env: Environment) -> Iterator[Finding]:
 
 
 def measured(env: Environment) -> Iterator[Finding]:
-    """The links between the hosts, and those that are missing."""
-    found = {} if env.launcher else {each.host: each for each in _networks(env.hosts)}
-    for link in links.measure({host: [way.address for way in each.ways] for host, each in found.items()}):
-        a, b = link.hosts
+    """The links between the hosts, those that are missing, and those that hold up a collective."""
+    hosts = {} if env.launcher else {each.host: each for each in _networks(env.hosts)}
+    every = list(links.measure({host: [way.address for way in each.ways] for host, each in hosts.items()}))
+    there = {link: _description(link, hosts) for link in every if not link.why}
+    fastest = max((link.bytes_per_s for link in there), default=0.0)
+    for link in every:
         if link.why:
-            fact = f"{a} cannot open a TCP connection to {b}: {link.why}"
+            fact = f"{link.hosts[0]} cannot open a TCP connection to {link.hosts[1]}: {link.why}"
             yield Finding(WARNING, fact, "open the firewall between them for all ports: MPI takes any")
-            continue
-        ends = " to ".join(_end(found[host], address) for host, address in zip(link.hosts, link.addresses, strict=True))
-        fact = f"{ends}: round trip {link.round_trip_s * 1e6:.0f} us, {_rate(link.bytes_per_s)} by one TCP connection"
-        yield Finding(NOTE, fact, f"mlxdist launch --hosts {a},{b} -m mlxdist bench, which shows what ranks get of it")
+        elif link.bytes_per_s < fastest * SLOW:
+            fact = f"{there[link]}, much less than {_rate(fastest)} elsewhere"
+            yield Finding(WARNING, fact, "ethtool INTERFACE on both hosts, which shows the speed of its port")
+    if there:
+        fact = "\n".join(("links between the hosts, measured with one TCP connection:", *there.values()))
+        names = ",".join(env.hosts)
+        yield Finding(NOTE, fact, f"mlxdist launch --hosts {names} -m mlxdist bench, which shows what ranks get of it")
 
 
-def _networks(hosts: Sequence[str]) -> list[HostNetworks]:
+@functools.cache
+def _networks(hosts: tuple[str, ...]) -> list[HostNetworks]:
     answers = ssh.ask(hosts, command=networks.question(hosts)) if len(hosts) > 1 else {}
     return [networks.answer(host, answer.printed) for host, answer in answers.items() if not answer.failure]
 
 
-def _end(host: HostNetworks, address: str) -> str:
-    name = next((each.name for each in host.interfaces if each.address == address), "")
-    return f"{host.host} ({name} {address})".replace("( ", "(")
+def _description(link: Link, hosts: Mapping[str, HostNetworks]) -> str:
+    ends = []
+    for name, address in zip(link.hosts, link.addresses, strict=True):
+        interface = next((each.name for each in hosts[name].interfaces if each.address == address), "")
+        ends.append(f"{name} ({f'{interface} {address}'.lstrip()})")
+    return f"{' to '.join(ends)}: round trip {link.round_trip_s * 1e6:.0f} us, {_rate(link.bytes_per_s)}"
 
 
 def _rate(bytes_per_s: float) -> str:

@@ -31,7 +31,7 @@ class Link:
     """
 
     hosts: tuple[str, str]
-    addresses: Sequence[str] = ()
+    addresses: tuple[str, ...] = ()
     round_trip_s: float = 0.0
     bytes_per_s: float = 0.0
     why: str = ""
@@ -62,7 +62,7 @@ def measure(addresses: Mapping[str, Sequence[str]]) -> Iterator[Link]:
                 _ask(ends[a][1], addresses=[name.rpartition("@")[2], *addresses[name]], **contact)
             for a, b in pairs:
                 found = _answer(ends[a][1], ROUND_S) or {"why": "no answer"}
-                yield Link((ends[a][0], ends[b][0]), **found)
+                yield Link((ends[a][0], ends[b][0]), **{**found, "addresses": tuple(found.get("addresses", ()))})
 
 
 @contextlib.contextmanager

@@ -21,7 +21,10 @@ from mlxdist.cli.launch.interfaces import Interface
 from mlxdist.mpi.launchers import LibraryInfo
 
 # Of containers, of virtual machines, and of tunnels, which reach other hosts, but slowly
-_VIRTUAL = re.compile(r"docker|podman|virbr|veth|br-|cni|flannel|cali|lxc|lxdbr|vmnet|vboxnet|(tun|tap|wg)\d|tailscale")
+_VIRTUAL = re.compile(
+    r"docker|podman|br-|veth|lxc|lxdbr|incusbr|cni|flannel|cali|cilium|kube|weave|vxlan|virbr|vmnet|vboxnet|"
+    r"(tun|tunl|tap|wg)\d|tailscale"
+)
 
 
 @dataclass(frozen=True)
