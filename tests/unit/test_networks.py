@@ -93,6 +93,7 @@ def test_no_judgement_without_a_known_way() -> None:
         (OPEN_MPI, {}, ["--mca", "btl_tcp_if_include", "eth0"], True),
         (OPEN_MPI, {"UCX_NET_DEVICES": "eth0"}, [], False),
         (MPICH, {"UCX_NET_DEVICES": "eth0"}, [], True),
+        (MPICH, {"FI_TCP_IFACE": "eth0"}, [], False),
         (INTEL, {}, ["-genv", "FI_TCP_IFACE", "eth0"], True),
     ],
 )

@@ -14,6 +14,7 @@ import secrets
 import select
 import socket
 import statistics
+import struct
 import sys
 import threading
 import time
@@ -36,9 +37,9 @@ def serve(stream: socket.socket, token: bytes) -> None:
         if not secrets.compare_digest(stream.recv(len(token), socket.MSG_WAITALL), token):
             return
         while (byte := stream.recv(1)) != STREAM:
-            stream.sendall(byte)
             if not byte:
                 return
+            stream.sendall(byte)
         stream.sendall(b"%d\n" % bytes_per_s(stream))
         while stream.recv(PIECE):
             pass
@@ -51,10 +52,9 @@ def bytes_per_s(stream: socket.socket) -> float:
     while (now := time.monotonic()) < began + STREAM_S:
         if not (many := stream.recv_into(place)):
             break
-        if now < began:
-            continue
-        total += many
-    return total / (max(now, time.monotonic()) - began)
+        if now > began:
+            total += many
+    return total / (time.monotonic() - began)
 
 
 def measure(addresses: list[str], port: int, token: str) -> dict[str, Any]:
@@ -65,6 +65,8 @@ def measure(addresses: list[str], port: int, token: str) -> dict[str, Any]:
             with socket.create_connection((address, port), CONNECT_S) as stream:
                 stream.settimeout(SILENCE_S)
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # What is still to be sent at the end would disturb the next measurement.
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 stream.sendall(token.encode())
                 return {
                     "addresses": [stream.getsockname()[0], stream.getpeername()[0]],

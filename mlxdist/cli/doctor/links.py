@@ -16,7 +16,7 @@ from mlxdist.cli.doctor import link
 from mlxdist.cli.launch import ssh
 
 START_S = 10.0
-ROUND_S = 10.0  # a measurement takes less than 1 s where all addresses answer
+ROUND_S = 20.0  # a measurement takes less than 1 s where all addresses answer
 
 
 @dataclass(frozen=True)

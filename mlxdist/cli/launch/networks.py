@@ -33,7 +33,7 @@ class Rule:
 
     Attributes:
         matches: the libraries that it is about.
-        variables: name the interfaces to use.
+        variables: name the interfaces to use; the first is the one that counts as a rule.
         several: how they name interfaces with different names: as "names", as "networks" or not at all.
         without_carrier: takes interfaces to which nothing is connected, such as docker0 while no container runs.
         bridges: takes bridges.
@@ -60,7 +60,8 @@ RULES = (
     Rule(lambda library: library.vendor == "Intel MPI", ("FI_TCP_IFACE",), on_one_host=True),
     # 4.0.2 with UCX 1.13
     Rule(lambda library: library.version < (4, 2), _MPICH, several="names", without_carrier=True),
-    # 5.0.2 with UCX 1.20. From UCX 1.16 on bridges are left out, and what was built with MPICH 4.2 has that.
+    # 5.0.2 with UCX 1.20. From UCX 1.16 on bridges are left out, and MPICH 4.2 was built with that. Libfabric takes
+    # them, but the version string does not say which of the two is used.
     Rule(lambda library: True, _MPICH, several="names", bridges=False),
 )
 
@@ -122,11 +123,9 @@ def rule_of(library: LibraryInfo) -> Rule:
 
 def is_told(library: LibraryInfo, environ: Mapping[str, str], words: Collection[str] = ()) -> bool:
     """Whether the user tells the MPI which networks to use, by a variable or in ``words`` for mpirun."""
-    includes = rule_of(library).variables
-    names = {*includes, *(name.replace("include", "exclude") for name in includes)}
-    return any(name in environ for name in names) or bool(
-        names.union(name.removeprefix("OMPI_MCA_") for name in names).intersection(words)
-    )
+    include = rule_of(library).variables[0]
+    names = (include, include.replace("include", "exclude"))
+    return any(name in environ or name in words or name.removeprefix("OMPI_MCA_") in words for name in names)
 
 
 def warning(hosts: Sequence[HostNetworks], library: LibraryInfo) -> tuple[str, str] | None:

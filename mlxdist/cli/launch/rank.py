@@ -89,59 +89,6 @@ class Reporter:
             self.stream.sendall(json.dumps([kind, *values]).encode() + b"\n")
 
 
-class Program:
-    """The rank's program.
-
-    It inherits a pipe, by which mlxdist in it announces that it leaves or is about to abort the job. Other programs
-    ignore it.
-    """
-
-    def __init__(self, arguments: Sequence[str], environ: dict[str, str], pipe_variable: str, stdin: int) -> None:
-        self.pipe, write_end = os.pipe()
-        os.set_inheritable(write_end, True)
-        # The number alone may stand for another file in a child of the program.
-        place = f"{write_end}:{os.fstat(write_end).st_ino}"
-        try:
-            self.process = subprocess.Popen(
-                arguments,
-                env={**environ, pipe_variable: place},
-                close_fds=False,  # MPICH's ranks also inherit the descriptor PMI_FD
-                start_new_session=True,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        finally:
-            os.close(write_end)
-        self.stopped_by: list[int] = []  # signals
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the program and its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def stop(self) -> None:
-        """Stop the program and its children: SIGTERM, then SIGKILL."""
-        if self.process.poll() is not None:
-            return
-        for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
-            if self.process.poll() is None and not self._is_exiting():
-                self.stopped_by.append(number)
-            self.signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(wait_s)
-
-    def _is_exiting(self) -> bool:
-        """Whether it has called exit or has been killed, but the system has not reported that yet."""
-        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
-            return bool(int(file.read().rpartition(")")[2].split()[FLAGS]) & PF_EXITING)
-        return False
-
-    def was_stopped(self, status: int) -> bool:
-        """Whether ``status`` comes from ``stop``; a program that crashed just before keeps its own signal."""
-        return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
-
-
 class SharedFiles:
     """The files in shared memory that the program would leave behind: those that it has been seen to map."""
 
@@ -174,6 +121,61 @@ class SharedFiles:
             with contextlib.suppress(OSError):
                 if str(os.stat(path).st_ino) == inode:
                     os.unlink(path)
+
+
+class Program:
+    """The rank's program.
+
+    It inherits a pipe, by which mlxdist in it announces that it leaves or is about to abort the job. Other programs
+    ignore it.
+    """
+
+    def __init__(self, arguments: Sequence[str], environ: dict[str, str], pipe_variable: str, stdin: int) -> None:
+        self.pipe, write_end = os.pipe()
+        os.set_inheritable(write_end, True)
+        # The number alone may stand for another file in a child of the program.
+        place = f"{write_end}:{os.fstat(write_end).st_ino}"
+        try:
+            self.process = subprocess.Popen(
+                arguments,
+                env={**environ, pipe_variable: place},
+                close_fds=False,  # MPICH's ranks also inherit the descriptor PMI_FD
+                start_new_session=True,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            os.close(write_end)
+        self.files = SharedFiles(self.process)
+        self.stopped_by: list[int] = []  # signals
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def stop(self) -> None:
+        """Stop the program and its children: SIGTERM, then SIGKILL."""
+        if self.process.poll() is not None:
+            return
+        self.files.look()
+        for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
+            if self.process.poll() is None and not self._is_exiting():
+                self.stopped_by.append(number)
+            self.signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(wait_s)
+
+    def _is_exiting(self) -> bool:
+        """Whether it has called exit or has been killed, but the system has not reported that yet."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
+            return bool(int(file.read().rpartition(")")[2].split()[FLAGS]) & PF_EXITING)
+        return False
+
+    def was_stopped(self, status: int) -> bool:
+        """Whether ``status`` comes from ``stop``; a program that crashed just before keeps its own signal."""
+        return bool(self.stopped_by) and (status >= 0 or -status in self.stopped_by)
 
 
 def readable(descriptors: Sequence[int], timeout_ms: int | None = None) -> list[int]:
@@ -226,26 +228,21 @@ class Announcements:
         return self.first == LEAVING
 
 
-def control(
-    program: Program, reporter: Reporter, announcements: Announcements, files: SharedFiles, may_end: threading.Event
-) -> None:
+def control(program: Program, reporter: Reporter, announcements: Announcements, may_end: threading.Event) -> None:
     """Pass on the signals that mlxdist launch sends, and stop the program when it hangs up."""
     with contextlib.suppress(OSError), reporter.stream.makefile("rb") as numbers:
         for number in map(int, numbers):
             if number != STOP:
                 program.signal(number)
             elif not announcements.is_leaving():
-                files.look()
                 program.stop()
-    files.look()
     program.stop()
     may_end.set()
 
 
-def watch_parent(program: Program, parent_pipe: int, files: SharedFiles, may_end: threading.Event) -> None:
+def watch_parent(program: Program, parent_pipe: int, may_end: threading.Event) -> None:
     """Stop the program when the process that mpirun started has ended."""
     os.read(parent_pipe, 1)
-    files.look()
     program.stop()
     may_end.set()
 
@@ -257,15 +254,15 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     assert process.stderr
     reporter.send("started", process.pid)
     is_over, write_end = os.pipe()
-    announcements, files, may_end = Announcements(program, reporter), SharedFiles(process), threading.Event()
+    announcements, may_end = Announcements(program, reporter), threading.Event()
     forwarding = [
         threading.Thread(target=forward_output, args=(source.fileno(), is_over, stream), daemon=True)
         for source, stream in zip((process.stdout, process.stderr), outputs, strict=True)
     ]
     others = [
-        threading.Thread(target=watch_parent, args=(program, parent_pipe, files, may_end), daemon=True),
-        threading.Thread(target=control, args=(program, reporter, announcements, files, may_end), daemon=True),
-        threading.Thread(target=files.watch, daemon=True),
+        threading.Thread(target=watch_parent, args=(program, parent_pipe, may_end), daemon=True),
+        threading.Thread(target=control, args=(program, reporter, announcements, may_end), daemon=True),
+        threading.Thread(target=program.files.watch, daemon=True),
         threading.Thread(target=announcements.forward, daemon=True),
     ]
     for thread in (*forwarding, *others):
@@ -278,7 +275,7 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     for thread in forwarding:
         thread.join()
     may_end.wait()
-    files.remove()
+    program.files.remove()
     return status
 
 

@@ -71,7 +71,7 @@ def _ask(host: str, needed: Sequence[str], command: str) -> Answer:
     tests = "; ".join(f"[ -e {shlex.quote(path)} ] || echo {shlex.quote(path)}" for path in needed)
     try:
         done = subprocess.run(
-            [*shell_on(host), f"{tests}; {command or ':'} 2>/dev/null; exit 0"],
+            [*shell_on(host), f"{tests}; {command or ':'}; exit 0"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
