@@ -34,7 +34,8 @@ def misleading(env: Environment) -> Iterator[Finding]:
 def measured(env: Environment) -> Iterator[Finding]:
     """The links between the hosts, those that are missing, and those that hold up a collective."""
     hosts = {} if env.launcher else {each.host: each for each in _networks(env.hosts)}
-    every = list(links.measure({host: [way.address for way in each.ways] for host, each in hosts.items()}))
+    found = links.measure({host: [way.address for way in each.ways] for host, each in hosts.items()})
+    every = sorted(found, key=lambda link: [*map(env.hosts.index, link.hosts)])
     there = {link: _description(link, hosts) for link in every if not link.why}
     fastest = max((link.bytes_per_s for link in there), default=0.0)
     for link in every:
