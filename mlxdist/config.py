@@ -74,7 +74,8 @@ def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
 def deciding(environ: Mapping[str, str]) -> dict[str, str]:
     """Those of ``environ`` that decide what a rank runs and opens, without those its launcher sets for each rank."""
     wanted = (*FOR_ALL_RANKS, "PATH", "LD_LIBRARY_PATH", "OPAL_PREFIX", "OMPI_MCA_*")
-    own = (RANK_PID.name, LAUNCH.name, LAUNCH_PIPE.name, "OMPI_MCA_ess_*", "OMPI_MCA_orte_*")  # Open MPI 4.1's
+    by_openmpi = ("OMPI_MCA_ess_*", "OMPI_MCA_orte_*", "OMPI_MCA_plm", "OMPI_MCA_routed")  # 4.1
+    own = (RANK_PID.name, LAUNCH.name, LAUNCH_PIPE.name, *by_openmpi)
     return {name: environ[name] for name in sorted(environ) if _is_any(name, wanted) and not _is_any(name, own)}
 
 

@@ -281,10 +281,12 @@ SET_UPS = (
         "a network of containers",
         unshared(
             "--net",
-            "ip link set lo up; ip link add docker0 type bridge; ip link add eth0 type bridge; ip link set eth0 up; "
-            "ip address add 10.9.8.7/24 dev eth0",
+            "ip link set lo up; ip link add eth0 type bridge; ip link set eth0 up; "
+            "ip address add 10.9.8.7/24 dev eth0; "
+            "ip link add docker0 type veth peer container; ip link set docker0 up; ip link set container up; "
+            "ip address add 172.17.0.1/16 dev docker0",
         ),
-        {"MPI may try to reach other hosts through virtual networks: docker0": " UCX_NET_DEVICES=eth0 "},
+        {"MPICH may try to reach other hosts through virtual networks: docker0 (172.17.0.1)": " UCX_NET_DEVICES=eth0 "},
         needs_root=True,
     ),
     Broken(

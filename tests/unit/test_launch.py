@@ -195,12 +195,14 @@ def test_hosts_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "ssh").write_text(SSH)
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    failures = ssh.failures(["fine", "localhost", *REMEDIES], [str(tmp_path)])
+    answers = ssh.ask(["fine", "localhost", *REMEDIES], [str(tmp_path)], "echo found")
+    failures = ssh.failures(answers)
     assert list(failures) == list(REMEDIES)
     for host, remedy in REMEDIES.items():
         assert remedy in failures[host]
+    assert [answers[host].printed for host in ("fine", "localhost")] == ["Welcome\nfound\n", "found\n"]
     absent = str(tmp_path / "a file")
-    assert ssh.failures(["fine", "localhost"], [str(tmp_path), absent]) == dict.fromkeys(
+    assert ssh.failures(ssh.ask(["fine", "localhost"], [str(tmp_path), absent])) == dict.fromkeys(
         ["fine", "localhost"], f"{absent} is missing: every host needs it at the same path"
     )
 

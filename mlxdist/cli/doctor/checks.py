@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mlxdist.cli.doctor import checks_choice, checks_installed, checks_machine
+from mlxdist.cli.doctor import checks_choice, checks_installed, checks_machine, checks_network
 from mlxdist.cli.doctor.environment import Environment
 from mlxdist.cli.doctor.finding import NOTE, Finding
 
@@ -32,9 +32,10 @@ CHECKS = (
     Check(checks_machine.shared_memory, on_each_rank=True),
     Check(checks_machine.slots),
     Check(checks_machine.root),
-    Check(checks_machine.interfaces, on_each_rank=True),
-    Check(checks_machine.loopback),
-    Check(checks_machine.reachable),
+    Check(checks_network.loopback),
+    Check(checks_network.reachable),
+    Check(checks_network.misleading, on_each_rank=True),
+    Check(checks_network.measured),
     Check(checks_installed.copies, on_each_rank=True),
     Check(checks_installed.stale, on_each_rank=True),
 )

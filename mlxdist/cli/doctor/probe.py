@@ -19,6 +19,7 @@ from mlxdist import _core, config, errors, world
 from mlxdist.cli.doctor import checks, environment
 from mlxdist.cli.doctor.finding import Finding
 from mlxdist.cli.objects import all_gather_object
+from mlxdist.mpi import launchers
 
 MARK = "mlxdist.probe: "  # in front of the JSON, since a launcher may print other lines
 TIMEOUT_S = 20.0
@@ -87,24 +88,27 @@ def _verify_mlx(rank: int, expected: float) -> list[Finding]:
 def _identity() -> dict[str, str]:
     """What should be the same on all ranks, and the host, which need not be."""
     info = dist.info()
+    mpirun = launchers.own_launcher(launchers.LibraryInfo(info.libmpi, "", info.version))
+    prefixes = [Path(path).parent.parent for path in (info.libmpi, mpirun) if path]
     return {
         "host": platform.node(),
         **environment.versions(),
         "libmpi": info.libmpi,
         "MPI": info.version.partition("\n")[0].strip(),
-        **_without_launchers_own(config.deciding(os.environ), Path(info.libmpi).parent.parent),
+        **_without_launchers_own(config.deciding(os.environ), prefixes),
     }
 
 
-def _without_launchers_own(variables: Mapping[str, str], prefix: Path) -> dict[str, str]:
-    """``variables`` without the MPI's own folders, which Open MPI's mpirun adds on other hosts only (5.0.11)."""
-    own = {"PATH": str(prefix / "bin"), "LD_LIBRARY_PATH": str(prefix / "lib")}
-    return {
-        name: os.pathsep.join(entry for entry in value.split(os.pathsep) if entry != own[name])
-        if name in own
-        else value
-        for name, value in variables.items()
+def _without_launchers_own(variables: Mapping[str, str], prefixes: Sequence[Path]) -> dict[str, str]:
+    """``variables`` without the MPI's own folders, which Open MPI's mpirun adds on other hosts only (4.1.4, 5.0.11)."""
+    # An empty entry is what is left of a variable that was not set.
+    own = {"", *(str(prefix / folder) for prefix in prefixes for folder in ("bin", "lib", "lib64"))}
+    lists = {
+        name: os.pathsep.join(entry for entry in variables[name].split(os.pathsep) if entry not in own)
+        for name in ("PATH", "LD_LIBRARY_PATH")
+        if name in variables
     }
+    return {**variables, **lists}
 
 
 def _combine(parts: Sequence[Mapping[str, Any]], took_s: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mlxdist import config
-from mlxdist.cli.launch import hosts, mpirun, rank, ssh
+from mlxdist.cli.launch import hosts, mpirun, networks, rank, ssh
 from mlxdist.cli.launch.job import Job
 from mlxdist.cli.launch.mpirun import JobSpec, Mpirun
 from mlxdist.cli.launch.output import Output, open_standard_streams
@@ -182,6 +182,12 @@ def _check_outside_ranks() -> None:
 
 def _check_hosts(spec: JobSpec, launcher: Mpirun | None) -> None:
     names = [host for host, _ in spec.hosts] or ["localhost"]
-    failures = ssh.unusable(names, launcher.path if launcher else None, spec.cwd)
-    if failures:
+    needed = [path for path in (launcher and launcher.path, spec.cwd) if path]
+    # One connection to each host does both.
+    answers = ssh.ask(names, needed, networks.question(names) if len(names) > 1 else "")
+    if failures := ssh.failures(answers):
         raise Error(f"ranks cannot be started on{search.listed(failures.items())}")
+    if launcher and not networks.is_told(launcher.library, {**os.environ, **spec.variables}, spec.extra):
+        found = [networks.answer(name, answer.printed) for name, answer in answers.items()]
+        if warning := networks.warning(found, launcher.library):
+            print(f"mlxdist launch: {': '.join(warning)}", file=sys.stderr)

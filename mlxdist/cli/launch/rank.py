@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -37,6 +38,10 @@ STOP = 0  # instead of the number of a signal: stop the program, unless it leave
 OUTPUTS = ("out", "err")
 LEAVING, ABORTING = b"l", b"a"  # what mlxdist writes into the pipe, in capitals after the error of a call
 ANNOUNCED = {LEAVING: "leaving", ABORTING: "aborting"}
+# As /proc/PID/maps lists the files that MPICH (5.0.2) leaves behind unless all ranks finalize. The other MPIs, and
+# MPICH 4.0.2, remove the names of theirs during the start, or their mpirun does.
+LEFT_BEHIND = re.compile(r" (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$", re.MULTILINE)
+LOOK_S, LOOK_SHARE = 0.1, 0.05  # from look to look: at least, and of the time since the start
 
 
 def quoted(word: str) -> str:
@@ -84,6 +89,40 @@ class Reporter:
             self.stream.sendall(json.dumps([kind, *values]).encode() + b"\n")
 
 
+class SharedFiles:
+    """The files in shared memory that the program would leave behind: those that it has been seen to map."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.seen: set[tuple[str, str]] = set()  # inode and path
+
+    def look(self) -> None:
+        """Look at what the program and its children map now."""
+        found: set[tuple[str, str]] = set()
+        pids = [self.process.pid]
+        for pid in pids:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+                pids += map(int, children.read().split())
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+                found.update(LEFT_BEHIND.findall(maps.read()))
+        if self.process.returncode is None:  # else the pid may be another program's
+            self.seen |= found
+
+    def watch(self) -> None:
+        """Look until there is something: once a rank has crashed, nobody can tell its files from others'."""
+        began = time.monotonic()
+        while not self.seen and self.process.returncode is None:
+            self.look()
+            time.sleep(max(LOOK_S, LOOK_SHARE * (time.monotonic() - began)))
+
+    def remove(self) -> None:
+        """Remove what is left of them; another job's file may have the same name by now."""
+        for inode, path in self.seen:
+            with contextlib.suppress(OSError):
+                if str(os.stat(path).st_ino) == inode:
+                    os.unlink(path)
+
+
 class Program:
     """The rank's program.
 
@@ -108,6 +147,7 @@ class Program:
             )
         finally:
             os.close(write_end)
+        self.files = SharedFiles(self.process)
         self.stopped_by: list[int] = []  # signals
 
     def signal(self, number: int) -> None:
@@ -119,6 +159,7 @@ class Program:
         """Stop the program and its children: SIGTERM, then SIGKILL."""
         if self.process.poll() is not None:
             return
+        self.files.look()
         for number, wait_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, 0.0)):
             if self.process.poll() is None and not self._is_exiting():
                 self.stopped_by.append(number)
@@ -221,6 +262,7 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     others = [
         threading.Thread(target=watch_parent, args=(program, parent_pipe, may_end), daemon=True),
         threading.Thread(target=control, args=(program, reporter, announcements, may_end), daemon=True),
+        threading.Thread(target=program.files.watch, daemon=True),
         threading.Thread(target=announcements.forward, daemon=True),
     ]
     for thread in (*forwarding, *others):
@@ -233,6 +275,7 @@ def run_program(program: Program, reporter: Reporter, outputs: Sequence[socket.s
     for thread in forwarding:
         thread.join()
     may_end.wait()
+    program.files.remove()
     return status
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from mlxdist.cli.launch import rank
 
@@ -35,32 +35,43 @@ def is_local(name: str) -> bool:
     return False
 
 
-def unusable(names: Sequence[str], *needed: str | None) -> dict[str, str]:
-    """The hosts on which a rank cannot be started, each with the reason and the remedy.
+@dataclass(frozen=True)
+class Answer:
+    """Why a rank cannot be started on a host, with the remedy, or nothing; and what the command there printed."""
+
+    failure: str = ""
+    printed: str = ""
+
+
+def ask(names: Sequence[str], needed: Sequence[str] = (), command: str = "") -> dict[str, Answer]:
+    """Whether ranks can be started on hosts, and what ``command`` prints there, whatever its status.
 
     Args:
-        names: hosts; they are checked in parallel, this machine without ssh.
+        names: hosts; they are asked in parallel, this machine without ssh.
         needed: paths that each of them must have, beside those of mlxdist.
+        command: for the shell.
     """
-    return failures(names, [path for path in (sys.executable, rank.__file__, *needed) if path])
-
-
-def failures(names: Sequence[str], needed: Sequence[str] = ()) -> dict[str, str]:
-    """The same for just the paths in ``needed``."""
+    every = [sys.executable, rank.__file__, *needed]
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as threads:
-        answers = threads.map(lambda name: _failure(name, needed), names)
-        return {name: why for name, why in zip(names, answers, strict=True) if why}
+        return dict(zip(names, threads.map(lambda name: _ask(name, every, command), names), strict=True))
 
 
-def _failure(host: str, needed: Sequence[str]) -> str | None:
-    if is_local(host):
-        missing = [path for path in needed if not os.path.exists(path)]
-        return MISSING.format(missing[0]) if missing else None
-    tests = "; ".join(f"[ -e {shlex.quote(path)} ] || echo {shlex.quote(path)}" for path in needed)
+def failures(answers: Mapping[str, Answer]) -> dict[str, str]:
+    """Of the hosts on which no rank can be started: the reason and the remedy."""
+    return {name: answer.failure for name, answer in answers.items() if answer.failure}
+
+
+def shell_on(host: str) -> list[str]:
+    """The command that runs a shell command on ``host``, its last argument."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}"]
+    return ["sh", "-c"] if is_local(host) else ["ssh", *options, host]
+
+
+def _ask(host: str, needed: Sequence[str], command: str) -> Answer:
+    tests = "; ".join(f"[ -e {shlex.quote(path)} ] || echo {shlex.quote(path)}" for path in needed)
     try:
-        answer = subprocess.run(
-            ["ssh", *options, host, f"{tests or ':'}; exit 0"],
+        done = subprocess.run(
+            [*shell_on(host), f"{tests}; {command or ':'}; exit 0"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -68,14 +79,14 @@ def _failure(host: str, needed: Sequence[str]) -> str | None:
             timeout=TIMEOUT_S,
         )
     except FileNotFoundError:
-        return "ssh is not installed here: install an OpenSSH client"
+        return Answer("ssh is not installed here: install an OpenSSH client")
     except subprocess.TimeoutExpired:
-        return f"ssh took more than {TIMEOUT_S} s: {OTHERWISE.format(host=host)}"
-    if answer.returncode:
-        printed = answer.stderr.strip()
+        return Answer(f"ssh took more than {TIMEOUT_S} s: {OTHERWISE.format(host=host)}")
+    if done.returncode:
+        printed = done.stderr.strip()
         remedy = next((text for part, text in REMEDIES if part in printed.lower()), OTHERWISE)
-        fact = printed.splitlines()[-1].strip() if printed else f"ssh ended with status {answer.returncode}"
-        return f"{fact}: {remedy.format(host=host)}"
+        fact = printed.splitlines()[-1].strip() if printed else f"ssh ended with status {done.returncode}"
+        return Answer(f"{fact}: {remedy.format(host=host)}")
     # A login script may have printed something before.
-    missing = [path for path in answer.stdout.splitlines() if path in needed]
-    return MISSING.format(missing[0]) if missing else None
+    missing = [path for path in done.stdout.splitlines() if path in needed]
+    return Answer(MISSING.format(missing[0]) if missing else "", done.stdout)
