@@ -36,7 +36,7 @@ CUDA_AWARE = Variable(
 )
 TIMEOUT_S = Variable("MLXDIST_TIMEOUT_S", "0", "seconds that a call waits for other ranks; 0: no timeout")
 QUIET = Variable("MLXDIST_QUIET", "0", "1: no lines on stderr about calls that have waited for 10 s, 20 s, 40 s ...")
-CHECK = Variable("MLXDIST_CHECK", "1", "without effect: it once kept ranks of different hosts from comparing calls, which now costs nothing")
+CHECK = Variable("MLXDIST_CHECK", "1", "without effect; once, 0: hosts do not compare their calls")
 SHARED_MEMORY = Variable(
     "MLXDIST_SHARED_MEMORY",
     "1",

@@ -57,6 +57,10 @@ static int open_group(struct group *group, struct outcome *outcome) {
     if (members_open(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
                      sizeof why_not_shared, outcome))
         return outcome->status;
+    /* What comes from another host takes longer than a yield. */
+    struct members *members = &group->members;
+    int is_close = members->shm && !members->net && !shm_is_oversubscribed(members->shm);
+    members->policy.spins = is_close ? WAIT_SPINS : WAIT_SPINS_OVERSUBSCRIBED;
     add_to(&live, group);
     return STATUS_OK;
 }
@@ -73,8 +77,6 @@ static int open_world(struct group *group, struct outcome *outcome) {
         return outcome->status;
     if (open_group(group, outcome))
         return outcome->status;
-    if (members->comm->size > 1 && (!members->shm || shm_is_oversubscribed(members->shm)))
-        members->policy.spins = WAIT_SPINS_OVERSUBSCRIBED;
     world = group;
     return STATUS_OK;
 }

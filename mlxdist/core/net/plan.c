@@ -16,7 +16,7 @@ int64_t plan_opening_nbytes(const struct hosts *hosts, int operation) {
 }
 
 size_t plan_chunk_nbytes(const struct hosts *hosts) {
-    size_t most = most_nbytes / PLAN_SLOTS / (size_t)(hosts->largest + 3), wanted = (size_t)PLAN_MESSAGE * (size_t)hosts->rails,
+    size_t most = most_nbytes / PLAN_SLOTS / (size_t)(hosts->largest + 3), wanted = (size_t)PLAN_MESSAGE * (size_t)hosts->rails * (size_t)(hosts->n < PLAN_MESSAGES ? hosts->n : PLAN_MESSAGES),
            least = (size_t)CACHE_LINE * (size_t)(hosts->size + hosts->n * hosts->largest);
     size_t nbytes = wanted < most ? wanted : most;
     nbytes = nbytes > least ? nbytes : least;
@@ -26,6 +26,20 @@ size_t plan_chunk_nbytes(const struct hosts *hosts) {
 size_t plan_incoming_nbytes(const struct hosts *hosts) {
     /* Blocks are cut at cache lines: one host's may be longer than an equal part of each rail. */
     return plan_chunk_nbytes(hosts) + (size_t)CACHE_LINE * sizeof(struct complex128) * (size_t)hosts->rails * (size_t)hosts->n;
+}
+
+/* As much of a part as fits into the slots, in messages that are not too long. */
+static int64_t piece_of(const struct plan *plan, int operation) {
+    const struct hosts *hosts = plan->hosts;
+    int64_t slot = (int64_t)(plan_chunk_nbytes(hosts) / plan->item) / plan->parts;
+    int64_t incoming = (int64_t)(plan_chunk_nbytes(hosts) / plan->item) / ((int64_t)(hosts->n - 1) * hosts->largest);
+    int64_t message = (int64_t)PLAN_MESSAGE / (int64_t)plan->net_item * hosts->rails;
+    if (plan->parts > 1)
+        message /= hosts->largest;
+    else if (plan->reduces && !plan->is_exchange)
+        message *= hosts->n;
+    int64_t piece = message < slot ? message : slot;
+    return operation == OPERATION_REDUCE_SCATTER && incoming < piece ? incoming : piece;
 }
 
 void plan_make(const struct hosts *hosts, const struct call *call, struct plan *plan) {
@@ -51,13 +65,9 @@ void plan_make(const struct hosts *hosts, const struct call *call, struct plan *
             plan->root++;
     }
     plan->length = reduces ? call->count : call_nbytes(call);
-    int64_t most = (int64_t)(plan_chunk_nbytes(hosts) / plan->item), side_by_side = plan->parts;
-    if (operation == OPERATION_REDUCE_SCATTER) {
+    if (operation == OPERATION_REDUCE_SCATTER)
         plan->length /= hosts->size;
-        int64_t incoming = (int64_t)(hosts->n - 1) * hosts->largest;
-        side_by_side = incoming > side_by_side ? incoming : side_by_side;
-    }
-    plan->piece = most / side_by_side;
+    plan->piece = piece_of(plan, operation);
     plan->chunks = (plan->length + plan->piece - 1) / plan->piece;
 }
 
