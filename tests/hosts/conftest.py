@@ -11,11 +11,12 @@ from pathlib import Path
 
 import mpis
 import pytest
-from conftest import GRACE_S, Finished, run
+from conftest import Finished, run
 from hosts.testbed import Testbed, why_not
 
 # When a test's own action comes: so much of a long transfer has gone over the wire, and most of it has not.
 AMID_NBYTES = 4 << 20
+LEAVE_S = 5.0  # for what mpirun has started over ssh
 
 
 # What is tried on each of mpis.TWO with --full, else on one of them, in turn
@@ -103,8 +104,8 @@ class Job:
         return pid
 
     def left(self) -> list[str]:
-        """Processes and shared memory that are still on the hosts GRACE_S later."""
-        deadline = time.monotonic() + GRACE_S
+        """Processes and shared memory that are still on the hosts a while later."""
+        deadline = time.monotonic() + LEAVE_S
         while (left := self._left()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left

@@ -18,7 +18,7 @@ import mlxdist as dist
 NBYTES = 16 << 20
 COUNT = NBYTES // 4
 LIMIT_S = 1.5
-LATE_S = 4.0
+LATE_S = 3.0
 
 
 def say(*words: object) -> None:

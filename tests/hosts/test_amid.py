@@ -17,9 +17,11 @@ from hosts import amid
 from hosts.conftest import Job
 
 LIMIT_S = 3.0
+STAY_S = 10.0
 SOON_S = 0.5
 BUSY_S = 0.5  # on a busy machine
 PROGRAM = Path(amid.__file__)
+ARGUMENTS = (str(LIMIT_S), str(STAY_S))
 GAVE_UP = {"TimeoutError", "PeerError"}
 # What keeps Open MPI from ending the job as soon as a connection fails; MPICH's launcher sees no rank die under ours
 KEEPING = {"openmpi-5": ("--with-ft ulfm",), "mpich-5": ()}
@@ -67,7 +69,7 @@ def test_a_host_is_gone(job: Job, two: mpis.MPI, how: str) -> None:
         "cut off": Event(lambda: job.bed.cut("h2"), lambda: job.bed.heal("h2"), later_s),
         "stopped": Event(signalled(job, signal.SIGSTOP), signalled(job, signal.SIGCONT), later_s),
     }[how]
-    finished = job(two, "1+1", PROGRAM, str(LIMIT_S), amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
+    finished = job(two, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
     said = outcomes(finished, event.at)
     assert set(said) == {0, 1}, finished.output
     for rank, other in ((0, "h2"), (1, "h1")) if how == "cut off" else ((0, "h2"),):
@@ -90,7 +92,7 @@ def test_a_host_comes_back(job: Job, two: mpis.MPI) -> None:
 def test_interrupted(job: Job, two: mpis.MPI) -> None:
     """One rank gets a SIGINT and raises at once; the other does not wait longer than its limit."""
     event = Event(signalled(job, signal.SIGINT))
-    finished = job(two, "1+1", PROGRAM, str(LIMIT_S), amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
+    finished = job(two, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
     said = outcomes(finished, event.at)
     assert set(said) == {0, 1}, finished.output
     assert said[1].name == "KeyboardInterrupt", finished.output
@@ -104,7 +106,10 @@ def test_killed(job: Job, two: mpis.MPI) -> None:
     event = Event(signalled(job, signal.SIGKILL))
     finished = job(two, "2+1+1", PROGRAM, str(LIMIT_S), amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
     said = outcomes(finished, event.at)
-    assert set(said) == {0, 1, 3}, finished.output
+    assert set(said) <= {0, 1, 3}, finished.output
+    # MPICH 5.0.2 crashes in MPI_Isend to a rank that has died.
+    crashed = 0 if two.is_openmpi else finished.output.count("Fatal Python error: Segmentation fault")
+    assert len(said) + crashed == 3, finished.output
     assert {outcome.name for outcome in said.values()} <= GAVE_UP, finished.output
     assert all(outcome.after_s < LIMIT_S + SOON_S + BUSY_S for outcome in said.values()), finished.output
 

@@ -46,8 +46,8 @@ def test_a_message(job: Job, where: mpis.MPI, message: str) -> None:
     assert seconds < 2 * given_up.LIMIT_S + BUSY_S  # of which the message itself took some
 
 
-def test_a_collective(job: Job, two: mpis.MPI) -> None:
-    said = outcomes(finished := job(two, "2+2", PROGRAM, "reduce"))
+def test_a_collective(job: Job, one: mpis.MPI) -> None:
+    said = outcomes(finished := job(one, "2+2", PROGRAM, "reduce"))
     assert set(said) == {0, 1, 2}, finished.output
     assert {said[0][0], said[1][0]} <= GAVE_UP, finished.output
     assert said[2][0] in {*GAVE_UP, "returned"}, finished.output  # if the others' parts had come before they gave up

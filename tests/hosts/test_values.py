@@ -10,8 +10,8 @@ from conftest import PYTEST, Finished
 from hosts import values
 from hosts.conftest import Job
 
-# A group that a rank has freed is not missed by those of other hosts.
-SEEN = "not lets_go"
+# Ranks of other hosts do not notice that one has freed its group; and each case once is enough.
+SELECTED = "not lets_go and not every_time"
 PROGRAM = Path(values.__file__)
 
 
@@ -28,14 +28,14 @@ def test_every_operation(job: Job, where: mpis.MPI, layout: str) -> None:
     assert finished.output.count("rounded once") == (layout.count("1") if set(layout) == set("1+") else 0)
 
 
-def test_every_run(job: Job, two: mpis.MPI) -> None:
-    first, second = (digest(job(two, "2+1+1", PROGRAM, "sums")) for _ in range(2))
+def test_every_run(job: Job, one: mpis.MPI) -> None:
+    first, second = (digest(job(one, "2+1+1", PROGRAM, "sums")) for _ in range(2))
     assert first == second
 
 
-def test_mismatches(job: Job, two: mpis.MPI) -> None:
+def test_mismatches(job: Job, one: mpis.MPI) -> None:
     """Ranks that make different calls are told who called what."""
     environ = {"MLXDIST_TEST_SIZE": "4", "MLXDIST_TEST_REPETITIONS": "1"}
-    finished = job(two, "2+2", *PYTEST, "tests/parallel/test_mismatch.py", "-k", SEEN, timeout_s=60, **environ)
+    finished = job(one, "2+2", *PYTEST, "tests/parallel/test_mismatch.py", "-k", SELECTED, timeout_s=60, **environ)
     assert finished.status == 0, finished.output
     assert " passed" in finished

@@ -106,9 +106,10 @@ class Testbed:
         self.shared = [path.resolve() for path in (ROOT, *shared) if path.resolve().is_relative_to("/tmp")]
         self.process: dict[str, subprocess.Popen[bytes]] = {}  # of each host, and of the switch
         self.namespace: dict[str, int] = {}  # the same: the inode of its pid namespace
-        self.files = Path(tempfile.mkdtemp(prefix="mlxdist-testbed-"))
+        self.files = Path()  # while it starts
 
     def __enter__(self) -> Testbed:
+        self.files = Path(tempfile.mkdtemp(prefix="mlxdist-testbed-"))
         try:
             self._write_files()
             self._start("switch", "net", "unshare", "--net", "sleep", "infinity")

@@ -1,8 +1,9 @@
-"""Each host prints how many bytes it sends in each operation: `HOST OPERATION NBYTES BYTES`."""
+"""Each rank prints how many bytes its host sends in each operation: `HOST | OPERATION | NBYTES | SENT`."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ OPERATIONS = {
     "broadcast from the last": lambda x: dist.broadcast(x, dist.init().size() - 1),
 }
 LENGTHS = (1 << 20, 4 << 20)
+# The least of them counts: ranks connect in the first, and on a busy machine TCP sends some packets twice.
+TRIES = 2
 
 
 def sent() -> int:
@@ -26,19 +29,21 @@ def sent() -> int:
     return next(int(line.split()[9]) for line in lines if line.strip().startswith("eth0:"))
 
 
+def sent_in(operation: Callable[[np.ndarray], object], x: np.ndarray) -> int:
+    dist.barrier()
+    before = sent()
+    operation(x)
+    dist.barrier()
+    return sent() - before
+
+
 def main() -> None:
-    world = dist.init()
-    names = dist.all_gather(np.array([socket.gethostname().encode().ljust(64)]).view(np.uint8).reshape(1, -1))
-    here = [rank for rank in range(world.size()) if (names[rank] == names[world.rank()]).all()]
+    dist.init()
     for nbytes in LENGTHS:
         x = np.ones(nbytes // 4, np.float32)
         for name, operation in OPERATIONS.items():
-            dist.barrier()
-            before = sent()
-            operation(x)
-            dist.barrier()
-            if world.rank() == here[0]:
-                print(f"{socket.gethostname()} | {name} | {nbytes} | {sent() - before}\n", end="", flush=True)
+            least = min(sent_in(operation, x) for _ in range(TRIES))
+            print(f"{socket.gethostname()} | {name} | {nbytes} | {least}\n", end="", flush=True)
 
 
 if __name__ == "__main__":
