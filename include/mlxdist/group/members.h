@@ -19,8 +19,8 @@ struct members {
 int members_compare_builds(struct comm *comm, struct outcome *outcome);
 
 /* Find out who shares this host's memory; every rank of members->comm calls it. world: those of the whole job, NULL if
- * these are all of them. why_not_shared: why ranks of this host cannot, nbytes of text. After a failure members->shm and
- * members->net are NULL. */
+ * these are all of them. why_not_shared: why ranks of this host cannot, nbytes of text. After a failure members->shm
+ * and members->net are NULL. */
 int members_open(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
                  struct outcome *outcome);
 /* Nothing if MPI uses its memory. */

@@ -8,10 +8,10 @@
 
 /* What has been done with a chunk: by a rank of the host; on a rail, by the rank that drives it. */
 enum chunk_stage {
-    CHUNK_COPIED_IN, /* a rank's input is in its slot */
+    CHUNK_COPIED_IN,  /* a rank's input is in its slot */
     CHUNK_COPIED_OUT, /* a rank has its result */
-    CHUNK_ARRIVED,   /* on a rail: its share of the result is there */
-    CHUNK_SENT,      /* on a rail: and nothing of it is being sent */
+    CHUNK_ARRIVED,    /* on a rail: its share of the result is there */
+    CHUNK_SENT,       /* on a rail: and nothing of it is being sent */
     CHUNK_STAGES
 };
 

@@ -15,12 +15,12 @@ struct host {
 };
 
 struct hosts {
-    int n, mine;      /* hosts, and which of them is this one */
-    int size;         /* ranks */
-    int largest;      /* the most ranks of a host */
-    int rails;        /* streams between two hosts */
-    int position;     /* of this rank in ranks */
-    int *ranks;       /* host by host, on each in their order */
+    int n, mine;  /* hosts, and which of them is this one */
+    int size;     /* ranks */
+    int largest;  /* the most ranks of a host */
+    int rails;    /* streams between two hosts */
+    int position; /* of this rank in ranks */
+    int *ranks;   /* host by host, on each in their order */
     struct host each[];
 };
 

@@ -10,7 +10,7 @@ enum {
     NET_TAG_CALLS,           /* what the ranks of a host call, if that differs */
     NET_TAG_READY,           /* what follows cannot be given up */
     NET_TAG_NEWS,
-    NET_TAG_PARTIAL = 16400, /* + rail: blocks that are not reduced yet, or are passed on */
+    NET_TAG_PARTIAL = 16400,                            /* + rail: blocks that are not reduced yet, or are passed on */
     NET_TAG_RESULT = NET_TAG_PARTIAL + HOSTS_MAX_RAILS, /* + rail */
 };
 

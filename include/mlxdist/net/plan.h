@@ -18,11 +18,11 @@
 #include "mlxdist/net/hosts.h"
 
 enum {
-    PLAN_SLOTS = 8,            /* chunks under way */
-    PLAN_MESSAGE = 60 << 10,   /* the most bytes of a message: Open MPI sends more than 64 KiB only when asked for it */
-    PLAN_MESSAGES = 4,         /* so many to different hosts a chunk may consist of, on one rail */
-    PLAN_OPENING = 64 << 10,   /* the most bytes of input that come with an opening: with two hosts */
-    PLAN_FLAT_HOSTS = 16,      /* up to so many hosts each opens a call with each */
+    PLAN_SLOTS = 8,          /* chunks under way */
+    PLAN_MESSAGE = 60 << 10, /* the most bytes of a message: Open MPI sends more than 64 KiB only when asked for it */
+    PLAN_MESSAGES = 4,       /* so many to different hosts a chunk may consist of, on one rail */
+    PLAN_OPENING = 64 << 10, /* the most bytes of input that come with an opening: with two hosts */
+    PLAN_FLAT_HOSTS = 16,    /* up to so many hosts each opens a call with each */
 };
 
 /* In items: elements if they are reduced, otherwise bytes. */

@@ -196,7 +196,8 @@ static int end_together(struct outcome *outcome) {
     struct outcome second;
     int result = world->members.shm ? shm_await_end(world->members.shm, &policy, outcome) : STATUS_OK;
     int ends_mpi = !result && !atomic_load(&skip_finalize);
-    int confirmed = is_agreed ? members_end_mpi(&world->members, ends_mpi, &policy, result ? &second : outcome) : STATUS_OK;
+    int confirmed =
+        is_agreed ? members_end_mpi(&world->members, ends_mpi, &policy, result ? &second : outcome) : STATUS_OK;
     return result ? result : confirmed;
 }
 

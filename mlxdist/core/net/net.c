@@ -32,7 +32,8 @@ static int open_parts(struct net *net, const struct wait_policy *policy, struct 
         net->shm = NULL; /* each rank is a host of its own then */
     }
     net->answer = memory;
-    if (hosts_open(net->comm, net->shm, &net->hosts, outcome) || news_open(net->comm, net->hosts, &net->news, outcome) ||
+    if (hosts_open(net->comm, net->shm, &net->hosts, outcome) ||
+        news_open(net->comm, net->hosts, &net->news, outcome) ||
         (is_leader(net) && opening_open(net->hosts, &net->opening, outcome)))
         return outcome->status;
     return STATUS_OK;
@@ -164,7 +165,8 @@ static int arrive(struct net *net, const struct crossing *crossing, const void *
                   struct outcome *outcome) {
     struct opening_state state = {.differs = 1};
     struct outcome second;
-    int result = net->shm ? shm_gather(net->shm, crossing->call, payload, nbytes, crossing->policy, outcome) : STATUS_OK;
+    int result =
+        net->shm ? shm_gather(net->shm, crossing->call, payload, nbytes, crossing->policy, outcome) : STATUS_OK;
     if (result != STATUS_MISMATCH || !agree(net, crossing, &state, &second))
         return result;
     *outcome = second;

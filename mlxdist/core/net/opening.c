@@ -16,10 +16,10 @@ enum { HEADER_NBYTES = CACHE_LINE };
 
 struct opening {
     const struct hosts *hosts;
-    size_t stride;               /* of the messages below, one for each host; this one's is what it sends */
-    char *messages, *calls;      /* the latter with that of the calls: */
+    size_t stride;          /* of the messages below, one for each host; this one's is what it sends */
+    char *messages, *calls; /* the latter with that of the calls: */
     size_t calls_stride;
-    const struct call **compared; /* those, in the order of ranks */
+    const struct call **compared;           /* those, in the order of ranks */
     struct crossing_message *sends, *recvs; /* by how far the host is from this one */
 };
 
@@ -194,8 +194,8 @@ static int compare_calls(const struct crossing *crossing, struct opening *openin
     const struct hosts *hosts = opening->hosts;
     const struct host *own = hosts_own(hosts);
     struct exchange exchange = {crossing, opening, 1, hosts->n - 1, 0, 0};
-    if (run_exchange(&exchange, NET_TAG_CALLS, calls_of(opening, hosts->mine), (size_t)own->size * sizeof(struct call), opening->calls,
-                     opening->calls_stride, crossing->policy, outcome))
+    if (run_exchange(&exchange, NET_TAG_CALLS, calls_of(opening, hosts->mine), (size_t)own->size * sizeof(struct call),
+                     opening->calls, opening->calls_stride, crossing->policy, outcome))
         return outcome->status;
     for (int host = 0; host < hosts->n; host++)
         for (int i = 0; i < hosts->each[host].size; i++)

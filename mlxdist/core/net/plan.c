@@ -16,7 +16,9 @@ int64_t plan_opening_nbytes(const struct hosts *hosts, int operation) {
 }
 
 size_t plan_chunk_nbytes(const struct hosts *hosts) {
-    size_t most = most_nbytes / PLAN_SLOTS / (size_t)(hosts->largest + 3), wanted = (size_t)PLAN_MESSAGE * (size_t)hosts->rails * (size_t)(hosts->n < PLAN_MESSAGES ? hosts->n : PLAN_MESSAGES),
+    size_t most = most_nbytes / PLAN_SLOTS / (size_t)(hosts->largest + 3),
+           wanted = (size_t)PLAN_MESSAGE * (size_t)hosts->rails *
+                    (size_t)(hosts->n < PLAN_MESSAGES ? hosts->n : PLAN_MESSAGES),
            least = (size_t)CACHE_LINE * (size_t)(hosts->size + hosts->n * hosts->largest);
     size_t nbytes = wanted < most ? wanted : most;
     nbytes = nbytes > least ? nbytes : least;
@@ -25,7 +27,8 @@ size_t plan_chunk_nbytes(const struct hosts *hosts) {
 
 size_t plan_incoming_nbytes(const struct hosts *hosts) {
     /* Blocks are cut at cache lines: one host's may be longer than an equal part of each rail. */
-    return plan_chunk_nbytes(hosts) + (size_t)CACHE_LINE * sizeof(struct complex128) * (size_t)hosts->rails * (size_t)hosts->n;
+    return plan_chunk_nbytes(hosts) +
+           (size_t)CACHE_LINE * sizeof(struct complex128) * (size_t)hosts->rails * (size_t)hosts->n;
 }
 
 /* As much of a part as fits into the slots, in messages that are not too long. */
@@ -43,22 +46,24 @@ static int64_t piece_of(const struct plan *plan, int operation) {
 }
 
 void plan_make(const struct hosts *hosts, const struct call *call, struct plan *plan) {
-    int operation = call->operation, reduces = operation == OPERATION_ALLREDUCE || operation == OPERATION_REDUCE_SCATTER;
+    int operation = call->operation,
+        reduces = operation == OPERATION_ALLREDUCE || operation == OPERATION_REDUCE_SCATTER;
     int is_apart = operation == OPERATION_ALLGATHER || operation == OPERATION_REDUCE_SCATTER;
     size_t size = element_size((enum element_type)call->type);
     int net_type = reduces && call->wire ? call->wire : call->type;
-    *plan = (struct plan){.hosts = hosts,
-                          .reduces = reduces,
-                          .spreads = operation == OPERATION_ALLGATHER || (operation == OPERATION_ALLREDUCE && hosts->n > 2),
-                          .chains = operation == OPERATION_BROADCAST,
-                          .is_exchange = operation == OPERATION_ALLREDUCE && hosts->n == 2,
-                          .is_narrowed = net_type != call->type,
-                          .op = (enum reduction)call->op,
-                          .net_type = (enum element_type)net_type,
-                          .item = reduces ? size : 1,
-                          .net_item = reduces ? element_size((enum element_type)net_type) : 1,
-                          .parts = is_apart ? hosts->size : 1,
-                          .root_host = -1};
+    *plan =
+        (struct plan){.hosts = hosts,
+                      .reduces = reduces,
+                      .spreads = operation == OPERATION_ALLGATHER || (operation == OPERATION_ALLREDUCE && hosts->n > 2),
+                      .chains = operation == OPERATION_BROADCAST,
+                      .is_exchange = operation == OPERATION_ALLREDUCE && hosts->n == 2,
+                      .is_narrowed = net_type != call->type,
+                      .op = (enum reduction)call->op,
+                      .net_type = (enum element_type)net_type,
+                      .item = reduces ? size : 1,
+                      .net_item = reduces ? element_size((enum element_type)net_type) : 1,
+                      .parts = is_apart ? hosts->size : 1,
+                      .root_host = -1};
     if (plan->chains) {
         plan->root_host = hosts_of_rank(hosts, call->peer);
         while (hosts->ranks[hosts->each[plan->root_host].first + plan->root] != call->peer)
