@@ -132,7 +132,7 @@ KIND_OF_OPERATION: Places = [
     ("mlxdist/core/group/collective.c", "#include <string.h>", '\n#include "mlxdist/kernels/kernels.h"\n'),
     (
         "mlxdist/core/group/collective.c",
-        ": PLACE_SEVERAL_HOSTS;\n}\n",
+        ": PLACE_ONE_HOST;\n}\n",
         """
 static int scan(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
                 struct outcome *outcome) {
