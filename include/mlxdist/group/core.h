@@ -1,8 +1,8 @@
 /* The interface of the core: operations on a group, for Python and MLX.
  *
- * Operations block, and any thread may call them. A wait can be interrupted, time out, and find that a peer has died, has
- * given up or makes another call. What cannot be given up is a collective of MPI: a split, one of a device's memory, or a
- * long one on a host with too little memory to share. It begins when all ranks have reached it. */
+ * Operations block, and any thread may call them. A wait can be interrupted, time out, and find that a peer has died,
+ * has given up or makes another call. What cannot be given up is a collective of MPI: a split, one of a device's
+ * memory, or a long one on a host with too little memory to share. It begins when all ranks have reached it. */
 #ifndef MLXDIST_GROUP_CORE_H
 #define MLXDIST_GROUP_CORE_H
 
