@@ -44,7 +44,7 @@ class PeerError(Error):
 
 
 class TimeoutError(Error, builtins.TimeoutError):
-    """The group's timeout passed; the message names the ranks that have not reached the call.
+    """The group's timeout passed; the message names the ranks that have not reached the call, or do not go on.
 
     After a collective the group is broken. After ``send`` or ``recv`` it is, too, if the message was being transferred.
     """

@@ -22,7 +22,9 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
 
     Args:
         x: an array, buffer or number, with the same shape and dtype on every rank. The sum of bools is "or". Integers
-            wrap. 16-bit floats are added in float32 and rounded once, to nearest even.
+            wrap. 16-bit floats are added in float32 and rounded once, to nearest even; on several hosts once for each
+            that has several ranks, and once in the end. All ranks get the same bits, but for memory of a GPU that
+            libmpi sums.
         group: the ranks that take part; all ranks by default.
         stream: for an mx.array, MLX's stream or device. For a tensor or CuPy array on a GPU, the stream that produces
             it, unless that is the current one.
@@ -38,8 +40,9 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
         ValueError: out has the wrong shape or dtype, is read-only, is not contiguous or overlaps x in part; or the
             group is closed.
         MismatchError: the ranks made different calls; every rank raises it.
-        PeerError, TimeoutError: a rank has died, or has not reached this call before the timeout set by ``init``. Each
-            of these three errors breaks the group: later calls on it fail.
+        PeerError, TimeoutError: a rank has died or given up a call; or this one has waited for the timeout set by
+            ``init``, for a rank to reach this call or to go on. Each of these three errors breaks the group: later
+            calls on it fail.
         MPIError: libmpi failed.
 
     Example:

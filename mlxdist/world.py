@@ -345,8 +345,8 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
     Args:
         strict: raise LoadError instead of running alone.
         backend: "any" or "mpi", which mean the same here.
-        timeout_s: seconds that a call on the world waits for other ranks before it raises TimeoutError; 0 waits
-            forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
+        timeout_s: seconds without progress that a call on the world waits for other ranks before it raises
+            TimeoutError; 0 waits forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
             later call it replaces the world's timeout; without it, that stays as it is. Nothing can interrupt MPI_Init:
             where ranks are missing, the process prints what is awaited and ends with status 1, after 20 seconds at
             least; with Ctrl-C it ends with status 130. Where MPI is initialized, init() itself raises TimeoutError
@@ -402,15 +402,15 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
 def finalize() -> None:
     """End all communication, and MPI too if mlxdist initialized it. Runs automatically when the program exits.
 
-    If one rank calls it, all must; each waits for the ranks of its host and for its own calls in progress. A call
+    If one rank calls it, all must; each waits for the other ranks and for its own calls in progress. A call
     in which another thread still waits for a rank after half a second raises ValueError there; when the program
     exits, a daemon thread ends in it quietly. Operations raise ValueError afterwards. Calling it again does
-    nothing. Groups may be deleted before or after. Where a rank has died or a call has timed out, MPI itself is not
-    finalized.
+    nothing. Groups may be deleted before or after. Where a rank has died or a call has been given up, MPI itself is
+    not finalized, on any rank.
 
     Raises:
         TimeoutError: another rank, or another thread of this one, is still busy when the world's timeout passes.
-        PeerError: a rank has died.
+        PeerError: a rank has died, or does not finalize MPI because it has given up a call.
         Error: called by a signal handler while its thread is in another call.
 
     Example:

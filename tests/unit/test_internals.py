@@ -19,6 +19,7 @@ FOLDERS = (
     "mlxdist/core",
     "mlxdist/core/shm",
     "mlxdist/core/mpi",
+    "mlxdist/core/net",
     "mlxdist/core/group",
     "include/mlxdist",
 )

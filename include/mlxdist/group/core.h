@@ -1,8 +1,8 @@
 /* The interface of the core: operations on a group, for Python and MLX.
  *
- * Ranks arrive, then communicate: a collective of MPI, which cannot be given up, begins when all ranks have reached it.
- * A wait can be interrupted, time out, and find that a peer has died or makes another call. Operations block, and any
- * thread may call them. */
+ * Operations block, and any thread may call them. A wait can be interrupted, time out, and find that a peer has died,
+ * has given up or makes another call. What cannot be given up is a collective of MPI: a split, one of a device's
+ * memory, or a long one on a host with too little memory to share. It begins when all ranks have reached it. */
 #ifndef MLXDIST_GROUP_CORE_H
 #define MLXDIST_GROUP_CORE_H
 
@@ -19,7 +19,7 @@ struct group;
 int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome);
 struct group *core_world(void);
 
-/* Waits for operations under way, then for the other ranks of the host; afterwards every call fails with GROUP_CLOSED.
+/* Waits for operations under way, then for the other ranks; afterwards every call fails with GROUP_CLOSED.
  * Does nothing when repeated. */
 int core_finish(struct outcome *outcome);
 /* End all ranks of the job with this exit status. */
