@@ -346,11 +346,11 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         strict: raise LoadError instead of running alone.
         backend: "any" or "mpi", which mean the same here.
         timeout_s: seconds without progress that a call on the world waits for other ranks before it raises
-            TimeoutError; 0 waits forever. Groups split from the world afterwards inherit it. The default is the environment's, else 0. In a
-            later call it replaces the world's timeout; without it, that stays as it is. Nothing can interrupt MPI_Init:
-            where ranks are missing, the process prints what is awaited and ends with status 1, after 20 seconds at
-            least; with Ctrl-C it ends with status 130. Where MPI is initialized, init() itself raises TimeoutError
-            after 8 seconds at least, or KeyboardInterrupt, and may be called again.
+            TimeoutError; 0 waits forever. Groups split from the world afterwards inherit it. The default is the
+            environment's, else 0. In a later call it replaces the world's timeout; without it, that stays as it is.
+            Nothing can interrupt MPI_Init: where ranks are missing, the process prints what is awaited and ends with
+            status 1, after 20 seconds at least; with Ctrl-C it ends with status 130. Where MPI is initialized, init()
+            itself raises TimeoutError after 8 seconds at least, or KeyboardInterrupt, and may be called again.
 
     Raises:
         LoadError: no libmpi belongs to the launcher, or the world has a different size than the launcher promised; the
