@@ -108,6 +108,7 @@ cdef extern from "mlxdist/wait.h" nogil:
         double timeout_s
         int quiet
         int (*interrupt)(int signals) noexcept
+        int (*check)(void *checked, outcome *outcome) noexcept
     int wait_is_under_way()
     void wait_watch_interrupts()
     void wait_unwatch_interrupts()

@@ -30,6 +30,10 @@ struct wait_policy {
     /* Called after each SIGINT, with the number of those since the wait began, and every 0.1 s, with 0. Nonzero: give
      * up. May be NULL. */
     int (*interrupt)(int signals);
+    /* Of a wait for all ranks of a group, once a millisecond: nonzero, with an outcome, if one of them will never take
+     * part. May be NULL. */
+    int (*check)(void *checked, struct outcome *outcome);
+    void *checked;
 };
 
 /* What is waited for. */
@@ -41,6 +45,7 @@ struct wait_condition {
     void (*describe)(void *it, int to_all, char *text, size_t nbytes);
     void *it;
     int poll_drives_progress; /* without poll messages do not move: never sleep */
+    int is_for_all;           /* of a group, which policy->check is for */
 };
 
 /* OK, TIMED_OUT, INTERRUPTED, GROUP_CLOSED or what poll reports. */

@@ -45,6 +45,7 @@ cdef Library started = None
 
 cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept:
     policy.spins, policy.timeout_s, policy.quiet, policy.interrupt = WAIT_SPINS, timeout_s, quiet, interrupt
+    policy.check = NULL
 
 
 def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1) -> Group:

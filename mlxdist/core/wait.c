@@ -121,6 +121,7 @@ void wait_end_others(int end) {
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
     const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;
+    struct outcome why;
     int done;
     for (int i = 0; i < policy->spins; i++) {
         if ((done = condition->poll(condition->it, 0, outcome)))
@@ -138,8 +139,14 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
         double now = wait_now_s(), waited_s = now - began_s;
         if (now - checked_s >= check_s) {
             checked_s = now;
+            /* First: what is awaited may have come before. */
+            int is_gone = condition->is_for_all && policy->check && policy->check(policy->checked, &why);
             if ((done = condition->poll(condition->it, 1, outcome)))
                 return done > 0 ? STATUS_OK : outcome->status;
+            if (is_gone) {
+                *outcome = why;
+                return why.status;
+            }
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
             if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
                 count_interrupts();
@@ -185,5 +192,5 @@ int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struc
                  "handler and communicate after the call that it interrupts, or raise an exception to leave that call");
         return STATUS_WRONG_THREAD;
     }
-    return wait_for(&(struct wait_condition){poll_turn, describe_turn, turn, 0}, policy, outcome);
+    return wait_for(&(struct wait_condition){poll_turn, describe_turn, turn, 0, 0}, policy, outcome);
 }

@@ -3,9 +3,9 @@
 
 enum { ARRIVALS = 1500, RACES = 600, RACED = 3 };
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
-                                a_moment = {WAIT_SPINS_OVERSUBSCRIBED, 1e-6, 1, NULL},
-                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.05, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL},
+                                a_moment = {WAIT_SPINS_OVERSUBSCRIBED, 1e-6, 1, NULL, NULL, NULL},
+                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.05, 1, NULL, NULL, NULL};
 
 static void fill(char *bytes, size_t nbytes, uint32_t seed) {
     for (size_t i = 0; i < nbytes; i += sizeof seed) {
@@ -217,7 +217,7 @@ static void count_signal(int number) {
 /* The first is interrupted while it waits for the others. */
 static void interrupt_first(struct node *node, int local_rank) {
     struct call call = call_of(node, flat_call(OPERATION_BARRIER, 0, 0, 0, 0));
-    struct wait_policy interruptible = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, ask};
+    struct wait_policy interruptible = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, ask, NULL, NULL};
     struct outcome outcome;
     if (local_rank) {
         sleep_s(0.25);

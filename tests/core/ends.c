@@ -1,8 +1,8 @@
 /* Ranks that die, stop, fork or end: what the others are told, and how soon. */
 #include "local_ranks.h"
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
-                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.3, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL},
+                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.3, 1, NULL, NULL, NULL};
 static const double soon_s = 0.5; /* a loaded machine; else a millisecond or two */
 
 static void barrier_of(const struct node *node, struct call *call) {
@@ -196,7 +196,7 @@ static void last_dies_at_the_end(struct node *node, int local_rank) {
 
 static void first_will_not_wait(struct node *node, int local_rank) {
     struct outcome outcome;
-    struct wait_policy short_one = {0, 0.02, 1, NULL};
+    struct wait_policy short_one = {0, 0.02, 1, NULL, NULL, NULL};
     while (local_rank == n_ranks - 1 && atomic_load(&node->memory->members[0].state) != NODE_LEFT_ALONE)
         sleep_s(0.01);
     node_leave(node, 1);

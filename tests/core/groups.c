@@ -202,8 +202,8 @@ static void last_dies(struct group *world) {
         kill(getpid(), SIGKILL);
     int is_neighbour = host_of[world_rank] == host_of[RANKS - 1];
     CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_PEER_DIED);
-    CHECK(strstr(outcome.text, "rank 3 (pid ") && strstr(outcome.text, "has died"));
-    CHECK(is_neighbour || strstr(outcome.text, "has given up a call on this group: rank 3"));
+    CHECK(!is_neighbour || (strstr(outcome.text, "rank 3 (pid ") && strstr(outcome.text, "has died")));
+    CHECK(is_neighbour || strstr(outcome.text, "has given up a call on this group: "));
     CHECK(group_run(world, &call, NULL, NULL, &outcome) == STATUS_PEER_DIED);
     CHECK_TEXT(outcome, "this group was broken by an earlier error: ");
     end();
@@ -396,7 +396,7 @@ static void given_up_and_freed(void) {
 
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
-    struct settings settings = {{WAIT_SPINS, 0, 1, NULL}, 1};
+    struct settings settings = {{WAIT_SPINS, 0, 1, NULL, NULL, NULL}, 1};
     struct outcome outcome;
     struct group *part;
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);

@@ -11,8 +11,8 @@
 /* COUNT of int32: more chunks than all samples take, and a part of one. */
 enum { COUNT = 300000, LONG_CALLS = 15, CHUNK = 64 << 10 };
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
-                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL},
+                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL, NULL, NULL};
 static struct staging *first_staging;
 
 /* Threads share one mapping, see local_ranks.h. */

@@ -6,8 +6,8 @@
 
 enum { MESSAGES = 150, LONGEST = 2 * RING_NBYTES + 100, LONG_ONE = 4 * RING_NBYTES };
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL},
-                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL},
+                                a_while = {WAIT_SPINS_OVERSUBSCRIBED, 0.2, 1, NULL, NULL, NULL};
 static struct mailbox *first_mailbox;
 
 static int poll_transfer(void *it, int slow_check, struct outcome *outcome) {
@@ -41,7 +41,7 @@ static int run(struct mailbox *mailbox, int local_rank, const struct call *call,
     int result = STATUS_OK;
     mailbox_begin(mailbox, local_rank, call, x, by_mpi, &transfer);
     while (!transfer.is_done && !result)
-        result = wait_for(&(struct wait_condition){poll_transfer, describe_transfer, &transfer, 0}, policy, outcome);
+        result = wait_for(&(struct wait_condition){poll_transfer, describe_transfer, &transfer, 0, 0}, policy, outcome);
     mailbox_give_up(&transfer);
     *begun = transfer.is_begun || (transfer.is_done && transfer.by_mpi);
     if (!result && transfer.result)

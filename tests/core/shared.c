@@ -150,7 +150,7 @@ static void too_much(void) {
     refused(result, &outcome, "opening a file in /dev/shm: Too many open files");
 }
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL};
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
 static int round_of_kills;
 static pid_t *first_pid; /* shared: the board is gone after run_ranks */
 

@@ -28,7 +28,7 @@ int crossing_recv(const struct crossing *crossing, void *received, size_t nbytes
 /* 1: it is through, or there is none. 0: not yet. -1: see outcome. */
 int crossing_test(struct crossing_message *message, struct outcome *outcome);
 
-/* Whether all may still take part: the ranks of other hosts, and of this one. */
+/* Whether all ranks of this host may still take part. */
 int crossing_check(const struct crossing *crossing, struct outcome *outcome);
 
 /* "all_sum float32 (4,), call 3 of rank 0 on this group of 4". */

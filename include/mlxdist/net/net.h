@@ -36,6 +36,8 @@ int net_end(struct net *net, const struct wait_policy *policy, struct outcome *o
 /* Then, when all ranks of this host have ended: whether those of all hosts will finalize MPI, which waits for all of
  * them; PEER_DIED if not. */
 int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome);
+/* Whether a rank of another host takes no part in the present or next call; a wait_policy's check of a net. */
+int net_check(void *net, struct outcome *outcome);
 /* This rank makes no more calls because of this failure: tell the other hosts, unless they know. Never waits. */
 void net_give_up(struct net *net, const struct outcome *why);
 

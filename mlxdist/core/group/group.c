@@ -33,7 +33,8 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
                  "no memory for a group: free some, or start fewer ranks on a host");
         return NULL;
     }
-    group->members.policy = (struct wait_policy){policy->spins, policy->timeout_s, policy->quiet, policy->interrupt};
+    group->members.policy =
+        (struct wait_policy){policy->spins, policy->timeout_s, policy->quiet, policy->interrupt, NULL, NULL};
     pthread_mutex_init(&group->turn, NULL);
     atomic_init(&group->references, 1);
     return group;

@@ -138,7 +138,13 @@ static int open_net(struct members *members, struct outcome *outcome) {
     int32_t is_whole = members->shm && shm_local_size(members->shm) == members->comm->size;
     if (TRANSPORT(allreduce, members->comm, &is_whole, &is_whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
         return outcome->status;
-    return is_whole ? STATUS_OK : net_open(members->comm, members->shm, &members->policy, &members->net, outcome);
+    if (is_whole)
+        return STATUS_OK;
+    if (net_open(members->comm, members->shm, &members->policy, &members->net, outcome))
+        return outcome->status;
+    members->policy.check = net_check;
+    members->policy.checked = members->net;
+    return STATUS_OK;
 }
 
 int members_open(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,

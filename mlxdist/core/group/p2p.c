@@ -103,7 +103,7 @@ static int complete(struct requests *requests, int *pending, struct outcome *out
         result = begin(&requests->each[i], outcome);
     while (!result && !is_over(requests)) {
         int by_mpi = requests->each[0].way == BY_MPI || (requests->n > 1 && requests->each[1].way == BY_MPI);
-        result = wait_for(&(struct wait_condition){poll_requests, describe_requests, requests, by_mpi},
+        result = wait_for(&(struct wait_condition){poll_requests, describe_requests, requests, by_mpi, 0},
                           &requests->each[0].members->policy, outcome);
     }
     for (int i = 0; i < requests->n; i++) {
@@ -161,7 +161,7 @@ static int move_to_device(const struct request *request, const void *received, i
     *pending = 1;
     if (TRANSPORT(send, comm, received, call_nbytes(call), comm->rank, tag, &own.requests[0], outcome) ||
         TRANSPORT(recv, comm, request->device, call_nbytes(call), comm->rank, tag, &own.requests[1], outcome) ||
-        wait_for(&(struct wait_condition){poll_own, describe_own, &own, 1}, &request->members->policy, outcome))
+        wait_for(&(struct wait_condition){poll_own, describe_own, &own, 1, 0}, &request->members->policy, outcome))
         return outcome->status;
     *pending = 0;
     return STATUS_OK;

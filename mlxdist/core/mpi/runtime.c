@@ -43,9 +43,9 @@ static int poll_request(void *it, int slow_check, struct outcome *outcome) {
 
 /* Of a collective that MPI has begun: it cannot be given up, so this wait has no timeout and nothing to say. */
 static int await_request(request_handle *request, struct outcome *outcome) {
-    static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL};
+    static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
     runtime_end_call();
-    int result = wait_for(&(struct wait_condition){poll_request, NULL, request, 1}, &for_ever, outcome);
+    int result = wait_for(&(struct wait_condition){poll_request, NULL, request, 1, 0}, &for_ever, outcome);
     runtime_begin_call();
     return result;
 }
@@ -68,7 +68,7 @@ static int await_world(request_handle *request, struct outcome *outcome) {
     policy.quiet = 1;
     if (policy.timeout_s > 0 && policy.timeout_s < least_s)
         policy.timeout_s = least_s;
-    return wait_for(&(struct wait_condition){poll_request, describe_start, request, 1}, &policy, outcome);
+    return wait_for(&(struct wait_condition){poll_request, describe_start, request, 1, 0}, &policy, outcome);
 }
 
 int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
@@ -84,7 +84,7 @@ int runtime_start(const struct transport *transport, const struct settings *sett
 }
 
 int runtime_await_start(const struct wait_policy *policy, struct outcome *outcome) {
-    int result = wait_for(&(struct wait_condition){poll_start, describe_start, NULL, 0}, policy, outcome);
+    int result = wait_for(&(struct wait_condition){poll_start, describe_start, NULL, 0, 0}, policy, outcome);
     /* The same SIGINT and the timeout also end await_world, whichever thread sees them first. */
     return atomic_load(&has_initialized) ? STATUS_OK : result;
 }
@@ -165,7 +165,7 @@ int runtime_close(const struct wait_policy *policy, struct outcome *outcome) {
     atomic_fetch_add(&closing, 1);
     wait_end_others(1);
     int result =
-        wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0}, policy, outcome);
+        wait_for(&(struct wait_condition){poll_shutdown_lock, describe_shutdown_lock, NULL, 0, 0}, policy, outcome);
     wait_end_others(0);
     if (!result && runtime.transport && !atomic_exchange(&closed, 1))
         return 1;

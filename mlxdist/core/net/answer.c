@@ -6,15 +6,22 @@
 
 #include "mlxdist/copy.h"
 
-/* Memory order: only the leader writes it. It stores `k` last, with release; a rank that reads k with acquire sees the
- * rest. The leader writes the next when all ranks of the host have arrived at their next call, so all have read. */
-struct answer {
-    _Alignas(CACHE_LINE) _Atomic uint64_t k;
+/* The k-th is in entry k % 2.
+ *
+ * Memory order: only the leader writes it. It stores `k` last, with release; a rank that reads k with acquire sees the
+ * rest. Two entries are enough: a leader that ends may answer once more before the others have read what it answered
+ * last, see net_end(); it answers again only when all ranks of the host have arrived or left. The data are of short
+ * calls, between which all arrive. */
+struct entry {
+    _Alignas(SHM_LINE) _Atomic uint64_t k;
     int32_t status;
     char text[1024];
+};
+struct answer {
+    struct entry entries[2];
     _Alignas(CACHE_LINE) char data[PLAN_OPENING];
 };
-_Static_assert(sizeof(((struct answer *)0)->text) == sizeof(((struct outcome *)0)->text), "it holds all of it");
+_Static_assert(sizeof(((struct entry *)0)->text) == sizeof(((struct outcome *)0)->text), "it holds all of it");
 
 size_t answer_nbytes(void) {
     return sizeof(struct answer);
@@ -25,15 +32,16 @@ void *answer_data(struct answer *answer) {
 }
 
 void answer_publish(struct answer *answer, uint64_t k, int status, const struct outcome *outcome) {
-    answer->status = status;
+    struct entry *entry = &answer->entries[k % 2];
+    entry->status = status;
     if (status)
-        memcpy(answer->text, outcome->text, sizeof answer->text);
-    atomic_store_explicit(&answer->k, k, memory_order_release);
+        memcpy(entry->text, outcome->text, sizeof entry->text);
+    atomic_store_explicit(&entry->k, k, memory_order_release);
 }
 
 struct answer_wait {
     const struct crossing *crossing;
-    const struct answer *answer;
+    const struct entry *entry;
     uint64_t k;
 };
 
@@ -41,7 +49,7 @@ static int poll_answer(void *it, int slow_check, struct outcome *outcome) {
     const struct answer_wait *wait = it;
     /* First: the leader may have left after it had answered. */
     int is_gone = slow_check && crossing_check(wait->crossing, outcome);
-    return atomic_load_explicit(&wait->answer->k, memory_order_acquire) >= wait->k ? 1 : is_gone ? -1 : 0;
+    return atomic_load_explicit(&wait->entry->k, memory_order_acquire) >= wait->k ? 1 : is_gone ? -1 : 0;
 }
 
 static void describe_answer(void *it, int to_all, char *text, size_t nbytes) {
@@ -54,11 +62,12 @@ static void describe_answer(void *it, int to_all, char *text, size_t nbytes) {
 }
 
 int answer_await(struct answer *answer, uint64_t k, const struct crossing *crossing, struct outcome *outcome) {
-    struct answer_wait wait = {crossing, answer, k};
-    if (wait_for(&(struct wait_condition){poll_answer, describe_answer, &wait, 0}, crossing->policy, outcome))
+    const struct entry *entry = &answer->entries[k % 2];
+    struct answer_wait wait = {crossing, entry, k};
+    if (wait_for(&(struct wait_condition){poll_answer, describe_answer, &wait, 0, 1}, crossing->policy, outcome))
         return outcome->status;
-    outcome->status = answer->status;
-    if (answer->status)
-        memcpy(outcome->text, answer->text, sizeof answer->text);
-    return answer->status;
+    outcome->status = entry->status;
+    if (entry->status)
+        memcpy(outcome->text, entry->text, sizeof entry->text);
+    return entry->status;
 }

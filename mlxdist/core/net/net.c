@@ -147,7 +147,7 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
     enum likeness likeness = compare(crossing);
     struct opening_state state = {.differs = likeness != ALIKE};
     int result = STATUS_OK;
-    if (!net->relay && likeness != DIFFERENT) {
+    if (!net->relay && likeness != DIFFERENT && call_nbytes(crossing->call)) {
         if (net->opening)
             opening_list_calls(crossing, net->opening);
         state.is_listed = 1;
@@ -156,7 +156,7 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
     state.no_memory = result == STATUS_OUT_OF_MEMORY;
     if ((result && !state.no_memory) || agree(net, crossing, &state, outcome))
         return outcome->status;
-    return relay_run(net->relay, crossing, sendbuf, recvbuf, outcome);
+    return call_nbytes(crossing->call) ? relay_run(net->relay, crossing, sendbuf, recvbuf, outcome) : STATUS_OK;
 }
 
 /* The ranks of this host arrive. One that has left makes no call: the leader tells the other hosts, which may wait for
@@ -220,6 +220,11 @@ int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy,
     net->answers++;
     return net->opening ? answer(net, opening_confirm(&crossing, net->opening, ends_mpi, outcome), outcome)
                         : answer_await(net->answer, net->answers, &crossing, outcome);
+}
+
+int net_check(void *net, struct outcome *outcome) {
+    struct net *checked = net;
+    return news_check(checked->news, atomic_load(&checked->first_missed), outcome);
 }
 
 void net_give_up(struct net *net, const struct outcome *why) {

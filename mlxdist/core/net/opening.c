@@ -143,7 +143,7 @@ static int run_exchange(struct exchange *exchange, int tag, const void *sent, si
         if (crossing_send(crossing, sent, nbytes, hosts_leader(hosts, (hosts->mine + distance) % hosts->n), tag,
                           &opening->sends[distance], outcome))
             return outcome->status;
-    return wait_for(&(struct wait_condition){poll_exchange, describe_exchange, exchange, 1}, policy, outcome);
+    return wait_for(&(struct wait_condition){poll_exchange, describe_exchange, exchange, 1, 1}, policy, outcome);
 }
 
 static void merge(struct header *own, const struct header *other) {

@@ -161,7 +161,7 @@ static int advance(struct relay *relay, struct outcome *outcome) {
 static int check(const struct relay *relay, struct outcome *outcome) {
     const struct crossing *crossing = relay->crossing;
     const struct host *own = hosts_own(relay->hosts);
-    int result = news_check(crossing->news, crossing->number, outcome);
+    int result = STATUS_OK;
     for (int i = 0; !result && crossing->shm && i < own->size; i++) {
         result = shm_check(crossing->shm, relay->hosts->ranks[own->first + i], outcome);
         if (chunks_done(relay->chunks, CHUNK_COPIED_OUT, i) == relay->plan.chunks)
@@ -220,7 +220,7 @@ static int is_over(const struct relay *relay) {
 
 int relay_run(struct relay *relay, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
               struct outcome *outcome) {
-    const struct wait_condition progress = {poll_relay, describe_relay, relay, relay->driven > 0};
+    const struct wait_condition progress = {poll_relay, describe_relay, relay, relay->driven > 0, 1};
     relay->crossing = crossing;
     relay->sendbuf = sendbuf;
     relay->recvbuf = recvbuf;

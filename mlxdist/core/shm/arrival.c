@@ -126,7 +126,7 @@ int node_arrive(struct node *node, const struct call *call, const void *payload,
     atomic_store_explicit(&flag->arrived, k, memory_order_release);
 
     struct arrival arrival = {node, call, k, commit, 0};
-    int result = wait_for(&(struct wait_condition){poll_arrivals, describe_arrival, &arrival, 0}, policy, outcome);
+    int result = wait_for(&(struct wait_condition){poll_arrivals, describe_arrival, &arrival, 0, 1}, policy, outcome);
     if (!result && !allow_mismatch && compare(node, k, outcome))
         return STATUS_MISMATCH; /* on every rank: they see the same calls */
     if (commit)

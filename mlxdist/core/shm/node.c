@@ -205,7 +205,7 @@ static void describe_end(void *it, int to_all, char *text, size_t nbytes) {
 }
 
 int node_await_end(struct node *node, const struct wait_policy *policy, struct outcome *outcome) {
-    int result = wait_for(&(struct wait_condition){poll_end, describe_end, node, 0}, policy, outcome);
+    int result = wait_for(&(struct wait_condition){poll_end, describe_end, node, 0, 0}, policy, outcome);
     set_state(node, result ? NODE_LEFT_ALONE : NODE_ENDED);
     return result;
 }

@@ -140,7 +140,7 @@ static void describe_progress(void *it, int to_all, char *text, size_t nbytes) {
 int staging_await(struct staging *staging, enum stage stage, size_t chunks, struct outcome *outcome) {
     struct progress_wait wait = {staging, stage, staging->base + chunks, 0};
     int result =
-        wait_for(&(struct wait_condition){poll_progress, describe_progress, &wait, 0}, staging->policy, outcome);
+        wait_for(&(struct wait_condition){poll_progress, describe_progress, &wait, 0, 0}, staging->policy, outcome);
     if (result && result != STATUS_GROUP_CLOSED) /* which leaves the node next */
         node_give_up(staging->node);
     return result;
