@@ -72,7 +72,8 @@ static struct crossing_message *message_of(const struct rail *rail, int64_t k, e
 /* Send from a slot of chunk k, or receive to it. */
 static int begin(struct rail *rail, int64_t k, enum message_kind kind, char *slot, struct range range, int host,
                  struct outcome *outcome) {
-    int is_partial = kind == RECV_PARTIAL || kind == SEND_PARTIAL, is_sent = kind == SEND_PARTIAL || kind == SEND_RESULT;
+    int is_partial = kind == RECV_PARTIAL || kind == SEND_PARTIAL,
+        is_sent = kind == SEND_PARTIAL || kind == SEND_RESULT;
     int tag = (is_partial ? NET_TAG_PARTIAL : NET_TAG_RESULT) + rail->index;
     int peer = hosts_driver(rail->hosts, host, rail->index);
     size_t size = rail->plan->net_item, nbytes = (size_t)range.n * size;
@@ -107,8 +108,10 @@ static int post(struct rail *rail, int64_t k, struct outcome *outcome) {
     const struct plan *plan = rail->plan;
     const struct hosts *hosts = rail->hosts;
     char *incoming = chunks_incoming(rail->chunks, k), *result = chunks_result(rail->chunks, k);
-    /* Its slots are free when it has been sent on all rails, and copied out by all. */
-    if (k >= rail->sent + PLAN_SLOTS || k >= chunks_done_by_all(rail->chunks, CHUNK_COPIED_OUT) + PLAN_SLOTS)
+    /* Its slots are free when they have been sent on all rails, since those of the last chunk lie elsewhere, and copied
+     * out by all. */
+    if (k >= chunks_done_by_all(rail->chunks, CHUNK_SENT) + PLAN_SLOTS ||
+        k >= chunks_done_by_all(rail->chunks, CHUNK_COPIED_OUT) + PLAN_SLOTS)
         return 0;
     for (int i = 0; i < hosts->n - 1; i++) {
         int host = other_host(rail, i), is_before = (host + 1) % hosts->n == hosts->mine;
@@ -203,9 +206,8 @@ static int end_first_round(struct rail *rail, int64_t k, struct outcome *outcome
     struct range block = plan_block(plan, k, rail->index, hosts->mine);
     for (int i = 0; i < hosts->n - 1; i++) {
         int host = other_host(rail, i), is_next = i == 0 && host != plan->root_host;
-        if ((plan->spreads || (plan->chains && is_next)) &&
-            begin(rail, k, plan->chains ? SEND_PARTIAL : SEND_RESULT, chunks_result(rail->chunks, k), block, host,
-                  outcome))
+        if ((plan->spreads || (plan->chains && is_next)) && begin(rail, k, plan->chains ? SEND_PARTIAL : SEND_RESULT,
+                                                                  chunks_result(rail->chunks, k), block, host, outcome))
             return -1;
     }
     return 1;
@@ -245,10 +247,8 @@ int rail_advance(struct rail *rail, struct outcome *outcome) {
         const int64_t *before;
         int (*step)(struct rail *, int64_t, struct outcome *);
     } steps[] = {
-        {&rail->sent, &rail->arrived, end_sending},
-        {&rail->arrived, &rail->reduced, end_second_round},
-        {&rail->reduced, &rail->started, end_first_round},
-        {&rail->started, &rail->posted, start},
+        {&rail->sent, &rail->arrived, end_sending},        {&rail->arrived, &rail->reduced, end_second_round},
+        {&rail->reduced, &rail->started, end_first_round}, {&rail->started, &rail->posted, start},
         {&rail->posted, &rail->plan->chunks, post},
     };
     int moved = 0;
