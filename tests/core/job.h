@@ -19,7 +19,7 @@ static void (*tamper_of_last)(void *data, int64_t nbytes);
 
 static inline int local_size_of(int rank) {
     int size = 0;
-    for (int i = 0; i < RANKS; i++)
+    for (int i = 0; i < n_ranks; i++)
         size += host_of[i] == host_of[rank];
     return size;
 }
@@ -30,7 +30,7 @@ static inline void run_rank(int rank) {
     world_rank = rank;
     board->pids[rank] = getpid();
     CHECK(core_world() == NULL);
-    tamper = rank == RANKS - 1 ? tamper_of_last : NULL;
+    tamper = rank == n_ranks - 1 ? tamper_of_last : NULL;
     if (*refused) {
         CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_MISMATCH);
         CHECK(!strcmp(outcome.text, refused) && !core_world() && !atomic_load(&live_comms));
@@ -38,20 +38,20 @@ static inline void run_rank(int rank) {
     }
     CHECK(core_start(&by_wire, &settings, &outcome) == STATUS_OK);
     struct group *world = core_world();
-    CHECK(group_rank(world) == rank && group_size(world) == RANKS);
+    CHECK(group_rank(world) == rank && group_size(world) == n_ranks);
     CHECK(group_local_size(world) == (shares ? local_size_of(rank) : 1) && !*core_why_not_shared());
     ranks_body(world);
 }
 
 /* The last may die. */
-static inline void run_groups(const int *hosts, void (*run)(struct group *), int last_dies) {
-    pid_t pids[RANKS];
-    begin(RANKS);
+static inline void run_job(int size, const int *hosts, void (*run)(struct group *), int last_dies) {
+    pid_t pids[MOST];
+    begin(size);
     segment_unlink(&handle);
-    wire_open(RANKS);
-    memcpy(host_of, hosts, RANKS * sizeof *hosts);
+    wire_open(size);
+    memcpy(host_of, hosts, (size_t)size * sizeof *hosts);
     ranks_body = run;
-    for (int rank = 0; rank < RANKS; rank++) {
+    for (int rank = 0; rank < size; rank++) {
         CHECK((pids[rank] = fork()) >= 0);
         if (!pids[rank]) {
             alarm(TOO_LONG_S);
@@ -59,14 +59,18 @@ static inline void run_groups(const int *hosts, void (*run)(struct group *), int
             exit(0);
         }
     }
-    for (int rank = 0; rank < RANKS; rank++) {
-        int status, dies = last_dies && rank == RANKS - 1;
+    for (int rank = 0; rank < size; rank++) {
+        int status, dies = last_dies && rank == size - 1;
         CHECK(waitpid(pids[rank], &status, 0) == pids[rank]);
         CHECK(dies ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
     }
     node_close(shared_node);
     wire_close();
     munmap(board, sizeof *board);
+}
+
+static inline void run_groups(const int *hosts, void (*run)(struct group *), int last_dies) {
+    run_job(RANKS, hosts, run, last_dies);
 }
 
 static inline void end(void) {

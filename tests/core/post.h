@@ -13,7 +13,7 @@
 #include "local_ranks.h"
 #include "mlxdist/mpi/transport.h"
 
-enum { MOST_LETTERS = 1024, MOST_EAGER = 4, LETTER_NBYTES = 1 << 16 };
+enum { MOST_LETTERS = 4096, MOST_EAGER = 4, LETTER_NBYTES = 1 << 16 };
 
 /* Longer messages go by rendezvous; less than 0: all. Not more than LETTER_NBYTES. */
 static int64_t eager_nbytes = 1 << 14;
