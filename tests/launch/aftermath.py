@@ -149,7 +149,7 @@ def operations() -> list[Callable[[int, dist.Group], Use]]:
         for name, use in ANYWHERE.items()
         if name.partition(", ")[2] not in ("torch", "MLX") or importlib.util.find_spec(name.split()[-1].lower())
     ]
-    if os.environ.get("MLXDIST_SHARED_MEMORY") == "0":
+    if os.environ.get("MLXDIST_SHARED_MEMORY", "1") != "1":
         return anywhere
     return [*anywhere, *IN_SHARED_MEMORY.values(), *IN_SHARED_MEMORY.values(), *IN_SHARED_MEMORY.values()]
 

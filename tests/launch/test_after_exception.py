@@ -21,18 +21,20 @@ REST_S, FULL_REST_S = 0.2, 5.0
 LINE = re.compile(r"^rank (\d): (\d+) instants, (\d+) raised$", re.MULTILINE)
 
 
-def jobs(full: bool) -> list[tuple[int, int]]:
-    """Ranks and instants."""
+def jobs(full: bool) -> list[tuple[int, int, str]]:
+    """Ranks, instants and MLXDIST_SHARED_MEMORY: on one host; as between hosts of one rank; of two and of one."""
     if not full:
-        return [(3, SAMPLE)]
-    return [(2 + i % 3, INSTANTS) for i in range(-(-FULL // INSTANTS))]
+        return [(3, SAMPLE, "1"), (3, SAMPLE // 4, "0"), (3, SAMPLE // 4, "2")]
+    one_host = [(2 + i % 3, INSTANTS, "1") for i in range(-(-FULL // INSTANTS))]
+    return one_host + [(2 + i % 4, INSTANTS, node) for i, node in enumerate("0202")]
 
 
 def test_whoever_gives_up_is_left_alone(two: mpis.MPI, ranks: Ranks, pytestconfig: pytest.Config) -> None:
     full = pytestconfig.getoption("--full")
-    for seed, (size, instants) in enumerate(jobs(full)):
+    for seed, (size, instants, node) in enumerate(jobs(full)):
         what = str(instants), str(seed), str(FULL_REST_S if full else REST_S)
-        finished = ranks(two, size, Path(aftermath.__file__), *what, timeout_s=30 + instants)
+        program = Path(aftermath.__file__)
+        finished = ranks(two, size, program, *what, timeout_s=30 + instants, MLXDIST_SHARED_MEMORY=node)
         lines = LINE.findall(finished.output)
         assert sorted(int(rank) for rank, *_ in lines) == list(range(size)), f"seed {seed}: {finished.output}"
         assert all(int(raised) >= instants / 10 for *_, raised in lines), finished.output
