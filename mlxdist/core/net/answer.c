@@ -7,14 +7,19 @@
 #include "mlxdist/copy.h"
 
 /* Memory order: only the leader writes it. It stores `k` last, with release; a rank that reads k with acquire sees the
- * rest. The leader writes the next when all ranks of the host have arrived at their next call, so all have read. */
-struct answer {
-    _Alignas(CACHE_LINE) _Atomic uint64_t k;
+ * rest. The leader writes the data of the next when all ranks of the host have arrived at their next call, so all have
+ * read. At the end, or if a rank has left, it does not wait for that arrival: so a verdict stays for one more. */
+struct verdict {
     int32_t status;
     char text[1024];
+};
+_Static_assert(sizeof(((struct verdict *)0)->text) == sizeof(((struct outcome *)0)->text), "it holds all of it");
+
+struct answer {
+    _Alignas(CACHE_LINE) _Atomic uint64_t k;
+    struct verdict verdicts[2]; /* of the k-th: k % 2 */
     _Alignas(CACHE_LINE) char data[PLAN_OPENING];
 };
-_Static_assert(sizeof(((struct answer *)0)->text) == sizeof(((struct outcome *)0)->text), "it holds all of it");
 
 size_t answer_nbytes(void) {
     return sizeof(struct answer);
@@ -25,9 +30,10 @@ void *answer_data(struct answer *answer) {
 }
 
 void answer_publish(struct answer *answer, uint64_t k, int status, const struct outcome *outcome) {
-    answer->status = status;
+    struct verdict *verdict = &answer->verdicts[k % 2];
+    verdict->status = status;
     if (status)
-        memcpy(answer->text, outcome->text, sizeof answer->text);
+        memcpy(verdict->text, outcome->text, sizeof verdict->text);
     atomic_store_explicit(&answer->k, k, memory_order_release);
 }
 
@@ -57,8 +63,9 @@ int answer_await(struct answer *answer, uint64_t k, const struct crossing *cross
     struct answer_wait wait = {crossing, answer, k};
     if (wait_for(&(struct wait_condition){poll_answer, describe_answer, &wait, 0}, crossing->policy, outcome))
         return outcome->status;
-    outcome->status = answer->status;
-    if (answer->status)
-        memcpy(outcome->text, answer->text, sizeof answer->text);
-    return answer->status;
+    const struct verdict *verdict = &answer->verdicts[k % 2];
+    outcome->status = verdict->status;
+    if (verdict->status)
+        memcpy(outcome->text, verdict->text, sizeof verdict->text);
+    return verdict->status;
 }
