@@ -134,11 +134,12 @@ static int open_shm(struct members *members, const struct members *world, char *
     return result ? result : released;
 }
 
-static int open_net(struct members *members, struct outcome *outcome) {
+static int open_net(struct members *members, int end_together, struct outcome *outcome) {
     int32_t is_whole = members->shm && shm_local_size(members->shm) == members->comm->size;
     if (TRANSPORT(allreduce, members->comm, &is_whole, &is_whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
         return outcome->status;
-    return is_whole ? STATUS_OK : net_open(members->comm, members->shm, &members->policy, &members->net, outcome);
+    return is_whole ? STATUS_OK
+                    : net_open(members->comm, members->shm, end_together, &members->policy, &members->net, outcome);
 }
 
 int members_open(struct members *members, const struct members *world, char *why_not_shared, size_t nbytes,
@@ -146,7 +147,7 @@ int members_open(struct members *members, const struct members *world, char *why
     members->shm = NULL;
     members->net = NULL;
     if (members->comm->size > 1 &&
-        (open_shm(members, world, why_not_shared, nbytes, outcome) || open_net(members, outcome))) {
+        (open_shm(members, world, why_not_shared, nbytes, outcome) || open_net(members, !world, outcome))) {
         close_shm(members);
         return outcome->status;
     }

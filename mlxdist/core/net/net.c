@@ -16,6 +16,7 @@ struct net {
     struct opening *opening; /* NULL: this rank is not the leader of its host */
     struct answer *answer;   /* NULL: it is alone there */
     struct relay *relay;     /* opened by the first long collective */
+    int end_together;
     uint64_t calls, answers;
     _Atomic uint64_t first_missed; /* of the calls, if this rank gives up now; another thread may read it */
 };
@@ -38,7 +39,7 @@ static int open_parts(struct net *net, const struct wait_policy *policy, struct 
     return STATUS_OK;
 }
 
-int net_open(struct comm *comm, struct shm *shm, const struct wait_policy *policy, struct net **net,
+int net_open(struct comm *comm, struct shm *shm, int end_together, const struct wait_policy *policy, struct net **net,
              struct outcome *outcome) {
     struct net *opened = calloc(1, sizeof *opened);
     if (!opened) {
@@ -48,6 +49,7 @@ int net_open(struct comm *comm, struct shm *shm, const struct wait_policy *polic
     }
     opened->comm = comm;
     opened->shm = shm;
+    opened->end_together = end_together;
     atomic_init(&opened->first_missed, 1);
     if (open_parts(opened, policy, outcome)) {
         net_close(opened);
@@ -78,7 +80,7 @@ int net_is_pending(const struct net *net) {
 
 static struct crossing next_call(struct net *net, const struct call *call, const struct wait_policy *policy) {
     atomic_store(&net->first_missed, ++net->calls);
-    return (struct crossing){net->comm, net->shm, net->hosts, net->news, call, policy, net->calls};
+    return (struct crossing){net->comm, net->shm, net->hosts, net->news, call, policy, net->calls, net->end_together};
 }
 
 static int end_call(struct net *net, int result) {
