@@ -143,6 +143,12 @@ static int run_short(struct net *net, const struct crossing *crossing, const voi
     return STATUS_OK;
 }
 
+/* In the middle of a call a rank of this host has left it, by finalize() on another thread: PEER_DIED, of which the
+ * other hosts are told. Nobody else would. */
+static int end_amid(int result, struct outcome *outcome) {
+    return result == STATUS_MISMATCH ? (outcome->status = STATUS_PEER_DIED) : result;
+}
+
 static int run_long(struct net *net, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
                     struct outcome *outcome) {
     enum likeness likeness = compare(crossing);
@@ -152,12 +158,12 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
         if (net->opening)
             opening_list_calls(crossing, net->opening);
         state.is_listed = 1;
-        result = relay_open(crossing, &net->relay, outcome);
+        result = end_amid(relay_open(crossing, &net->relay, outcome), outcome);
     }
     state.no_memory = result == STATUS_OUT_OF_MEMORY;
     if ((result && !state.no_memory) || agree(net, crossing, &state, outcome))
         return outcome->status;
-    return relay_run(net->relay, crossing, sendbuf, recvbuf, outcome);
+    return end_amid(relay_run(net->relay, crossing, sendbuf, recvbuf, outcome), outcome);
 }
 
 /* The ranks of this host arrive. One that has left makes no call: the leader tells the other hosts, which may wait for
@@ -188,7 +194,7 @@ static int commit(struct net *net, struct crossing *crossing, struct outcome *ou
     struct call committed = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
     committed.rank = crossing->call->rank;
     if (net->shm && shm_arrive(net->shm, &committed, crossing->policy, outcome))
-        return outcome->status;
+        return end_amid(outcome->status, outcome);
     policy.interrupt = NULL;
     crossing->policy = &policy;
     net->answers++;
