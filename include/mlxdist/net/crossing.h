@@ -11,7 +11,8 @@ struct crossing {
     struct news *news;
     const struct call *call;
     const struct wait_policy *policy;
-    uint64_t number; /* of the call on the group */
+    uint64_t number;  /* of the call on the group */
+    int end_together; /* a leader that has left still opens the end of the group */
 };
 
 /* A message under way. It ends in crossing_test(). */

@@ -19,8 +19,8 @@
 struct net;
 
 /* Every rank of comm calls it; they are on different hosts. shm: of this host; NULL: this rank shares memory with no
- * other. Both must outlive it. */
-int net_open(struct comm *comm, struct shm *shm, const struct wait_policy *policy, struct net **net,
+ * other. Both must outlive it. end_together: all ranks will call net_end. */
+int net_open(struct comm *comm, struct shm *shm, int end_together, const struct wait_policy *policy, struct net **net,
              struct outcome *outcome);
 /* Nothing if MPI still uses its memory. */
 void net_close(struct net *net);

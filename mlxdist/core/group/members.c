@@ -134,13 +134,13 @@ static int open_shm(struct members *members, const struct members *world, char *
     return result ? result : released;
 }
 
-static int open_net(struct members *members, struct outcome *outcome) {
+static int open_net(struct members *members, int end_together, struct outcome *outcome) {
     int32_t is_whole = members->shm && shm_local_size(members->shm) == members->comm->size;
     if (TRANSPORT(allreduce, members->comm, &is_whole, &is_whole, 1, TYPE_INT32, REDUCE_MIN, outcome))
         return outcome->status;
     if (is_whole)
         return STATUS_OK;
-    if (net_open(members->comm, members->shm, &members->policy, &members->net, outcome))
+    if (net_open(members->comm, members->shm, end_together, &members->policy, &members->net, outcome))
         return outcome->status;
     members->policy.check = net_check;
     members->policy.checked = members->net;
@@ -152,7 +152,7 @@ int members_open(struct members *members, const struct members *world, char *why
     members->shm = NULL;
     members->net = NULL;
     if (members->comm->size > 1 &&
-        (open_shm(members, world, why_not_shared, nbytes, outcome) || open_net(members, outcome))) {
+        (open_shm(members, world, why_not_shared, nbytes, outcome) || open_net(members, !world, outcome))) {
         close_shm(members);
         return outcome->status;
     }

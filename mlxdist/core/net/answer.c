@@ -45,10 +45,18 @@ struct answer_wait {
     uint64_t k;
 };
 
+/* Other hosts may wait for this one: PEER_DIED, of which they are told. */
+static int check(const struct crossing *crossing, struct outcome *outcome) {
+    int leader = hosts_leader(crossing->hosts, crossing->hosts->mine), result = crossing_check(crossing, outcome);
+    if (!result && !crossing->end_together && shm_check(crossing->shm, leader, outcome))
+        result = outcome->status = STATUS_PEER_DIED;
+    return result;
+}
+
 static int poll_answer(void *it, int slow_check, struct outcome *outcome) {
     const struct answer_wait *wait = it;
     /* First: the leader may have left after it had answered. */
-    int is_gone = slow_check && crossing_check(wait->crossing, outcome);
+    int is_gone = slow_check && check(wait->crossing, outcome);
     return atomic_load_explicit(&wait->entry->k, memory_order_acquire) >= wait->k ? 1 : is_gone ? -1 : 0;
 }
 

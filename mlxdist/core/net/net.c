@@ -16,6 +16,7 @@ struct net {
     struct opening *opening; /* NULL: this rank is not the leader of its host */
     struct answer *answer;   /* NULL: it is alone there */
     struct relay *relay;     /* opened by the first long collective */
+    int end_together;
     uint64_t calls, answers;
     _Atomic uint64_t first_missed; /* of the calls, if this rank gives up now; another thread may read it */
 };
@@ -39,7 +40,7 @@ static int open_parts(struct net *net, const struct wait_policy *policy, struct 
     return STATUS_OK;
 }
 
-int net_open(struct comm *comm, struct shm *shm, const struct wait_policy *policy, struct net **net,
+int net_open(struct comm *comm, struct shm *shm, int end_together, const struct wait_policy *policy, struct net **net,
              struct outcome *outcome) {
     struct net *opened = calloc(1, sizeof *opened);
     if (!opened) {
@@ -49,6 +50,7 @@ int net_open(struct comm *comm, struct shm *shm, const struct wait_policy *polic
     }
     opened->comm = comm;
     opened->shm = shm;
+    opened->end_together = end_together;
     atomic_init(&opened->first_missed, 1);
     if (open_parts(opened, policy, outcome)) {
         net_close(opened);
@@ -79,7 +81,7 @@ int net_is_pending(const struct net *net) {
 
 static struct crossing next_call(struct net *net, const struct call *call, const struct wait_policy *policy) {
     atomic_store(&net->first_missed, ++net->calls);
-    return (struct crossing){net->comm, net->shm, net->hosts, net->news, call, policy, net->calls};
+    return (struct crossing){net->comm, net->shm, net->hosts, net->news, call, policy, net->calls, net->end_together};
 }
 
 static int end_call(struct net *net, int result) {
@@ -142,6 +144,12 @@ static int run_short(struct net *net, const struct crossing *crossing, const voi
     return STATUS_OK;
 }
 
+/* In the middle of a call a rank of this host has left it, by finalize() on another thread: PEER_DIED, of which the
+ * other hosts are told. Nobody else would. */
+static int end_amid(int result, struct outcome *outcome) {
+    return result == STATUS_MISMATCH ? (outcome->status = STATUS_PEER_DIED) : result;
+}
+
 static int run_long(struct net *net, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
                     struct outcome *outcome) {
     enum likeness likeness = compare(crossing);
@@ -151,12 +159,13 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
         if (net->opening)
             opening_list_calls(crossing, net->opening);
         state.is_listed = 1;
-        result = relay_open(crossing, &net->relay, outcome);
+        result = end_amid(relay_open(crossing, &net->relay, outcome), outcome);
     }
     state.no_memory = result == STATUS_OUT_OF_MEMORY;
     if ((result && !state.no_memory) || agree(net, crossing, &state, outcome))
         return outcome->status;
-    return call_nbytes(crossing->call) ? relay_run(net->relay, crossing, sendbuf, recvbuf, outcome) : STATUS_OK;
+    return call_nbytes(crossing->call) ? end_amid(relay_run(net->relay, crossing, sendbuf, recvbuf, outcome), outcome)
+                                       : STATUS_OK;
 }
 
 /* The ranks of this host arrive. One that has left makes no call: the leader tells the other hosts, which may wait for
@@ -188,7 +197,7 @@ static int commit(struct net *net, struct crossing *crossing, struct outcome *ou
     struct call committed = flat_call(OPERATION_SHARE, 0, 0, 0, 0);
     committed.rank = crossing->call->rank;
     if (net->shm && shm_arrive(net->shm, &committed, crossing->policy, outcome))
-        return outcome->status;
+        return end_amid(outcome->status, outcome);
     policy.interrupt = NULL;
     crossing->policy = &policy;
     net->answers++;

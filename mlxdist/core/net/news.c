@@ -15,10 +15,12 @@ _Static_assert(sizeof(struct notice) == 528, "ranks exchange it: when it changes
 struct news {
     struct comm *comm;
     const struct hosts *hosts;
-    struct notice own, received;
+    struct notice own, received, first; /* of the lowest call */
     request_handle request;
-    int is_arriving;                 /* MPI may write to `received` */
-    atomic_int has_arrived, is_sent; /* read by other threads of this rank, too */
+    int is_arriving; /* MPI may write to `received` */
+    /* Read by other threads of this rank, too. */
+    _Atomic uint64_t given_up; /* the call of `first`; UINT64_MAX: none has arrived */
+    atomic_int is_sent;
 };
 
 int news_open(struct comm *comm, const struct hosts *hosts, struct news **news, struct outcome *outcome) {
@@ -29,6 +31,7 @@ int news_open(struct comm *comm, const struct hosts *hosts, struct news **news, 
     }
     (*news)->comm = comm;
     (*news)->hosts = hosts;
+    atomic_init(&(*news)->given_up, UINT64_MAX);
     return STATUS_OK;
 }
 
@@ -45,7 +48,7 @@ void news_send(struct news *news, uint64_t call, const struct outcome *why) {
     const struct host *own = hosts_own(hosts);
     struct outcome second;
     request_handle forgotten;
-    if (atomic_load(&news->has_arrived) || atomic_exchange(&news->is_sent, 1))
+    if (atomic_load(&news->given_up) <= call || atomic_exchange(&news->is_sent, 1))
         return; /* whoever sent what has arrived has told all hosts */
     news->own = (struct notice){call, news->comm->rank, "", ""};
     memcpy(news->own.host, own->name, sizeof own->name);
@@ -56,7 +59,7 @@ void news_send(struct news *news, uint64_t call, const struct outcome *why) {
                       &second);
 }
 
-/* Only the first counts. */
+/* A host that is a call ahead may give up the next, before another gives up this one. */
 static void advance(struct news *news) {
     struct message message;
     struct outcome second;
@@ -66,15 +69,18 @@ static void advance(struct news *news) {
         news->is_arriving = TRANSPORT(recv_found, &news->received, &message, &news->request, &second) == STATUS_OK;
     if (news->is_arriving && TRANSPORT(test, &news->request, &done, &second) == STATUS_OK && done) {
         news->is_arriving = 0;
-        atomic_store(&news->has_arrived, 1);
+        if (news->received.call < atomic_load(&news->given_up)) {
+            news->first = news->received;
+            atomic_store(&news->given_up, news->first.call);
+        }
     }
 }
 
 int news_check(struct news *news, uint64_t call, struct outcome *outcome) {
-    const struct notice *notice = &news->received;
-    if (!atomic_load(&news->has_arrived))
+    const struct notice *notice = &news->first;
+    if (atomic_load(&news->given_up) > call)
         advance(news);
-    if (!atomic_load(&news->has_arrived) || notice->call > call)
+    if (atomic_load(&news->given_up) > call)
         return STATUS_OK;
     outcome->status = STATUS_PEER_DIED;
     snprintf(outcome->text, sizeof outcome->text, "rank %d on host %.*s has given up a call on this group: %.*s",

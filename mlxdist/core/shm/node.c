@@ -94,10 +94,12 @@ void node_close(struct node *node) {
 }
 
 void node_give_up(struct node *node) {
-    int joined = NODE_JOINED;
+    int joined = NODE_JOINED, left = NODE_LEFT;
     if (node->local_rank < 0)
         return;
-    atomic_compare_exchange_strong(&node->memory->members[node->local_rank].state, &joined, NODE_GAVE_UP);
+    atomic_int *state = &node->memory->members[node->local_rank].state;
+    if (!atomic_compare_exchange_strong(state, &joined, NODE_GAVE_UP))
+        atomic_compare_exchange_strong(state, &left, NODE_LEFT_ALONE);
 }
 
 int node_local_size(const struct node *node) {
