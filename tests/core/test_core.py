@@ -36,6 +36,7 @@ PROGRAMS = {
     "remote": EVERYTHING,
     "plan": EVERYTHING,
     "net": EVERYTHING,
+    "given_up": EVERYTHING,
     "post": (*NODE, "wait.c"),
 }
 BUILDS = {

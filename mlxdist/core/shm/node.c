@@ -165,15 +165,13 @@ int node_check(const struct node *node, int local_rank, struct outcome *outcome)
         return STATUS_OK;
     /* Read it again: a rank that leaves changes its state before its lock is released. */
     enum node_state state = node_state_of(node, local_rank);
-    if (state >= NODE_LEFT)
+    if (state == NODE_LEFT || state == NODE_ENDED)
         return report(node, local_rank, STATUS_MISMATCH,
                       "has ended or freed this group: make the same calls on all ranks", outcome);
-    return report(node, local_rank, STATUS_PEER_DIED, state == NODE_GAVE_UP ? has_given_up : has_died, outcome);
+    return report(node, local_rank, STATUS_PEER_DIED, state == NODE_JOINED ? has_died : has_given_up, outcome);
 }
 
 int node_check_agreement(const struct node *node, int local_rank, struct outcome *outcome) {
-    if (node_state_of(node, local_rank) == NODE_LEFT_ALONE)
-        return report(node, local_rank, STATUS_PEER_DIED, has_given_up, outcome);
     int result = node_check(node, local_rank, outcome);
     return result == STATUS_MISMATCH ? STATUS_OK : result;
 }
