@@ -17,6 +17,7 @@ struct net {
     struct answer *answer;   /* NULL: it is alone there */
     struct relay *relay;     /* opened by the first long collective */
     int end_together;
+    int is_lost;
     uint64_t calls, answers;
     _Atomic uint64_t first_missed; /* of the calls, if this rank gives up now; another thread may read it */
 };
@@ -75,8 +76,8 @@ void net_close(struct net *net) {
 }
 
 int net_is_pending(const struct net *net) {
-    return (net->news && news_is_pending(net->news)) || (net->opening && opening_is_pending(net->opening)) ||
-           (net->relay && relay_is_pending(net->relay));
+    return net->is_lost || (net->news && news_is_pending(net->news)) ||
+           (net->opening && opening_is_pending(net->opening)) || (net->relay && relay_is_pending(net->relay));
 }
 
 static struct crossing next_call(struct net *net, const struct call *call, const struct wait_policy *policy) {
@@ -84,7 +85,9 @@ static struct crossing next_call(struct net *net, const struct call *call, const
     return (struct crossing){net->comm, net->shm, net->hosts, net->news, call, policy, net->calls, net->end_together};
 }
 
+/* What MPI may have done of a call that it failed in, nobody knows. */
 static int end_call(struct net *net, int result) {
+    net->is_lost |= result == STATUS_MPI_FAILED;
     if (!result)
         atomic_store(&net->first_missed, net->calls + 1);
     return result;
@@ -186,9 +189,9 @@ int net_run(struct net *net, const struct call *call, const void *sendbuf, void 
             const struct wait_policy *policy, struct outcome *outcome) {
     struct crossing crossing = next_call(net, call, policy);
     int is_short = short_fits(net->hosts, call);
-    if (arrive(net, &crossing, sendbuf, is_short ? short_nbytes(&crossing) : 0, outcome))
-        return outcome->status;
-    return end_call(net, (is_short ? run_short : run_long)(net, &crossing, sendbuf, recvbuf, outcome));
+    int result = arrive(net, &crossing, sendbuf, is_short ? short_nbytes(&crossing) : 0, outcome);
+    return end_call(net,
+                    result ? result : (is_short ? run_short : run_long)(net, &crossing, sendbuf, recvbuf, outcome));
 }
 
 /* A rank that has committed cannot be interrupted: the others may go on without asking again. */
@@ -207,10 +210,11 @@ static int commit(struct net *net, struct crossing *crossing, struct outcome *ou
 
 int net_arrive(struct net *net, const struct call *call, const struct wait_policy *policy, struct outcome *outcome) {
     struct crossing crossing = next_call(net, call, policy);
-    if (arrive(net, &crossing, NULL, 0, outcome))
-        return outcome->status;
-    struct opening_state state = {.differs = compare(&crossing) != ALIKE};
-    int result = agree(net, &crossing, &state, outcome);
+    int result = arrive(net, &crossing, NULL, 0, outcome);
+    if (!result) {
+        struct opening_state state = {.differs = compare(&crossing) != ALIKE};
+        result = agree(net, &crossing, &state, outcome);
+    }
     return end_call(net, result ? result : commit(net, &crossing, outcome));
 }
 
