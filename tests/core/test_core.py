@@ -37,6 +37,7 @@ PROGRAMS = {
     "plan": EVERYTHING,
     "net": EVERYTHING,
     "given_up": EVERYTHING,
+    "differ": EVERYTHING,
     "post": (*NODE, "wait.c"),
 }
 BUILDS = {
@@ -114,7 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
 def test_core(folder: Path, build: str, program: str, name: str) -> None:
-    if build in FOREIGN and program in ("groups", "ends", "forks", "remote", "post", "net", "given_up"):
+    if build in FOREIGN and program in ("groups", "ends", "forks", "remote", "post", "net", "given_up", "differ"):
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
     if build == "thread" and (program in ("arithmetic", "forks") or name.endswith("-of-processes")):
         pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
