@@ -148,22 +148,6 @@ threads = [threading.Thread(target=work, args=(part,)) for part in parts]
 assert failures == [], failures
 end()
 """,
-    "one thread at a time, and finalize() while another waits in MPI": """
-import mpi4py
-mpi4py.rc.thread_level = "serialized"
-from mpi4py import MPI
-import time
-os.environ.update(MLXDIST_SHARED_MEMORY="0")
-world, sums = dist.init(), []
-waiting = threading.Thread(target=lambda: sums.append(int(dist.all_sum(1))))
-time.sleep(2 * world.rank())
-waiting.start()
-time.sleep(0.2)
-dist.finalize()
-waiting.join()
-assert sums == [2], sums
-end()
-""",
     "mpi4py finalizes too early": """
 from mpi4py import MPI
 both_work()

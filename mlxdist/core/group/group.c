@@ -58,9 +58,10 @@ static int open_group(struct group *group, struct outcome *outcome) {
     if (members_open(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
                      sizeof why_not_shared, outcome))
         return outcome->status;
-    /* What comes from another host takes longer than a yield. */
+    /* What comes from another host takes longer than a yield; and other ranks of the job may need this processor. */
     struct members *members = &group->members;
-    int is_close = members->shm && !members->net && !shm_is_oversubscribed(members->shm);
+    const struct shm *job = world ? world->members.shm : members->shm;
+    int is_close = members->shm && !members->net && !shm_is_oversubscribed(job);
     members->policy.spins = is_close ? WAIT_SPINS : WAIT_SPINS_OVERSUBSCRIBED;
     add_to(&live, group);
     return STATUS_OK;
