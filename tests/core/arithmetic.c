@@ -5,7 +5,7 @@
 #include "mlxdist/kernels/kernels.h"
 
 /* BLOCK_BYTES: elements of the widest type, and not a round number of them. */
-enum { HALVES = 1 << 16, BLOCK_BYTES = 16 * 2055, TRIALS = 5 };
+enum { HALVES = 1 << 16, BLOCK_BYTES = 16 * 2055, TRIALS = 3 };
 /* In each byte, so that no exponent is the highest: of two NaN a sum may give either. */
 enum { NO_NAN = 0xbf };
 

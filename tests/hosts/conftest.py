@@ -22,18 +22,26 @@ LEAVE_S = 5.0  # for what mpirun has started over ssh
 # What is tried on each of mpis.TWO with --full, else on one of them, in turn
 IN_TURN = {
     "layout": ("1+1", "2+2", "3+1", "2+1+1", "1+1+1+1"),
-    "message": ("receive", "receive, MLX", "send"),
+    "message": ("receive, MLX", "send"),
+    "how": ("cut off", "stopped"),
 }
+# Tests of one thing that are tried on the second of them without --full; others on the first
+ON_THE_SECOND = ("test_interrupted", "test_blame", "test_a_network_that_misleads")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     here = [mpi for mpi in mpis.TWO if mpi in mpis.chosen(config.getoption("--mpi"))]
-    for name in IN_TURN.keys() & metafunc.fixturenames:
+    names = IN_TURN.keys() & metafunc.fixturenames
+    for name in names:
         cases = [(mpi, what) for what in IN_TURN[name] for mpi in here]
         if not config.getoption("--full"):
             cases = [(here[i % len(here)], what) for i, what in enumerate(IN_TURN[name]) if here]
         metafunc.parametrize(("where", name), cases, ids=[f"{mpi.name}, {what}" for mpi, what in cases])
+    if "where" in metafunc.fixturenames and not names and here:
+        first = (metafunc.function.__name__ in ON_THE_SECOND) % len(here)
+        which = here if config.getoption("--full") else here[first : first + 1]
+        metafunc.parametrize("where", which, ids=lambda mpi: mpi.name)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

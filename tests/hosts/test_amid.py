@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mpis
-import pytest
 from conftest import Finished
 from hosts import amid
 from hosts.conftest import Job
@@ -61,15 +60,14 @@ def signalled(job: Job, number: int) -> Callable[[], None]:
     return lambda: os.kill(job.pid("h2", PROGRAM), number)
 
 
-@pytest.mark.parametrize("how", ["cut off", "stopped"])
-def test_a_host_is_gone(job: Job, two: mpis.MPI, how: str) -> None:
+def test_a_host_is_gone(job: Job, where: mpis.MPI, how: str) -> None:
     """The others raise at the limit and name it; it comes back later, so that the job can end."""
     later_s = LIMIT_S + SOON_S + BUSY_S
     event = {
         "cut off": Event(lambda: job.bed.cut("h2"), lambda: job.bed.heal("h2"), later_s),
         "stopped": Event(signalled(job, signal.SIGSTOP), signalled(job, signal.SIGCONT), later_s),
     }[how]
-    finished = job(two, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
+    finished = job(where, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[where.name])
     said = outcomes(finished, event.at)
     assert set(said) == {0, 1}, finished.output
     for rank, other in ((0, "h2"), (1, "h1")) if how == "cut off" else ((0, "h2"),):
@@ -79,20 +77,20 @@ def test_a_host_is_gone(job: Job, two: mpis.MPI, how: str) -> None:
     assert said[1].name in GAVE_UP, finished.output
 
 
-def test_a_host_comes_back(job: Job, two: mpis.MPI) -> None:
+def test_a_host_comes_back(job: Job, where: mpis.MPI) -> None:
     """Cut off for a second, which is less than the limit: the sum goes on, and is right."""
     event = Event(lambda: job.bed.cut("h2"), lambda: job.bed.heal("h2"), 1.0)
-    finished = job(two, "1+1", PROGRAM, "10", amid=event)
+    finished = job(where, "1+1", PROGRAM, "10", amid=event)
     assert finished.status == 0, finished.output
     said = outcomes(finished, event.at)
     assert [said[rank].name for rank in range(2)] == ["right"] * 2
     assert all(outcome.after_s > 1.0 for outcome in said.values())
 
 
-def test_interrupted(job: Job, two: mpis.MPI) -> None:
+def test_interrupted(job: Job, where: mpis.MPI) -> None:
     """One rank gets a SIGINT and raises at once; the other does not wait longer than its limit."""
     event = Event(signalled(job, signal.SIGINT))
-    finished = job(two, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
+    finished = job(where, "1+1", PROGRAM, *ARGUMENTS, amid=event, MLXDIST_ABORT="0", options=KEEPING[where.name])
     said = outcomes(finished, event.at)
     assert set(said) == {0, 1}, finished.output
     assert said[1].name == "KeyboardInterrupt", finished.output
@@ -101,23 +99,23 @@ def test_interrupted(job: Job, two: mpis.MPI) -> None:
     assert said[0].after_s < LIMIT_S + SOON_S + BUSY_S
 
 
-def test_killed(job: Job, two: mpis.MPI) -> None:
+def test_killed(job: Job, where: mpis.MPI) -> None:
     """All that are left raise, on its host and on others."""
     event = Event(signalled(job, signal.SIGKILL))
-    finished = job(two, "2+1+1", PROGRAM, str(LIMIT_S), amid=event, MLXDIST_ABORT="0", options=KEEPING[two.name])
+    finished = job(where, "2+1+1", PROGRAM, str(LIMIT_S), amid=event, MLXDIST_ABORT="0", options=KEEPING[where.name])
     said = outcomes(finished, event.at)
     assert set(said) <= {0, 1, 3}, finished.output
     # MPICH 5.0.2 crashes in MPI_Isend to a rank that has died.
-    crashed = 0 if two.is_openmpi else finished.output.count("Fatal Python error: Segmentation fault")
+    crashed = 0 if where.is_openmpi else finished.output.count("Fatal Python error: Segmentation fault")
     assert len(said) + crashed == 3, finished.output
     assert {outcome.name for outcome in said.values()} <= GAVE_UP, finished.output
     assert all(outcome.after_s < LIMIT_S + SOON_S + BUSY_S for outcome in said.values()), finished.output
 
 
-def test_blame(job: Job, two: mpis.MPI) -> None:
+def test_blame(job: Job, where: mpis.MPI) -> None:
     """Nothing keeps the job: launch says which rank it was and where, and ends soon with its status."""
     event = Event(signalled(job, signal.SIGKILL))
-    finished = job(two, "2+1+1", PROGRAM, str(LIMIT_S), amid=event)
+    finished = job(where, "2+1+1", PROGRAM, str(LIMIT_S), amid=event)
     ended_s = time.monotonic() - event.at
     assert "rank 2 on h2" in finished.output.splitlines()[-1], finished.output
     assert finished.status == 128 + signal.SIGKILL

@@ -14,11 +14,11 @@ from hosts.testbed import Testbed
 RATE = 200e6 / 8  # bytes/s of the testbed
 
 
-def test_the_wire_and_the_bytes(bed: Testbed, two: mpis.MPI, tmp_path: Path) -> None:
+def test_the_wire_and_the_bytes(bed: Testbed, where: mpis.MPI, tmp_path: Path) -> None:
     written = tmp_path / "figures.json"
     options = ["--op", "all_gather", "--min", "256K", "--max", "256K", "--no-gloo", "--check", "--json", str(written)]
     command = bed.command("h1", sys.executable, "-m", "mlxdist", "bench", "--hosts", "h1:2,h2", *options)
-    finished = run(command, timeout_s=60, MLXDIST_LIBMPI=str(two.library_path))
+    finished = run(command, timeout_s=60, MLXDIST_LIBMPI=str(where.library_path))
     assert finished.status == 0, finished.output
     whole = json.loads(written.read_text())
     assert whole["hosts"] == [["h1", 2], ["h2", 1]]

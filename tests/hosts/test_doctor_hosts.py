@@ -59,9 +59,9 @@ def doctor(bed: Testbed, mpi: mpis.MPI, hosts: str) -> dict[str, Any]:
     return told
 
 
-def test_links(bed: Testbed, two: mpis.MPI) -> None:
+def test_links(bed: Testbed, where: mpis.MPI) -> None:
     """Each pair of hosts is measured, nothing is wrong, and what mpirun changes is no difference."""
-    told = doctor(bed, two, "h1,h2,h3")
+    told = doctor(bed, where, "h1,h2,h3")
     end = r"(h\d) \(eth0 (\S+)\)"
     pattern = rf"{end} to {end}: round trip (\d+) us, ([\d.]+) Mbit/s$"
     facts = "\n".join(finding["fact"] for finding in told["findings"])
@@ -97,21 +97,21 @@ def warnings(finished: Finished) -> list[str]:
 
 
 @pytest.mark.usefixtures("containers")
-def test_a_network_that_misleads(job: Job, representative: mpis.MPI, tmp_path: Path) -> None:
+def test_a_network_that_misleads(job: Job, where: mpis.MPI, tmp_path: Path) -> None:
     """Without the remedy the ranks do not get together, with it they do."""
     program = tmp_path / "sum.py"
     program.write_text(SUM)
-    misled = job(representative, "1+1", program, "4")
+    misled = job(where, "1+1", program, "4")
     assert misled.status != 0, misled.output
     assert "sum" not in misled
     (warning,) = warnings(misled)
     place, _, remedy = warning.partition(": export ")
     assert place == "docker0 (172.17.0.1) on h1, h2"
-    right = job(representative, "1+1", program, "10", **dict(word.split("=") for word in remedy.split()))
+    right = job(where, "1+1", program, "10", **dict(word.split("=") for word in remedy.split()))
     assert right.status == 0, right.output
     assert right.output.count("sum 3") == 2, right.output
     assert warnings(right) == []
-    alone = job(representative, "2", program, "10")
+    alone = job(where, "2", program, "10")
     assert alone.status == 0, alone.output
     assert warnings(alone) == []
 

@@ -49,8 +49,8 @@ def test_pieces_of_seven(mpi: mpis.MPI, ranks: Ranks) -> None:
 @pytest.mark.parametrize(("many", "sharing"), [(2, "0"), (3, "2")], ids=["apart", "two on a host and one"])
 def test_every_operation_and_type(mpi: mpis.MPI, many: int, sharing: str, pytestconfig: pytest.Config) -> None:
     """With pieces of a few thousand elements, so that the longest messages of these tests fit."""
-    if many > 2 and mpi.name not in mpis.FAMILIES and not pytestconfig.getoption("--full"):
-        pytest.skip("one of each family")
+    if many > 2 and mpi.name != mpis.FAMILIES[0] and not pytestconfig.getoption("--full"):
+        pytest.skip("one will do")
     environ = {"MLXDIST_MAX_COUNT": "4099", "MLXDIST_TEST_SIZE": str(many), "MLXDIST_SHARED_MEMORY": sharing}
     finished = run(mpi.command(many, *PARALLEL, "-k", WHERE_MPI_COUNTS), timeout_s=120, **mpi.environment(), **environ)
     assert finished.status == 0, finished.output
