@@ -53,6 +53,9 @@ HALVES = ("arithmetic", "net")
 # Another compiler than this machine's, and what runs its programs.
 FOREIGN = {"arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64")}
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "TSAN_OPTIONS": "halt_on_error=1"}
+EMULATED_SLOWLY = ("groups", "ends", "forks", "remote", "post", "net", "given_up", "differ")
+# Their ranks are processes of one thread, or they have none.
+WITHOUT_THREADS = ("arithmetic", "forks", "plan", "net", "given_up", "differ")
 SKIPPED, TIMEOUT_S = 77, 120
 
 
@@ -115,9 +118,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
 def test_core(folder: Path, build: str, program: str, name: str) -> None:
-    if build in FOREIGN and program in ("groups", "ends", "forks", "remote", "post", "net", "given_up", "differ"):
+    if build in FOREIGN and program in EMULATED_SLOWLY:
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
-    if build == "thread" and (program in ("arithmetic", "forks") or name.endswith("-of-processes")):
+    if build == "thread" and (program in WITHOUT_THREADS or name.endswith("-of-processes")):
         pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
     if build == "plain" and program not in QUICK and not why_not(folder, "address"):
         pytest.skip("the same is done with the address sanitizer")
