@@ -64,7 +64,7 @@ def failures(answers: Mapping[str, Answer]) -> dict[str, str]:
 def shell_on(host: str) -> list[str]:
     """The command that runs a shell command on ``host``, its last argument."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}"]
-    return ["sh", "-c"] if is_local(host) else ["ssh", *options, host]
+    return ["/bin/sh", "-c"] if is_local(host) else ["ssh", *options, host]
 
 
 def _ask(host: str, needed: Sequence[str], command: str) -> Answer:
