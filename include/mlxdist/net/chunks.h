@@ -36,5 +36,7 @@ void chunks_announce(struct chunks *chunks, enum chunk_stage stage, int who, int
 int64_t chunks_done(const struct chunks *chunks, enum chunk_stage stage, int who);
 /* The least of all local ranks or rails. */
 int64_t chunks_done_by_all(const struct chunks *chunks, enum chunk_stage stage);
+/* The slots of chunk k: what was there before has been sent, and copied out by all. */
+int chunks_are_free(const struct chunks *chunks, int64_t k);
 
 #endif

@@ -117,3 +117,9 @@ int64_t chunks_done_by_all(const struct chunks *chunks, enum chunk_stage stage) 
     }
     return least;
 }
+
+/* Sent on all rails, and not only on that which asks: parts of the last chunk lie elsewhere in a slot. */
+int chunks_are_free(const struct chunks *chunks, int64_t k) {
+    return k < chunks_done_by_all(chunks, CHUNK_SENT) + PLAN_SLOTS &&
+           k < chunks_done_by_all(chunks, CHUNK_COPIED_OUT) + PLAN_SLOTS;
+}

@@ -194,6 +194,13 @@ int net_run(struct net *net, const struct call *call, const void *sendbuf, void 
                     result ? result : (is_short ? run_short : run_long)(net, &crossing, sendbuf, recvbuf, outcome));
 }
 
+/* The leaders ask each other whether all go on with what MPI does; the others wait for the answer. */
+static int confirm(struct net *net, const struct crossing *crossing, int goes_on, struct outcome *outcome) {
+    net->answers++;
+    return net->opening ? answer(net, opening_confirm(crossing, net->opening, goes_on, outcome), outcome)
+                        : answer_await(net->answer, net->answers, crossing, outcome);
+}
+
 /* A rank that has committed cannot be interrupted: the others may go on without asking again. */
 static int commit(struct net *net, struct crossing *crossing, struct outcome *outcome) {
     struct wait_policy policy = *crossing->policy;
@@ -203,9 +210,7 @@ static int commit(struct net *net, struct crossing *crossing, struct outcome *ou
         return end_amid(outcome->status, outcome);
     policy.interrupt = NULL;
     crossing->policy = &policy;
-    net->answers++;
-    return net->opening ? answer(net, opening_confirm(crossing, net->opening, 1, outcome), outcome)
-                        : answer_await(net->answer, net->answers, crossing, outcome);
+    return confirm(net, crossing, 1, outcome);
 }
 
 int net_arrive(struct net *net, const struct call *call, const struct wait_policy *policy, struct outcome *outcome) {
@@ -230,9 +235,7 @@ int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy,
     struct call call = flat_call(OPERATION_FINALIZE, 0, 0, 0, 0);
     call.rank = net->comm->rank;
     struct crossing crossing = next_call(net, &call, policy);
-    net->answers++;
-    return net->opening ? answer(net, opening_confirm(&crossing, net->opening, ends_mpi, outcome), outcome)
-                        : answer_await(net->answer, net->answers, &crossing, outcome);
+    return confirm(net, &crossing, ends_mpi, outcome);
 }
 
 int net_check(void *net, struct outcome *outcome) {

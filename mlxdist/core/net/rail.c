@@ -108,10 +108,7 @@ static int post(struct rail *rail, int64_t k, struct outcome *outcome) {
     const struct plan *plan = rail->plan;
     const struct hosts *hosts = rail->hosts;
     char *incoming = chunks_incoming(rail->chunks, k), *result = chunks_result(rail->chunks, k);
-    /* Its slots are free when they have been sent on all rails, since those of the last chunk lie elsewhere, and copied
-     * out by all. */
-    if (k >= chunks_done_by_all(rail->chunks, CHUNK_SENT) + PLAN_SLOTS ||
-        k >= chunks_done_by_all(rail->chunks, CHUNK_COPIED_OUT) + PLAN_SLOTS)
+    if (!chunks_are_free(rail->chunks, k))
         return 0;
     for (int i = 0; i < hosts->n - 1; i++) {
         int host = other_host(rail, i), is_before = (host + 1) % hosts->n == hosts->mine;

@@ -129,16 +129,9 @@ static void copy_out(const struct relay *relay, int64_t k) {
         memcpy(to, slot, (size_t)piece.n * plan->item);
 }
 
-/* Its slots are free: all have copied out what was there before, and it has been sent. */
-static int can_copy_in(const struct relay *relay) {
-    int64_t k = relay->copied_in;
-    return k < relay->plan.chunks && k < chunks_done_by_all(relay->chunks, CHUNK_SENT) + PLAN_SLOTS &&
-           k < chunks_done_by_all(relay->chunks, CHUNK_COPIED_OUT) + PLAN_SLOTS;
-}
-
 static int advance(struct relay *relay, struct outcome *outcome) {
     int moved = 0, local_rank = hosts_local_rank(relay->hosts);
-    if (can_copy_in(relay)) {
+    if (relay->copied_in < relay->plan.chunks && chunks_are_free(relay->chunks, relay->copied_in)) {
         copy_in(relay, relay->copied_in);
         chunks_announce(relay->chunks, CHUNK_COPIED_IN, local_rank, ++relay->copied_in);
         moved = 1;

@@ -4,8 +4,6 @@
 
 #include "mlxdist/kernels/kernels.h"
 
-enum { MOST_HOSTS = PLAN_FLAT_HOSTS };
-
 int short_fits(const struct hosts *hosts, const struct call *call) {
     /* What crosses as 16 bits is rounded as a long array, whatever its length. */
     return !call->wire && hosts->n <= PLAN_FLAT_HOSTS &&
@@ -61,7 +59,7 @@ void short_compute(const struct crossing *crossing, struct opening *opening, voi
     const struct hosts *hosts = crossing->hosts;
     const struct call *call = crossing->call;
     size_t nbytes = (size_t)call_nbytes(call), count, part = part_of(crossing, &count);
-    const void *inputs[MOST_HOSTS];
+    const void *inputs[PLAN_FLAT_HOSTS];
     if (hosts_own(hosts)->size > 1)
         part = 0, count = (size_t)call->count;
     if (is_reduction(call)) {
