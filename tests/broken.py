@@ -112,8 +112,16 @@ def old_mlx(here: Path) -> SetUp:
     return SetUp(in_front(here))
 
 
+MLX_FIRST = """import os
+import mlx.core
+os.environ["MLX_MPI_LIBNAME"] = "none"  # 0.32.4 crashes if it finds MPICH
+mlx.core.distributed.is_available()
+del os.environ["MLX_MPI_LIBNAME"]
+"""
+
+
 def mlx_first(here: Path) -> SetUp:
-    (here / "sitecustomize.py").write_text("import mlx.core\nmlx.core.distributed.is_available()\n")
+    (here / "sitecustomize.py").write_text(MLX_FIRST)
     return SetUp(in_front(here))
 
 

@@ -120,6 +120,7 @@ def run(
     """Run ``command`` and end everything it started; after ``timeout_s`` every Python process prints its stacks."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS_OWN)}
     clean |= {"PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(mpis.ROOT), "OMP_NUM_THREADS": "1"}
+    clean.pop("PYTHONUNBUFFERED", None)  # print() would write the newline separately, behind another rank's line
     mark = f"{RUN}={uuid.uuid4()}"
     clean |= {**environ, RUN: mark.partition("=")[2]}
     began = time.monotonic()

@@ -20,7 +20,7 @@ RUNS = [
     for path in PROGRAMS
     for mpi in mpis.TWO[: 2 if path.stem in BOTH else 1]
 ]
-# Anywhere in a line: with PYTHONUNBUFFERED=1 the newline is written separately, and hydra may insert other output.
+# Anywhere in a line: hydra may join what two ranks print.
 OUTCOME = re.compile(r"rank (\d+) of (\d+): (?:loss|difference) ([\d.e+-]+)(?:, (\d+) parameters held)?")
 TOLERANCE = 1e-6  # numbers are summed in another order: differences of up to 2e-7 were seen
 

@@ -32,7 +32,7 @@ def error_of(call):
         return f"{type(error).__name__}: {error}".partition("\\n")[0]
 
 def say(*words):
-    print(world.rank(), *words, "\\n", end="", flush=True)
+    print(world.rank(), *words, flush=True)
 """
 END = """
 dist.barrier()
