@@ -108,8 +108,8 @@ uint64_t call_fingerprint(const struct call *call);
 /* OK if all agree; otherwise MISMATCH, with who called what as the sequence-th call on the group. */
 int calls_differ(const struct call *const *calls, int n, uint64_t sequence, struct outcome *outcome);
 
-/* What a SEND or RECV waits for. */
-void call_awaits_peer(const struct call *call, char *text, size_t nbytes);
+/* What a SEND or RECV waits for. host: of the peer; NULL: this one. */
+void call_awaits_peer(const struct call *call, const char *host, char *text, size_t nbytes);
 /* Whether such a message is what a RECV is for. */
 int call_expects(const struct call *call, int64_t nbytes, int type);
 /* It is not: fill in outcome, and return MISMATCH. */

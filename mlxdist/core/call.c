@@ -129,11 +129,11 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
     return STATUS_MISMATCH;
 }
 
-void call_awaits_peer(const struct call *call, char *text, size_t nbytes) {
+void call_awaits_peer(const struct call *call, const char *host, char *text, size_t nbytes) {
     char called[200];
     call_text(call, called, sizeof called);
-    snprintf(text, nbytes, "%s, rank %d: rank %d has not %s", called, call->rank, call->peer,
-             call->operation == OPERATION_SEND ? "received" : "sent");
+    snprintf(text, nbytes, "%s, rank %d: rank %d%s%s has not %s", called, call->rank, call->peer, host ? " on " : "",
+             host ? host : "", call->operation == OPERATION_SEND ? "received" : "sent");
 }
 
 int call_expects(const struct call *call, int64_t nbytes, int type) {

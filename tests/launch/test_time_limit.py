@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -92,11 +93,12 @@ def test_every_call(representative: mpis.MPI, ranks: Ranks, tmp_path: Path, many
         _, text, seconds = said[0]
         assert 0.3 <= float(seconds) < 1.3
         assert re.match(r"\[\w+\] waited for 0.3 s in " + re.escape(called), text), text
+        peer = "rank 1" if node == "1" else f"rank 1 on {platform.node()}"
         if name == "send":
             if_both = "; if that rank sends to this one, too, use sendrecv()" if node == "0" else ""
-            assert text.endswith(f"rank 1 has not received{if_both}"), text
+            assert text.endswith(f"{peer} has not received{if_both}"), text
         elif name == "recv":
-            assert text.endswith("rank 1 has not sent")
+            assert text.endswith(f"{peer} has not sent")
         elif node == "0":
             assert re.search(f"on this group of {many}: host .+ \\(rank 1\\) has not reached this call$", text), text
         else:

@@ -41,4 +41,7 @@ int net_check(void *net, struct outcome *outcome);
 /* This rank makes no more calls because of this failure: tell the other hosts, unless they know. Never waits. */
 void net_give_up(struct net *net, const struct outcome *why);
 
+/* The name of a rank's host. */
+const char *net_host_of(const struct net *net, int rank);
+
 #endif

@@ -225,7 +225,8 @@ void remote_end(struct remote *remote, int status) {
 }
 
 void remote_describe(const struct remote *remote, char *text, size_t nbytes) {
-    call_awaits_peer(remote->call, text, nbytes);
+    const struct net *net = remote->members->net;
+    call_awaits_peer(remote->call, net ? net_host_of(net, remote->call->peer) : NULL, text, nbytes);
     if (remote->call->operation == OPERATION_SEND && remote->call->name != CALL_SENDRECV)
         snprintf(text + strlen(text), nbytes - strlen(text), "; if that rank sends to this one, too, use sendrecv()");
 }

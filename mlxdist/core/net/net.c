@@ -116,12 +116,17 @@ static int answer(struct net *net, int result, const struct outcome *outcome) {
     return result;
 }
 
-/* The leader of each host does it; the others wait for its answer. */
-static int agree(struct net *net, const struct crossing *crossing, const struct opening_state *state,
+/* The leader of each host does it, and computes the result if it is one of a short call; the others wait for its
+ * answer. */
+static int agree(struct net *net, const struct crossing *crossing, const struct opening_state *state, void *result,
                  struct outcome *outcome) {
     net->answers++;
-    return net->opening ? answer(net, opening_run(crossing, net->opening, state, outcome), outcome)
-                        : answer_await(net->answer, net->answers, crossing, outcome);
+    if (!net->opening)
+        return answer_await(net->answer, net->answers, crossing, outcome);
+    int failed = opening_run(crossing, net->opening, state, outcome);
+    if (!failed && result)
+        short_compute(crossing, net->opening, result);
+    return answer(net, failed, outcome);
 }
 
 static int run_short(struct net *net, const struct crossing *crossing, const void *sendbuf, void *recvbuf,
@@ -129,19 +134,10 @@ static int run_short(struct net *net, const struct crossing *crossing, const voi
     enum likeness likeness = compare(crossing);
     struct opening_state state = {.differs = likeness != ALIKE};
     void *result = net->answer ? answer_data(net->answer) : recvbuf;
-    net->answers++;
-    if (!net->opening) {
-        if (answer_await(net->answer, net->answers, crossing, outcome))
-            return outcome->status;
-    } else {
-        if (likeness != DIFFERENT)
-            state.nbytes = short_fill(crossing, net->opening, sendbuf);
-        int failed = opening_run(crossing, net->opening, &state, outcome);
-        if (!failed)
-            short_compute(crossing, net->opening, result);
-        if (answer(net, failed, outcome))
-            return outcome->status;
-    }
+    if (net->opening && likeness != DIFFERENT)
+        state.nbytes = short_fill(crossing, net->opening, sendbuf);
+    if (agree(net, crossing, &state, result, outcome))
+        return outcome->status;
     if (net->answer)
         short_copy_out(crossing, result, recvbuf);
     return STATUS_OK;
@@ -165,7 +161,7 @@ static int run_long(struct net *net, const struct crossing *crossing, const void
         result = end_amid(relay_open(crossing, &net->relay, outcome), outcome);
     }
     state.no_memory = result == STATUS_OUT_OF_MEMORY;
-    if ((result && !state.no_memory) || agree(net, crossing, &state, outcome))
+    if ((result && !state.no_memory) || agree(net, crossing, &state, NULL, outcome))
         return outcome->status;
     return call_nbytes(crossing->call) ? end_amid(relay_run(net->relay, crossing, sendbuf, recvbuf, outcome), outcome)
                                        : STATUS_OK;
@@ -179,7 +175,7 @@ static int arrive(struct net *net, const struct crossing *crossing, const void *
     struct outcome second;
     int result =
         net->shm ? shm_gather(net->shm, crossing->call, payload, nbytes, crossing->policy, outcome) : STATUS_OK;
-    if (result != STATUS_MISMATCH || !agree(net, crossing, &state, &second))
+    if (result != STATUS_MISMATCH || !agree(net, crossing, &state, NULL, &second))
         return result;
     *outcome = second;
     return second.status;
@@ -218,7 +214,7 @@ int net_arrive(struct net *net, const struct call *call, const struct wait_polic
     int result = arrive(net, &crossing, NULL, 0, outcome);
     if (!result) {
         struct opening_state state = {.differs = compare(&crossing) != ALIKE};
-        result = agree(net, &crossing, &state, outcome);
+        result = agree(net, &crossing, &state, NULL, outcome);
     }
     return end_call(net, result ? result : commit(net, &crossing, outcome));
 }
@@ -228,7 +224,7 @@ int net_end(struct net *net, const struct wait_policy *policy, struct outcome *o
     struct opening_state state = {0};
     call.rank = net->comm->rank;
     struct crossing crossing = next_call(net, &call, policy);
-    return agree(net, &crossing, &state, outcome);
+    return agree(net, &crossing, &state, NULL, outcome);
 }
 
 int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy, struct outcome *outcome) {
@@ -245,4 +241,8 @@ int net_check(void *net, struct outcome *outcome) {
 
 void net_give_up(struct net *net, const struct outcome *why) {
     news_send(net->news, atomic_load(&net->first_missed), why);
+}
+
+const char *net_host_of(const struct net *net, int rank) {
+    return net->hosts->each[hosts_of_rank(net->hosts, rank)].name;
 }

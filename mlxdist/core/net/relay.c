@@ -77,26 +77,22 @@ static size_t slot_offset_of(const struct relay *relay, int64_t position, int64_
     return (size_t)(plan_share(plan, k, rail).at + position * plan_sub(plan, k, rail).n) * plan->item;
 }
 
-/* Parts that lie apart in the user's buffer, and side by side in the slot: those of all ranks, or of one. */
-static void gather_parts(const struct relay *relay, char *slot, int64_t k) {
+/* Parts lie apart in the user's buffer, and side by side in the slot. In sum_scatter those of all ranks go in and one
+ * comes out, in all_gather the other way about. */
+static void copy_parts(const struct relay *relay, int64_t k, char *slot, int is_out) {
     const struct hosts *hosts = relay->hosts;
-    const struct plan *plan = &relay->plan;
-    int only = plan->reduces ? -1 : hosts->position;
+    int is_of_all = relay->plan.reduces != is_out;
+    int first = is_of_all ? 0 : hosts->position, end = is_of_all ? hosts->size : first + 1;
     for (int rail = 0; rail < hosts->rails; rail++)
-        for (int position = only < 0 ? 0 : only; position < (only < 0 ? hosts->size : only + 1); position++)
-            memcpy(slot + slot_offset_of(relay, position, k, rail),
-                   relay->sendbuf + offset_of(relay, only < 0 ? hosts->ranks[position] : 0, k, rail),
-                   (size_t)plan_sub(plan, k, rail).n * plan->item);
-}
-
-static void scatter_parts(const struct relay *relay, const char *slot, int64_t k) {
-    const struct hosts *hosts = relay->hosts;
-    const struct plan *plan = &relay->plan;
-    int only = plan->reduces ? hosts->position : -1;
-    for (int rail = 0; rail < hosts->rails; rail++)
-        for (int position = only < 0 ? 0 : only; position < (only < 0 ? hosts->size : only + 1); position++)
-            memcpy(relay->recvbuf + offset_of(relay, only < 0 ? hosts->ranks[position] : 0, k, rail),
-                   slot + slot_offset_of(relay, position, k, rail), (size_t)plan_sub(plan, k, rail).n * plan->item);
+        for (int position = first; position < end; position++) {
+            size_t nbytes = (size_t)plan_sub(&relay->plan, k, rail).n * relay->plan.item;
+            size_t at = offset_of(relay, is_of_all ? hosts->ranks[position] : 0, k, rail);
+            char *part = slot + slot_offset_of(relay, position, k, rail);
+            if (is_out)
+                memcpy(relay->recvbuf + at, part, nbytes);
+            else
+                memcpy(part, relay->sendbuf + at, nbytes);
+        }
 }
 
 static void copy_in(const struct relay *relay, int64_t k) {
@@ -109,7 +105,7 @@ static void copy_in(const struct relay *relay, int64_t k) {
                  : is_alone     ? chunks_partial(relay->chunks, k)
                                 : chunks_input(relay->chunks, hosts_local_rank(hosts), k);
     if (plan->parts > 1)
-        gather_parts(relay, slot, k);
+        copy_parts(relay, k, slot, 0);
     else if (is_alone && plan->is_narrowed)
         narrow(plan->net_type, (const float *)from, slot, (size_t)piece.n);
     else if (!plan->chains || relay->crossing->call->peer == relay->crossing->comm->rank)
@@ -120,9 +116,9 @@ static void copy_out(const struct relay *relay, int64_t k) {
     const struct plan *plan = &relay->plan;
     struct range piece = plan_piece(plan, k);
     char *to = relay->recvbuf + (size_t)piece.at * plan->item;
-    const char *slot = chunks_result(relay->chunks, k);
+    char *slot = chunks_result(relay->chunks, k);
     if (plan->parts > 1)
-        scatter_parts(relay, slot, k);
+        copy_parts(relay, k, slot, 1);
     else if (plan->is_narrowed)
         widen(plan->net_type, slot, (float *)to, (size_t)piece.n);
     else

@@ -341,7 +341,7 @@ void mailbox_describe(const struct transfer *transfer, char *text, size_t nbytes
     const struct mailbox *mailbox = transfer->mailbox;
     int n = 1, own = mailbox->local_rank;
     char others[400] = "";
-    call_awaits_peer(transfer->call, text, nbytes);
+    call_awaits_peer(transfer->call, NULL, text, nbytes);
     if (!transfer->has_turn)
         snprintf(text + strlen(text), nbytes - strlen(text), "; another thread of this rank is in a message with it");
     if (!sends(transfer) || transfer->call->name == CALL_SENDRECV)
