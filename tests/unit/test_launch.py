@@ -165,6 +165,18 @@ def test_no_argument_is_a_colon(word: str) -> None:
     assert rank.unquoted(rank.quoted(word)) == word
 
 
+@pytest.mark.parametrize(("state", "exiting"), [("S+", False), ("?Es", True), ("", False)])
+def test_macos_ps_says_whether_a_program_is_exiting(
+    state: str, exiting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "PROC", str(tmp_path))
+    monkeypatch.setattr(rank, "PS", ("sh", "-c", f"[ $0 -gt 1 ] && echo '{state}'"))
+    program = rank.Program(["sleep", "60"], dict(os.environ), "PIPE", 0)
+    assert program._is_exiting() is exiting
+    program.stop()
+    assert program.was_stopped(program.process.wait()) is not exiting
+
+
 def test_variables_for_all_ranks() -> None:
     environ = dict.fromkeys(("PYTHONPATH", "PATH", "MLX_X", "XMLX_Y", config.SHARED_MEMORY.name, "MLX"), "1")
     assert config.for_all_ranks(environ) == [config.SHARED_MEMORY.name, "MLX_X", "PYTHONPATH"]

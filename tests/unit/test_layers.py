@@ -28,6 +28,7 @@ ORDER = (
     ("mlx_libmpi",),
     ("errors",),
     ("config",),
+    ("mpi.processes",),
     ("mpi.launchers",),
     ("mpi.search",),
     ("_core",),

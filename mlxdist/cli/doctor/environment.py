@@ -19,6 +19,7 @@ import mlxdist
 from mlxdist import errors
 from mlxdist.cli.launch import mpirun
 from mlxdist.mpi import choose, launchers, search
+from mlxdist.mpi.processes import Process
 
 PACKAGE = Path(mlxdist.__file__).parent
 PACKAGES = ("numpy", "mlx", "mpi4py", "torch", "jax")
@@ -64,7 +65,7 @@ class Environment:
     """
 
     context: search.Context
-    ancestors: tuple[launchers.Process, ...]
+    ancestors: tuple[Process, ...]
     tried: tuple[tuple[str, str], ...]
     library: launchers.LibraryInfo | None
     found_via: str
@@ -95,7 +96,7 @@ class Chosen(NamedTuple):
 
 def examine(hosts: Sequence[str] = (), ranks: int = 2) -> Environment:
     """The environment of this process, which has opened no MPI."""
-    ancestors = launchers.ancestors()
+    ancestors = launchers.ancestors(os.environ)
     context = search.Context.here(launchers.detect(os.environ, ancestors))
     chosen = _in_child(_choose_for_rank if context.launcher else _choose_for_launch, context)
     on_path = () if context.launcher else tuple(_launchers_on_path(context))

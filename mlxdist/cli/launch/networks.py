@@ -20,10 +20,12 @@ from mlxdist.cli.launch import interfaces
 from mlxdist.cli.launch.interfaces import Interface
 from mlxdist.mpi.launchers import LibraryInfo
 
-# Of containers, of virtual machines, and of tunnels, which reach other hosts, but slowly
+# Of containers, of virtual machines, and of tunnels, which reach other hosts, but slowly. The last row is macOS's:
+# bridge100 and above connect virtual machines, while bridge0 connects Thunderbolt cables; awdl0 and llw0 are AirDrop's.
 _VIRTUAL = re.compile(
     r"docker|podman|br-|veth|lxc|lxdbr|incusbr|cni|flannel|cali|cilium|kube|weave|vxlan|virbr|vmnet|vboxnet|"
-    r"(tun|tunl|tap|wg)\d|tailscale"
+    r"(tun|tunl|tap|wg)\d|tailscale|"
+    r"bridge\d{3}|vmenet|feth|utun|ipsec\d|ppp\d|gif\d|stf\d|awdl|llw|anpi"
 )
 
 
@@ -93,7 +95,7 @@ def answer(host: str, printed: str) -> HostNetworks:
 
 def here() -> HostNetworks:
     """The networks of this host; without other hosts, those that are not virtual count as ways."""
-    every = tuple(interfaces.interfaces()) if sys.platform == "linux" else ()
+    every = tuple(interfaces.interfaces())
     return HostNetworks(socket.gethostname(), every, tuple(each for each in every if not _VIRTUAL.match(each.name)))
 
 
