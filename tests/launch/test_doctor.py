@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import platform
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,39 @@ def test_nothing_is_broken(representative: mpis.MPI) -> None:
     assert told["facts"]["threads"] == "MPI_THREAD_MULTIPLE"
     assert len(told["hosts"]) == 2
     assert told["differences"] == {}
+
+
+def test_a_report_to_send(one: mpis.MPI, tmp_path: Path) -> None:
+    """It has all that was found, and nothing of the user, this host and the secrets in the environment."""
+    home, file = tmp_path / "planted-home", tmp_path / "report"
+    told = doctor(
+        one,
+        0,
+        options=("--report", str(file)),
+        HOME=str(home),
+        USER="planted",
+        LOGNAME="planted",
+        PYTHONPATH=f"{mpis.ROOT}:{home}/lib",
+        MLX_API_TOKEN="planted0",
+        FI_URL="https://user:planted1@example.com",
+        UCX_WORD="password=planted2",
+        OMPI_WORD="hf_planted3planted3",
+        PRTE_WORD="planted4" + "0" * 32,
+        AWS_SECRET_ACCESS_KEY="planted5",
+    )
+    assert told["works"]
+    text = file.read_text()
+    assert [line for line in text.splitlines() if "planted" in line] == []
+    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
+    assert "PYTHONPATH=" in text
+    assert ":<home>/lib\n" in text
+    assert "FI_URL=https://(hidden)@example.com\n" in text
+    assert text.count("It works.") == 1
+    parts = dict(part.split("\n", 1) for part in text.split("== ")[1:])
+    assert [*parts] == ["What doctor says", "Every MPI that was found", "System", "Environment", "Networks"]
+    mpi = parts["Every MPI that was found"]
+    assert [words for words in (one.library_path.name, one.version, one.launcher_path.name) if words not in mpi] == []
+    assert platform.python_version() in parts["System"]
 
 
 @needs_mpich

@@ -74,6 +74,8 @@ ORDER = (
     ("cli.doctor.checks",),
     ("cli.doctor.probe",),
     ("cli.doctor.diagnosis",),
+    ("cli.doctor.privacy",),
+    ("cli.doctor.report",),
     ("cli.doctor.command",),
     ("cli.doctor",),
     ("cli.run",),
