@@ -156,7 +156,8 @@ class Program:
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and its children."""
-        with contextlib.suppress(ProcessLookupError):
+        # macOS denies the permission where all of them have ended, and nobody has waited for them yet.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
