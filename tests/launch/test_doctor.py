@@ -133,6 +133,25 @@ def test_a_report_to_send(one: mpis.MPI, tmp_path: Path) -> None:
 
 
 @needs_mpich
+def test_the_ranks_of_a_launcher_write_one_report(tmp_path: Path) -> None:
+    told = doctor(
+        MPICH, 2, options=("--report", str(tmp_path / "report")), MLX_NOTE=b"\xff".decode(errors="surrogateescape")
+    )
+    assert told["works"]
+    text = (tmp_path / "report").read_text()
+    assert text.count("It works.") == 1
+    assert "MLX_NOTE=\\udcff\n" in text
+
+
+def test_a_report_that_cannot_be_written(one: mpis.MPI) -> None:
+    finished = run([*MLXDIST, "doctor", "--report", "/nowhere/report"], **one.environment())
+    assert finished.status == 1
+    assert (
+        "mlxdist doctor: the report cannot be written to /nowhere/report, No such file or directory: give" in finished
+    )
+
+
+@needs_mpich
 def test_a_host_that_is_not_there() -> None:
     told = doctor(MPICH, 0, options=("--hosts", "localhost,nowhere.invalid"))
     assert not told["works"]

@@ -48,7 +48,7 @@ def jane(monkeypatch: pytest.MonkeyPatch) -> None:
             "ssh <user>@<host 2>: <host 2>, <host 3>:22, node8 is busy",
         ),
         ("en0 17.253.144.10 in 17.253.144.0/24, en1 192.168.0.5", "en0 <address> in <network>/24, en1 192.168.0.5"),
-        ("root, nobody, localhost and 127.0.0.1 stay", "root, nobody, localhost and 127.0.0.1 stay"),
+        ("root, nobody, a localhost and 127.0.0.1 stay", "root, nobody, a localhost and 127.0.0.1 stay"),
         ("https://bob:hunter2@pypi.example.org/simple", "https://(hidden)@pypi.example.org/simple"),
         ('--api-key=abc PASSWORD: \'x y\' "token": "t0"', '--api-key=(hidden) PASSWORD: (hidden) "token": (hidden)'),
         ("hf_abcdefghijk and ghp_0123456789a", "(hidden) and (hidden)"),
@@ -61,7 +61,7 @@ def jane(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_cleaned(text: str, clean: str) -> None:
-    hosts = ["mbp", "bob@node7", "10.0.0.9", "localhost"]
+    hosts = ["mbp", "bob@node7", "10.0.0.9", "localhost", "a"]
     there = [Interface("en0", "17.253.144.10", "17.253.144.0/24", True, False)]
     there.append(Interface("en1", "192.168.0.5", "192.168.0.0/24", True, False))
     assert privacy.cleaned(text, hosts, there) == clean

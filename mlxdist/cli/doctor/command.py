@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=REPORT,
         metavar="FILE",
-        help=f"also write a report to be sent to FILE ({REPORT}), without names of users and hosts, and secrets",
+        help=f"also write a report to send, without secrets and names of users and hosts, to FILE ({REPORT})",
     )
 
 
@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(path: str, text: str) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")  # of paths that are no text
     except OSError as error:
-        raise Error(f"the report cannot be written to {path}: {error.strerror}") from error
+        raise Error(f"the report cannot be written to {path}, {error.strerror}: give --report another path") from error
     print(f"mlxdist doctor: the report is in {path}: read it before you send it", file=sys.stderr)
 
 

@@ -18,7 +18,7 @@ from mlxdist.cli.launch.interfaces import Interface
 
 HIDDEN = "(hidden)"
 # Names of nobody, and of no host
-NO_NAMES = ("", "/", "root", "nobody", "localhost", "localhost.localdomain")
+NO_NAMES = ("root", "nobody", "localhost", "localhost.localdomain")
 ANYWHERE = 5  # letters: a name of so many is also taken out of longer words; a shorter one may be a part of any
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASS|KEY|AUTH|CRED|COOKIE|_URI", re.IGNORECASE)
@@ -51,11 +51,17 @@ def cleaned(text: str, hosts: Sequence[str], interfaces: Iterable[Interface]) ->
         interfaces: those of this host.
     """
     for secret in _SECRETS:
-        text = secret.sub(lambda found: found[0].replace(found[1], HIDDEN), text)
-    names = {word.lower(): placeholder for word, placeholder in _names(hosts, interfaces) if word not in NO_NAMES}
+        text = secret.sub(_without_group, text)
+    named = _names(hosts, interfaces)
+    names = {word.lower(): stands for word, stands in named if len(word) > 1 and word not in NO_NAMES}
     longest_first = sorted(names, key=len, reverse=True)
     pattern = re.compile("|".join(map(_pattern, longest_first)) or r"(?!)", re.IGNORECASE)
     return pattern.sub(lambda found: names.get(found[0].lower(), HIDDEN), text)
+
+
+def _without_group(found: re.Match[str]) -> str:
+    begin, end = (place - found.start() for place in found.span(1))
+    return f"{found[0][:begin]}{HIDDEN}{found[0][end:]}"
 
 
 def _pattern(word: str) -> str:
