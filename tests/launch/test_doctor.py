@@ -17,6 +17,8 @@ import pytest
 from broken import MPICH, OPENMPI, SET_UPS, Broken, path_with
 from conftest import run
 
+from mlxdist.cli.doctor import privacy
+
 SET_UP = [
     pytest.param(broken, marks=pytest.mark.root if broken.needs_root else (), id=broken.name) for broken in SET_UPS
 ]
@@ -120,7 +122,8 @@ def test_a_report_to_send(one: mpis.MPI, tmp_path: Path) -> None:
     assert told["works"]
     text = file.read_text()
     assert [line for line in text.splitlines() if "planted" in line] == []
-    assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text)
+    host = socket.gethostname()
+    assert host in privacy.NO_NAMES or not re.search(rf"\b{re.escape(host)}\b", text)
     assert "PYTHONPATH=" in text
     assert ":<home>/lib\n" in text
     assert "FI_URL=https://(hidden)@example.com\n" in text

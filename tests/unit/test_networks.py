@@ -156,14 +156,16 @@ def test_an_ifconfig_that_does_not_work(command: tuple[str, ...], monkeypatch: p
     assert interfaces.interfaces() == []
 
 
-def test_virtual_machines_on_two_macs_mislead() -> None:
+def test_virtual_machines_on_two_macs_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Macs reach each other through the Thunderbolt cable; the bridge of virtual machines has the same address."""
     en0, _, cable, _, virtual = MAC
     macs = [
         HostNetworks(f"mac{number}", (en0._replace(address=f"192.168.178.{number}"), own, virtual), (own,))
         for number, own in ((1, cable), (2, cable._replace(address="10.0.0.2")))
     ]
-    assert networks.misleading(macs, OPEN_MPI) == {virtual: ["mac1", "mac2"]}
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for library in (OPEN_MPI, MPICH):
+        assert networks.misleading(macs, library) == {virtual: ["mac1", "mac2"]}
     warning = networks.warning(macs, OPEN_MPI)
     assert warning
     assert warning[1] == "export OMPI_MCA_btl_tcp_if_include=bridge0"

@@ -63,7 +63,7 @@ RULES = (
     # 4.0.2 with UCX 1.13
     Rule(lambda library: library.version < (4, 2), _MPICH, several="names", without_carrier=True),
     # 5.0.2 with UCX 1.20. From UCX 1.16 on bridges are left out, and MPICH 4.2 was built with that. Libfabric takes
-    # them, but the version string does not say which of the two is used.
+    # them, but the version string does not say which of the two is used. UCX is for Linux only.
     Rule(lambda library: True, _MPICH, several="names", bridges=False),
 )
 
@@ -111,7 +111,7 @@ def misleading(hosts: Sequence[HostNetworks], library: LibraryInfo) -> dict[Inte
                 interface not in each.ways
                 and (times[interface.address] > 1 or _VIRTUAL.match(interface.name))
                 and (interface.has_carrier or rule.without_carrier)
-                and (rule.bridges or not interface.is_bridge)
+                and (rule.bridges or not interface.is_bridge or sys.platform != "linux")
             ):
                 found.setdefault(interface, []).append(each.host)
     concerned = {host for names in found.values() for host in names}
