@@ -16,7 +16,7 @@ PYTEST := $(PY) -m pytest --mpi=$(MPI)
 .PHONY: help build test test-mlx test-hosts sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*##/ { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.made: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

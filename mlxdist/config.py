@@ -65,10 +65,25 @@ USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, SHARED_MEMORY, KERNELS, ABORT
 # Must be the same on every rank, also under launchers that forward no variables
 FOR_ALL_RANKS = ("PYTHONPATH", "MLXDIST_*", "MLX_*")
 
+# What a report of doctor contains of the environment
+REPORTED = (
+    *("MLXDIST_*", "MLX_*", "MPI4PY_*", "OMPI_*", "OPAL_*", "PRTE_*", "PMIX_*", "PMI_*", "SLURM_MPI_TYPE"),
+    *("HYDRA_*", "HYDI_*", "MPICH_*", "MPIR_*", "MPIEXEC_*", "I_MPI_*", "FI_*", "UCX_*"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_*"),
+    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "TMPDIR", "OMP_NUM_THREADS"),
+)
+SECRET = (LAUNCH.name,)
+USERS = ("LOGNAME", "USER", "SUDO_USER")  # variables with the name of the user
+
 
 def for_all_ranks(environ: Mapping[str, str]) -> list[str]:
     """The names in ``environ`` that must reach all ranks."""
     return sorted(name for name in environ if _is_any(name, FOR_ALL_RANKS))
+
+
+def reported(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``environ`` that may explain what is wrong with MPI, and that anybody may know by their names."""
+    return {name: environ[name] for name in sorted(environ) if _is_any(name, REPORTED)}
 
 
 def deciding(environ: Mapping[str, str]) -> dict[str, str]:

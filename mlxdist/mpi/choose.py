@@ -44,7 +44,7 @@ def this_process() -> search.Context:
     Raises:
         LoadError: a process that must not join the ranks.
     """
-    ancestors = launchers.ancestors()
+    ancestors = launchers.ancestors(os.environ)
     if launchers.is_child_of_rank(os.environ, os.getpid(), ancestors):
         raise errors.LoadError(
             "[init] this process was started by a rank, and only the rank may communicate: call init() in the rank, "
@@ -126,7 +126,7 @@ def usable(context: search.Context, tried: list[tuple[str, str]], max_count: int
 
 def is_any_installed() -> bool:
     """Whether there is a libmpi where ``libmpi()`` would search; opens nothing."""
-    launcher = launchers.detect(os.environ, launchers.ancestors())
+    launcher = launchers.detect(os.environ, launchers.ancestors(os.environ))
     return any(
         isinstance(found, search.Candidate) and os.path.isabs(found.path) and os.path.exists(found.path)
         for found in search.candidates(search.Context.here(launcher))

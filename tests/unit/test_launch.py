@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -163,6 +164,38 @@ def test_no_argument_is_a_colon(word: str) -> None:
     """It would begin another program, for every mpirun."""
     assert rank.quoted(word) != ":"
     assert rank.unquoted(rank.quoted(word)) == word
+
+
+@pytest.mark.parametrize(
+    ("command", "many"), [(("echo", "6"), 6), (("false",), os.cpu_count()), (("/nowhere/sysctl",), os.cpu_count())]
+)
+def test_cores_of_a_mac(command: tuple[str, ...], many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(mpirun, "PHYSICAL_CORES", command)
+    assert mpirun.cores() == many
+
+
+def test_a_group_of_processes_that_have_all_ended_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killpg(group: int, number: int) -> None:
+        raise PermissionError
+
+    program = rank.Program(["true"], dict(os.environ), "PIPE", 0)
+    monkeypatch.setattr(os, "killpg", killpg)
+    program.signal(signal.SIGUSR1)
+    program.stop()
+    assert program.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(("state", "exiting"), [("S+", False), ("?Es", True), ("", False)])
+def test_macos_ps_says_whether_a_program_is_exiting(
+    state: str, exiting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "PROC", str(tmp_path))
+    monkeypatch.setattr(rank, "PS", ("sh", "-c", f"[ $0 -gt 1 ] && echo '{state}'"))
+    program = rank.Program(["sleep", "60"], dict(os.environ), "PIPE", 0)
+    assert program._is_exiting() is exiting
+    program.stop()
+    assert program.was_stopped(program.process.wait()) is not exiting
 
 
 def test_variables_for_all_ranks() -> None:

@@ -6,7 +6,9 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import macos
 import pytest
 
 from mlxdist.cli.doctor import checks_network, links
@@ -125,6 +127,48 @@ def test_this_host_is_described() -> None:
         if each["ifname"] != "lo"
     }
     assert {each.name: f"{each.address}/{each.network.partition('/')[2]}" for each in found.interfaces} == expected
+
+
+MAC = (
+    Interface("en0", "192.168.178.23", "192.168.178.0/24", has_carrier=True, is_bridge=False),
+    Interface("en7", "10.20.0.5", "10.20.0.0/16", has_carrier=False, is_bridge=False),
+    Interface("bridge0", "10.0.0.1", "10.0.0.0/30", has_carrier=True, is_bridge=True),
+    Interface("utun4", "100.100.7.7", "100.100.7.7/32", has_carrier=True, is_bridge=False),
+    Interface("bridge100", "192.168.64.1", "192.168.64.0/24", has_carrier=True, is_bridge=True),
+)
+
+
+def test_a_mac_is_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "printed").write_text(macos.IFCONFIG)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(interfaces, "IFCONFIG", ("cat", str(tmp_path / "printed")))
+    assert tuple(interfaces.interfaces()) == MAC
+    assert [way.name for way in networks.here().ways] == ["en0", "en7", "bridge0"]
+
+
+@pytest.mark.parametrize(
+    "command", [("/nowhere/ifconfig",), ("false",), ("echo", "en0: flags=8863<UP> mtu 1500"), ("sleep", "60")]
+)
+def test_an_ifconfig_that_does_not_work(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(interfaces, "IFCONFIG", command)
+    monkeypatch.setattr(interfaces, "IFCONFIG_S", 1.0)
+    assert interfaces.interfaces() == []
+
+
+def test_virtual_machines_on_two_macs_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Macs reach each other through the Thunderbolt cable; the bridge of virtual machines has the same address."""
+    en0, _, cable, _, virtual = MAC
+    macs = [
+        HostNetworks(f"mac{number}", (en0._replace(address=f"192.168.178.{number}"), own, virtual), (own,))
+        for number, own in ((1, cable), (2, cable._replace(address="10.0.0.2")))
+    ]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for library in (OPEN_MPI, MPICH):
+        assert networks.misleading(macs, library) == {virtual: ["mac1", "mac2"]}
+    warning = networks.warning(macs, OPEN_MPI)
+    assert warning
+    assert warning[1] == "export OMPI_MCA_btl_tcp_if_include=bridge0"
 
 
 @pytest.mark.parametrize("many", range(1, 8))

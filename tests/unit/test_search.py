@@ -1,19 +1,21 @@
 """search: where a libmpi is searched, in which order, and what it needs before it is opened."""
 
+import ctypes
 import mmap
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mlxdist.mpi import search
+from mlxdist.mpi import launchers, processes, search
 from mlxdist.mpi.launchers import Launcher
 from mlxdist.mpi.search import Candidate, Context, Miss, candidates, environment, preload
 
-BARE_NAMES = ("libmpi.so.40", "libmpi.so.12", "libmpich.so.12", "libmpi_abi.so.1")
+BARE_NAMES = ("libmpi.so.40", "libmpi.so.12", "libmpich.so.12", "libmpi_abi.so.1", "libmpi_abi.so.0")
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +82,7 @@ def test_every_step_in_order(tmp_path: Path) -> None:
         "sys.prefix",
         "CONDA_PREFIX",
     ]
-    assert tuple(item.path for item in found[len(names) :][:4]) == BARE_NAMES
+    assert tuple(item.path for item in found[len(names) :][: len(BARE_NAMES)]) == BARE_NAMES
     assert not any(item.decisive for item in found)
 
 
@@ -128,7 +130,10 @@ def test_the_users_directory_without_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "directory",
-    ["lib", "lib64", f"lib/{search.TRIPLET}", "lib/release", "lib64/openmpi/lib", "lib64/mpich/lib"],
+    [
+        *("lib", "lib64", f"lib/{search.TRIPLET}", "lib/release", "lib64/openmpi/lib", "lib64/mpich/lib"),
+        *("lib/openmpi-mp", "lib/mpich-clang17"),
+    ],
 )
 def test_directories_below_a_prefix(directory: str, tmp_path: Path) -> None:
     touch(tmp_path / directory / "libmpi.so.12")
@@ -146,7 +151,7 @@ def test_names_in_a_directory_on_linux(tmp_path: Path) -> None:
 
 
 def test_names_in_a_directory_on_macos(tmp_path: Path) -> None:
-    names = ("libmpi.40.dylib", "libmpi.12.dylib", "libmpi_abi.1.dylib", "libmpi.dylib")
+    names = ("libmpi.40.dylib", "libmpi.12.dylib", "libmpi_abi.1.dylib", "libmpi_abi.0.dylib", "libmpi.dylib")
     touch(*(tmp_path / "lib" / name for name in (*reversed(names), "libmpi.so.40")))
     found = found_files(candidates(context(python_prefix=tmp_path, platform="darwin")))
     assert [os.path.basename(item.path) for item in found] == [*names, *names]
@@ -158,6 +163,20 @@ def test_usual_prefixes(platform: str, name: str, tmp_path: Path, monkeypatch: p
     prefixes = {"darwin": (f"{tmp_path}/brew",), "linux": (f"{tmp_path}/usr",)}
     monkeypatch.setattr(search, "USUAL_PREFIXES", prefixes)
     assert [os.path.basename(path) for path in files(candidates(context(platform=platform)))] == [name]
+
+
+def test_macports_installs_each_mpi_below_lib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its launcher under a name of its own; the plain one is a link to that of any of them."""
+    libraries = [tmp_path / "lib" / place for place in ("openmpi-mp/libmpi.40.dylib", "mpich-mp/libmpi.12.dylib")]
+    names = ("mpirun-openmpi-mp", "mpirun", "mpiexec", "mpiexec-mpich-mp")
+    touch(*libraries, *(tmp_path / "bin" / name for name in names), tmp_path / "lib" / "openssl-3" / "libmpi.12.dylib")
+    monkeypatch.setattr(search, "USUAL_PREFIXES", {"darwin": (str(tmp_path),)})
+    assert files(candidates(context(platform="darwin"))) == list(map(str, libraries))
+    own = [
+        launchers.own_launcher(launchers.LibraryInfo(str(path), "", version))
+        for path, version in zip(libraries, ("Open MPI v5.0.8, package: x", "MPICH Version: 4.3.2"), strict=True)
+    ]
+    assert own == [f"{tmp_path}/bin/mpirun-openmpi-mp", f"{tmp_path}/bin/mpiexec-mpich-mp"]
 
 
 def test_a_library_is_yielded_once_by_its_real_path(tmp_path: Path) -> None:
@@ -240,6 +259,25 @@ def test_context_sees_what_is_in_the_process(name: str, is_libmpi: bool, tmp_pat
     library = tmp_path / "a directory" / name
     with mapped(library):
         assert (str(library) in Context.here(None).mapped) is is_libmpi
+
+
+def test_context_sees_what_is_in_the_process_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [
+        b"/usr/lib/dyld",
+        b"/opt/homebrew/Cellar/mpich/4.3.2/lib/libmpi.12.dylib",
+        None,
+        b"/lib/libmpicxx.12.dylib",
+    ]
+
+    dyld = SimpleNamespace(_dyld_image_count=lambda: len(images), _dyld_get_image_name=lambda number: images[number])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: dyld)
+    assert Context.here(None).mapped == ("/opt/homebrew/Cellar/mpich/4.3.2/lib/libmpi.12.dylib",)
+
+
+def test_context_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PROC", str(tmp_path))
+    assert Context.here(None).mapped == ()
 
 
 def test_context_is_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

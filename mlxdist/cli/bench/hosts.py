@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from mlxdist.cli.bench.cases import Case
 from mlxdist.cli.objects import all_gather_object
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_SESSION = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")  # macOS's
+SYSCTL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,21 @@ class Hosts:
 @cache
 def find() -> Hosts:
     """The hosts of all ranks, for which every rank must call it. Hosts of the same name differ by their boot."""
-    boot = ""
+    return grouped(all_gather_object([socket.gethostname(), boot()]))
+
+
+def boot() -> str:
+    """What changes with each boot of this host, and is another on each host; empty where the system does not say."""
     with contextlib.suppress(OSError):
-        boot = BOOT_ID.read_text().strip()
-    return grouped(all_gather_object([socket.gethostname(), boot]))
+        return BOOT_ID.read_text().strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(BOOT_SESSION, capture_output=True, text=True, timeout=SYSCTL_S).stdout.strip()
+    return ""
 
 
 def grouped(identities: Sequence[Sequence[str]]) -> Hosts:
     """The hosts, from the name and the boot of each rank's host."""
-    each = [(name, boot) for name, boot in identities]
+    each = [(name, boot_of) for name, boot_of in identities]
     distinct = list(dict.fromkeys(each))
     return Hosts(tuple(name for name, _ in distinct), tuple(map(distinct.index, each)))
 

@@ -6,11 +6,9 @@ Each host sends to the next one and receives from the one before, all at the sam
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import secrets
 import socket
-import struct
-import sys
+import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,15 +21,17 @@ import mlxdist as dist
 from mlxdist.cli.bench import hosts
 from mlxdist.cli.bench.cases import Case
 from mlxdist.cli.bench.hosts import Hosts
+from mlxdist.cli.launch import interfaces
 from mlxdist.cli.objects import all_gather_object
 
 WARM_S = 0.1  # until TCP has found its rate, and a token bucket of the network is empty
 MEASURED_S = 0.3
 CONNECT_S = 2.0  # for each address
 PIECE = 1 << 20
-SIOCGIFADDR = 0xC0206921 if sys.platform == "darwin" else 0x8915
 COUNTERS = Path("/proc/net/dev")  # unlike /sys, always of the network namespace of this process
-SENT = 8  # the field with the bytes that were sent
+SENT = 8  # the field with the bytes that were sent, after the name
+NETSTAT = ("/usr/sbin/netstat", "-ibn")  # BSD's counters
+NETSTAT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,31 @@ class Wire:
         """The bytes that this host has sent to others since it was booted; -1 if that is not known."""
         try:
             names = self.interfaces[self.hosts.host_of[dist.init().rank()]]
-            lines = [line.partition(":") for line in COUNTERS.read_text().splitlines()]
-        except (OSError, IndexError):  # not Linux, or not measured
+        except IndexError:  # not measured
             return -1
-        counts = [int(fields.split()[SENT]) for name, _, fields in lines if name.strip() in names]
+        counts = [nbytes for name, nbytes in sent_by_interface().items() if name in names]
         return sum(counts) if counts else -1
+
+
+def sent_by_interface() -> dict[str, int]:
+    """The bytes that each interface has sent; empty where the system does not say."""
+    with contextlib.suppress(OSError):
+        lines = [line.partition(":") for line in COUNTERS.read_text().splitlines()]
+        return {name.strip(): int(fields.split()[SENT]) for name, colon, fields in lines if colon}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        printed = subprocess.run(NETSTAT, capture_output=True, text=True, errors="replace", timeout=NETSTAT_S).stdout
+        return counted(printed)
+    return {}
+
+
+def counted(printed: str) -> dict[str, int]:
+    """The bytes that each interface has sent, in what BSD's netstat prints."""
+    rows = [line.split() for line in printed.splitlines()]
+    # The rows of the link count all; an interface that is down has a * behind its name. The loopback has no address
+    # there, so the columns are counted from the end.
+    from_end = rows[0].index("Obytes") - len(rows[0]) if rows and "Obytes" in rows[0] else 0
+    links = (row for row in rows[1:] if len(row) > 2 and row[2].startswith("<Link#"))
+    return {row[0].rstrip("*"): int(row[from_end]) for row in links if from_end}
 
 
 @cache
@@ -101,24 +121,18 @@ def _measured(found: Hosts) -> Wire:
         dist.barrier()
         mine = None
         if ends:
-            names, own = _interfaces(), [end.getsockname()[0] for end in ends]
+            names, own = _names(), [end.getsockname()[0] for end in ends]
             mine = [own[1], sorted({names[address] for address in own if address in names}), stream(*ends)]
         else:
             time.sleep(WARM_S + MEASURED_S)  # a rank that waits in a collective would take a core
-    addresses, interfaces, rates = zip(*filter(None, all_gather_object(mine)), strict=True)
+    addresses, ways, rates = zip(*filter(None, all_gather_object(mine)), strict=True)
     why = "" if all(rates) else "no data came through"
-    return Wire(found, why, addresses, interfaces, rates)
+    return Wire(found, why, addresses, ways, rates)
 
 
-def _interfaces() -> dict[str, str]:
+def _names() -> dict[str, str]:
     """The network interface of each IPv4 address of this host."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # without an address
-                answer = fcntl.ioctl(query, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                found[socket.inet_ntoa(answer[20:24])] = name
-    return found
+    return {each.address: each.name for each in interfaces.interfaces()}
 
 
 def _addresses() -> list[str]:
@@ -126,7 +140,7 @@ def _addresses() -> list[str]:
     named: list[str] = []
     with contextlib.suppress(OSError):
         named = socket.gethostbyname_ex(socket.gethostname())[2]
-    return [address for address in dict.fromkeys([*named, *_interfaces()]) if not address.startswith("127.")]
+    return [address for address in dict.fromkeys([*named, *_names()]) if not address.startswith("127.")]
 
 
 def _connect(server: socket.socket, contacts: Sequence[Any], host: int) -> list[socket.socket]:

@@ -3,6 +3,7 @@
     mlxdist doctor                     # 2 ranks here
     mlxdist doctor --hosts a,b         # a rank on each host
     mpirun -np 4 mlxdist doctor        # the ranks of that launcher
+    mlxdist doctor --report            # the first, and a file to send when something fails
 
 The exit status is 0 if the ranks work, else 1. Versions, paths and environment variables that differ between ranks are
 listed with the ranks that have them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator, Mapping
 
 from mlxdist.cli.doctor import links
@@ -13,6 +14,7 @@ from mlxdist.cli.doctor.links import Link
 from mlxdist.cli.launch import networks, ssh
 from mlxdist.cli.launch.networks import HostNetworks
 
+_SPEED = "ethtool" if sys.platform == "linux" else "ifconfig"
 SLOW = 0.25  # of the fastest link: a port that has negotiated 100 Mbit/s, not a noisy measurement
 
 
@@ -44,7 +46,7 @@ def measured(env: Environment) -> Iterator[Finding]:
             yield Finding(WARNING, fact, "open the firewall between them for all ports: MPI takes any")
         elif link.bytes_per_s < fastest * SLOW:
             fact = f"{there[link]}, much less than {_rate(fastest)} elsewhere"
-            yield Finding(WARNING, fact, "ethtool INTERFACE on both hosts, which shows the speed of its port")
+            yield Finding(WARNING, fact, f"{_SPEED} INTERFACE on both hosts, which shows the speed of its port")
     if there:
         fact = "\n".join(("links between the hosts, measured with one TCP connection:", *there.values()))
         names = ",".join(env.hosts)
@@ -76,5 +78,6 @@ _INTERFACES = {name for rule in networks.RULES for name in rule.variables} | {"H
 
 def loopback(env: Environment) -> Iterator[Finding]:
     """MPI may use the loopback interface only, which reaches no other host."""
-    for name in sorted(name for name in _INTERFACES if env.hosts and env.environ.get(name) == "lo"):
-        yield Finding(WARNING, f"{name}=lo keeps MPI from reaching other hosts", f"unset {name}")
+    for name in sorted(name for name in _INTERFACES if env.hosts and env.environ.get(name) in ("lo", "lo0")):
+        fact = f"{name}={env.environ[name]} keeps MPI from reaching other hosts"
+        yield Finding(WARNING, fact, f"unset {name}")

@@ -1,4 +1,4 @@
-"""The options of ``mlxdist doctor``, and its report."""
+"""The options of ``mlxdist doctor``, and where its report goes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from mlxdist.cli.doctor import report
 from mlxdist.cli.doctor.diagnosis import Diagnosis, diagnose
-from mlxdist.cli.doctor.finding import ERROR, NOTE, WARNING
 from mlxdist.cli.launch import hosts
+from mlxdist.errors import Error
 
 # A launcher may end the job as soon as a rank has failed: rank 0 gets some time to print its report first.
 REPORT_S = 3.0
-STYLES = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
+REPORT = "mlxdist-report.txt"
 PrintLine = Callable[[str, str], None]
 
 
@@ -27,18 +29,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hostfile", type=hosts.from_file, dest="hosts", metavar="FILE", help="the same, from a file as for launch"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const=REPORT,
+        metavar="FILE",
+        help=f"also write a report to send, without secrets and names of users and hosts, to FILE ({REPORT})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose and report; 0 if ranks work, else 1."""
-    diagnosis, environment = diagnose([host.name for host in arguments.hosts])
+    named = [host.name for host in arguments.hosts]
+    try:
+        diagnosis, environment = diagnose(named)
+    except Exception as error:
+        if arguments.report:
+            _write(arguments.report, report.of_failure(error, named))
+        raise
     if environment.launcher and environment.launcher.rank:
         return _report_other_rank(diagnosis)
     if arguments.json:
         print(json.dumps({"works": diagnosis.works, **dataclasses.asdict(diagnosis)}, indent=1))
     else:
-        _report(diagnosis, _line_printer())
+        print_line = _line_printer()
+        for line, style in report.lines(diagnosis):
+            print_line(line, style)
+    if arguments.report:
+        _write(arguments.report, report.to_send(diagnosis, environment))
     return int(not diagnosis.works)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")  # of paths that are no text
+    except OSError as error:
+        raise Error(f"the report cannot be written to {path}, {error.strerror}: give --report another path") from error
+    print(f"mlxdist doctor: the report is in {path}: read it before you send it", file=sys.stderr)
 
 
 def _report_other_rank(diagnosis: Diagnosis) -> int:
@@ -58,28 +85,3 @@ def _line_printer() -> PrintLine:
         return lambda line, style: print(line)
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return lambda line, style: console.print(line, style=style or None)
-
-
-def _report(diagnosis: Diagnosis, print_line: PrintLine) -> None:
-    rows = [*diagnosis.facts.items(), *(("tried", f"{place}: {why}") for place, why in diagnosis.tried)]
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print_line(f"{name:{width}}  {value}", "")
-    for finding in diagnosis.findings:
-        print_line(f"\n{finding.severity}: {finding.fact}", STYLES[finding.severity])
-        print_line(f"    {finding.remedy}", "")
-    for name, values in diagnosis.differences.items():
-        print_line(f"\n{name} differs:", "bold")
-        for value, ranks in values.items():
-            print_line(f"    {diagnosis.who(ranks)}: {value or '(not set)'}", "")
-    if size := len(diagnosis.hosts):
-        places = ", ".join(f"{diagnosis.hosts.count(host)} on {host}" for host in dict.fromkeys(diagnosis.hosts))
-        print_line(f"\n{size} rank{'s' * (size > 1)} ({places}) verified a sum in {diagnosis.took_s:.1f} s.", "")
-    errors = len(diagnosis.errors)
-    if not diagnosis.works:
-        verdict = f"It does not work: {errors} error{'s' * (errors != 1)} above."
-    elif diagnosis.differences:
-        verdict = f"It works. The ranks differ in {', '.join(diagnosis.differences)}, see above."
-    else:
-        verdict = "It works."
-    print_line(verdict, "bold green" if diagnosis.works else "bold red")

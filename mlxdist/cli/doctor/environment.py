@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlxdist
-from mlxdist import errors
+from mlxdist import config, errors
 from mlxdist.cli.launch import mpirun
 from mlxdist.mpi import choose, launchers, search
+from mlxdist.mpi.processes import Process
 
 PACKAGE = Path(mlxdist.__file__).parent
 PACKAGES = ("numpy", "mlx", "mpi4py", "torch", "jax")
 LAUNCHERS = ("mpirun", "mpiexec")  # what a user types
 _FORK = multiprocessing.get_context("fork")
+OPEN_S = 60.0  # for all libraries that are tried
 VERSION_TIMEOUT_S = 10  # for a program that prints its version
 
 
@@ -64,7 +66,7 @@ class Environment:
     """
 
     context: search.Context
-    ancestors: tuple[launchers.Process, ...]
+    ancestors: tuple[Process, ...]
     tried: tuple[tuple[str, str], ...]
     library: launchers.LibraryInfo | None
     found_via: str
@@ -95,7 +97,7 @@ class Chosen(NamedTuple):
 
 def examine(hosts: Sequence[str] = (), ranks: int = 2) -> Environment:
     """The environment of this process, which has opened no MPI."""
-    ancestors = launchers.ancestors()
+    ancestors = launchers.ancestors(os.environ)
     context = search.Context.here(launchers.detect(os.environ, ancestors))
     chosen = _in_child(_choose_for_rank if context.launcher else _choose_for_launch, context)
     on_path = () if context.launcher else tuple(_launchers_on_path(context))
@@ -113,9 +115,11 @@ def _in_child(function: Callable[[search.Context], Chosen], context: search.Cont
         child.start()
         write_end.close()
         try:
-            chosen: Chosen = read_end.recv()
+            why = f"it had not opened after {OPEN_S:.0f} s"
+            chosen: Chosen = read_end.recv() if read_end.poll(OPEN_S) else Chosen((("a libmpi", why),))
         except EOFError:
             chosen = Chosen((("a libmpi", "it crashed the process that opened it"),))
+        child.kill()
         child.join()
     return chosen
 
@@ -137,6 +141,22 @@ def _choose_for_rank(context: search.Context) -> Chosen:
         opened.close()
         return Chosen(tuple(tried), library, found.found_via)
     return Chosen(tuple(tried))
+
+
+def every_libmpi(context: search.Context) -> Iterator[tuple[str, Chosen]]:
+    """Each place where programs find a libmpi, whatever the user has chosen, and what was found when it was opened."""
+    unnamed = {name: value for name, value in context.environ.items() if name != config.LIBMPI.name}
+    seen = set()
+    for found in search.candidates(replace(context, environ=unnamed, mapped=())):
+        if isinstance(found, search.Candidate):
+            named = {**unnamed, config.LIBMPI.name: found.path}
+            chosen = _in_child(_choose_for_rank, replace(context, environ=named, mapped=()))
+            is_bare = os.sep not in found.path
+            place = os.path.realpath(chosen.library.path) if chosen.library else found.path
+            if place not in seen and (chosen.library or not is_bare):
+                seen.add(place)
+                mpirun_of = launchers.own_launcher(chosen.library) if chosen.library else None
+                yield found.path, chosen._replace(found_via=found.found_via, mpirun=mpirun_of or "")
 
 
 # What a launcher prints for --version: pattern, kind of launcher, name

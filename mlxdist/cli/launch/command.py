@@ -171,7 +171,7 @@ def _with_reports(spec: JobSpec) -> JobSpec:
 
 
 def _check_outside_ranks() -> None:
-    outer = launchers.detect(os.environ, launchers.ancestors())
+    outer = launchers.detect(os.environ, launchers.ancestors(os.environ))
     # The shell that srun starts for a single task is a place to run mpirun.
     if outer and not (outer.size == 1 and outer.kind.startswith("slurm")):
         raise Error(

@@ -3,7 +3,7 @@
     python -IS interfaces.py HOST...
 
 mlxdist launch and doctor run it on each host, by its path; it imports the standard library only. It prints a line of
-JSON. Other systems than Linux have other numbers for the questions, so there it prints nothing.
+JSON. Linux is asked by ioctl; other systems have other numbers for the questions, so there ifconfig is.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import fcntl
 import ipaddress
 import json
 import os
+import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 MARK = "mlxdist.interfaces: "  # in front of the JSON, since a login script may print other lines
@@ -26,6 +28,8 @@ FLAGS, ADDRESS, NETMASK = 0x8913, 0x8915, 0x891B  # SIOCGIF... of Linux
 UP, LOOPBACK, RUNNING = 0x1, 0x8, 0x40
 REQUEST = "16s24s"  # struct ifreq
 ANY_PORT = 9  # nothing is sent to it
+IFCONFIG = ("/sbin/ifconfig", "-a")
+IFCONFIG_S = 5.0
 
 
 class Interface(NamedTuple):
@@ -47,8 +51,17 @@ class Interface(NamedTuple):
 
 
 def interfaces() -> list[Interface]:
-    """The interfaces of this host."""
-    found = []
+    """The interfaces of this host; none where the system does not say."""
+    if sys.platform == "linux":
+        return list(_asked())
+    try:
+        printed = subprocess.run(IFCONFIG, capture_output=True, timeout=IFCONFIG_S).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return list(listed(os.fsdecode(printed)))
+
+
+def _asked() -> Iterator[Interface]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
 
         def answer(question: int, name: str) -> bytes:
@@ -60,10 +73,28 @@ def interfaces() -> list[Interface]:
                 flags = struct.unpack_from("H", answer(FLAGS, name))[0]
                 address, mask = (socket.inet_ntoa(answer(which, name)[4:8]) for which in (ADDRESS, NETMASK))
                 if flags & UP and not flags & LOOPBACK:
-                    network = str(ipaddress.ip_network(f"{address}/{mask}", strict=False))
                     is_bridge = os.path.isdir(f"/sys/class/net/{name}/bridge")
-                    found.append(Interface(name, address, network, bool(flags & RUNNING), is_bridge))
-    return found
+                    yield Interface(name, address, network_of(address, mask), bool(flags & RUNNING), is_bridge)
+
+
+def listed(printed: str) -> Iterator[Interface]:
+    """The interfaces in what BSD's ifconfig prints."""
+    for paragraph in re.split(r"^(?=\S)", printed, flags=re.MULTILINE):
+        head = re.match(r"(\S+): flags=\w+<(.*?)>", paragraph)
+        # of a tunnel: inet 10.0.0.2 --> 10.0.0.1 netmask 0xffffff00
+        own = re.search(r"^\s+inet ([\d.]+) (?:--> [\d.]+ )?netmask 0x([0-9a-f]{8})\b", paragraph, re.MULTILINE)
+        flags = head[2].split(",") if head else []
+        if head and own and "UP" in flags and "LOOPBACK" not in flags:
+            # RUNNING says nothing of a cable there. What has no medium, such as a tunnel, has no status either.
+            has_carrier = "status: inactive" not in paragraph
+            is_bridge = bool(re.search(r"^\s+(member: |Configuration:)", paragraph, re.MULTILINE))
+            network = network_of(own[1], socket.inet_ntoa(bytes.fromhex(own[2])))
+            yield Interface(head[1], own[1], network, has_carrier, is_bridge)
+
+
+def network_of(address: str, mask: str) -> str:
+    """Such as 10.1.0.0/16."""
+    return str(ipaddress.ip_network(f"{address}/{mask}", strict=False))
 
 
 def address_towards(host: str) -> str:
@@ -85,6 +116,5 @@ def describe(hosts: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.platform == "linux":
-        describe(sys.argv[1:])
+    describe(sys.argv[1:])
     os._exit(0)  # a thread may still wait for a name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from mlxdist.mpi import choose, launchers, search
 from mlxdist.mpi.launchers import LibraryInfo
 
 Options = tuple[str, ...]
+PHYSICAL_CORES = ("/usr/sbin/sysctl", "-n", "hw.physicalcpu")
+SYSCTL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,13 @@ def cores() -> int:
     try:
         usable = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+        return _physical_cores() or os.cpu_count() or 1
     topology = (Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in usable)
     return len({path.read_text() for path in topology if path.is_file()}) or len(usable)
+
+
+def _physical_cores() -> int:
+    """Those of a Mac; 0 if it does not say."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        return int(subprocess.run(PHYSICAL_CORES, capture_output=True, timeout=SYSCTL_S).stdout)
+    return 0

@@ -20,10 +20,12 @@ from mlxdist.cli.launch import interfaces
 from mlxdist.cli.launch.interfaces import Interface
 from mlxdist.mpi.launchers import LibraryInfo
 
-# Of containers, of virtual machines, and of tunnels, which reach other hosts, but slowly
+# Of containers, of virtual machines, and of tunnels, which reach other hosts, but slowly. The last row is macOS's:
+# bridge100 and above connect virtual machines, while bridge0 connects Thunderbolt cables; awdl0 and llw0 are AirDrop's.
 _VIRTUAL = re.compile(
     r"docker|podman|br-|veth|lxc|lxdbr|incusbr|cni|flannel|cali|cilium|kube|weave|vxlan|virbr|vmnet|vboxnet|"
-    r"(tun|tunl|tap|wg)\d|tailscale"
+    r"(tun|tunl|tap|wg)\d|tailscale|"
+    r"bridge\d{3}|vmenet|feth|utun|ipsec\d|ppp\d|gif\d|stf\d|awdl|llw|anpi"
 )
 
 
@@ -61,7 +63,7 @@ RULES = (
     # 4.0.2 with UCX 1.13
     Rule(lambda library: library.version < (4, 2), _MPICH, several="names", without_carrier=True),
     # 5.0.2 with UCX 1.20. From UCX 1.16 on bridges are left out, and MPICH 4.2 was built with that. Libfabric takes
-    # them, but the version string does not say which of the two is used.
+    # them, but the version string does not say which of the two is used. UCX is for Linux only.
     Rule(lambda library: True, _MPICH, several="names", bridges=False),
 )
 
@@ -93,7 +95,7 @@ def answer(host: str, printed: str) -> HostNetworks:
 
 def here() -> HostNetworks:
     """The networks of this host; without other hosts, those that are not virtual count as ways."""
-    every = tuple(interfaces.interfaces()) if sys.platform == "linux" else ()
+    every = tuple(interfaces.interfaces())
     return HostNetworks(socket.gethostname(), every, tuple(each for each in every if not _VIRTUAL.match(each.name)))
 
 
@@ -109,7 +111,7 @@ def misleading(hosts: Sequence[HostNetworks], library: LibraryInfo) -> dict[Inte
                 interface not in each.ways
                 and (times[interface.address] > 1 or _VIRTUAL.match(interface.name))
                 and (interface.has_carrier or rule.without_carrier)
-                and (rule.bridges or not interface.is_bridge)
+                and (rule.bridges or not interface.is_bridge or sys.platform != "linux")
             ):
                 found.setdefault(interface, []).append(each.host)
     concerned = {host for names in found.values() for host in names}

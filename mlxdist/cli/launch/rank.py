@@ -32,14 +32,18 @@ RETRY_S = 0.1
 TERMINATE_S = 2.0  # from SIGTERM to SIGKILL
 DRAIN_S = 1.0  # a child of the program may keep its output open forever
 MOST_IN_PIPE = 1 << 20  # what a pipe can hold at most (Linux, without privileges)
+PROC = "/proc"
 FLAGS, PF_EXITING = 6, 4  # /proc/PID/stat, after the name of the program (Linux)
+PS, EXITING = ("/bin/ps", "-o", "state=", "-p"), b"E"  # macOS, which has no /proc
+PS_S = 1.0
 CANNOT_REPORT, NOT_STARTED = 1, 127  # exit statuses
 STOP = 0  # instead of the number of a signal: stop the program, unless it leaves by itself
 OUTPUTS = ("out", "err")
 LEAVING, ABORTING = b"l", b"a"  # what mlxdist writes into the pipe, in capitals after the error of a call
 ANNOUNCED = {LEAVING: "leaving", ABORTING: "aborting"}
 # As /proc/PID/maps lists the files that MPICH (5.0.2) leaves behind unless all ranks finalize. The other MPIs, and
-# MPICH 4.0.2, remove the names of theirs during the start, or their mpirun does.
+# MPICH 4.0.2, remove the names of theirs during the start, or their mpirun does. On macOS they are no files, and nobody
+# can list them.
 LEFT_BEHIND = re.compile(r" (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$", re.MULTILINE)
 LOOK_S, LOOK_SHARE = 0.1, 0.05  # from look to look: at least, and of the time since the start
 
@@ -101,9 +105,9 @@ class SharedFiles:
         found: set[tuple[str, str]] = set()
         pids = [self.process.pid]
         for pid in pids:
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+            with contextlib.suppress(OSError), open(f"{PROC}/{pid}/task/{pid}/children") as children:
                 pids += map(int, children.read().split())
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+            with contextlib.suppress(OSError), open(f"{PROC}/{pid}/maps") as maps:
                 found.update(LEFT_BEHIND.findall(maps.read()))
         if self.process.returncode is None:  # else the pid may be another program's
             self.seen |= found
@@ -152,7 +156,8 @@ class Program:
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and its children."""
-        with contextlib.suppress(ProcessLookupError):
+        # macOS denies the permission where all of them have ended, and nobody has waited for them yet.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
@@ -169,8 +174,10 @@ class Program:
 
     def _is_exiting(self) -> bool:
         """Whether it has called exit or has been killed, but the system has not reported that yet."""
-        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
+        with contextlib.suppress(OSError), open(f"{PROC}/{self.process.pid}/stat") as file:
             return bool(int(file.read().rpartition(")")[2].split()[FLAGS]) & PF_EXITING)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return EXITING in subprocess.run([*PS, str(self.process.pid)], capture_output=True, timeout=PS_S).stdout
         return False
 
     def was_stopped(self, status: int) -> bool:
