@@ -5,8 +5,24 @@
 >>> total = dist.all_sum(gradient)
 """
 
+
+def _import_core() -> None:
+    """Keep the extension's names to itself, whatever flags the interpreter opens others with (macOS: RTLD_GLOBAL)."""
+    import os
+    import sys
+
+    import numpy  # noqa: F401  # the extension needs it: its own libraries are opened with the program's flags
+
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags & ~os.RTLD_GLOBAL | os.RTLD_LOCAL)
+    try:
+        import mlxdist._core  # noqa: F401
+    finally:
+        sys.setdlopenflags(flags)
+
+
 try:
-    import mlxdist._core  # noqa: F401  # first: where it is missing, other imports would report a circular import
+    _import_core()  # first: where it is missing, other imports would report a circular import
     from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
     from mlxdist.errors import TimeoutError as TimeoutError
     from mlxdist.gradients import average_gradients

@@ -1,8 +1,8 @@
-"""MLX's "mpi" backend over the groups of mlxdist: MLX opens ``_core`` as its libmpi.
+"""MLX's "mpi" backend over the groups of mlxdist: MLX opens a shim, ``core/shims/mlx_libmpi.cpp``, as its libmpi.
 
-The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put our ``MPI_*`` names before
-the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made global
-before MLX opens ours.
+The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put the shim's ``MPI_*`` names
+before the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made
+global before MLX opens the shim.
 
 MLX is not imported before an ``mx.array`` is passed or ``install()`` is called.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from mlxdist import _core, config, errors
 
 OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
+SHIM = os.path.join(os.path.dirname(_core.__file__), os.path.basename(_core.__file__).replace("_core", "_mlx_libmpi"))
 
 CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")  # MLX's own
 calls: dict[str, Callable[..., Any]] = {}  # the same for groups of either kind
@@ -57,14 +58,14 @@ def attach() -> Any:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
     _core.make_global()
     earlier = os.environ.get(config.MLX_LIBMPI.name)
-    os.environ[config.MLX_LIBMPI.name] = _core.__file__
+    os.environ[config.MLX_LIBMPI.name] = SHIM
     # Makes MLX open a libmpi, unless it has already; MLX 0.29.4 cannot be asked about one backend.
     mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
         del os.environ[config.MLX_LIBMPI.name]  # a child process with MLX alone would take us for an MPI
     else:
         os.environ[config.MLX_LIBMPI.name] = earlier
-    if not _core.mlx_opened_us():
+    if not _core.connect_mlx(SHIM):
         raise errors.Error(
             "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
             "mx.distributed.init() and mx.distributed.is_available()"
