@@ -7,11 +7,11 @@
 
 
 def _import_core() -> None:
-    """Keep the extension's names to itself, whatever flags the interpreter opens others with (macOS: RTLD_GLOBAL)."""
+    """Open the extension for mlxdist alone, whatever flags the interpreter opens others with (macOS: RTLD_GLOBAL)."""
     import os
     import sys
 
-    import numpy  # noqa: F401  # the extension needs it: its own libraries are opened with the program's flags
+    import numpy  # noqa: F401  # the extension imports it: NumPy's are opened with the program's flags
 
     flags = sys.getdlopenflags()
     sys.setdlopenflags(flags & ~os.RTLD_GLOBAL | os.RTLD_LOCAL)
@@ -46,7 +46,7 @@ except (ImportError, AttributeError) as error:  # _core is missing, or was built
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one; use threads or "
         "processes rather than subinterpreters"
-        if "interpreter" in str(error)  # Cython's words and CPython's
+        if "interpreter" in str(error) or "once per process" in str(error)  # Cython's and CPython's words; NumPy's
         else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
         "pip install --force-reinstall mlxdist, or make build there"
     )
