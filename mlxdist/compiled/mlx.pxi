@@ -1,6 +1,6 @@
 # The core's side for MLX, see mlx_libmpi.h; a part of _core.pyx.
 
-cdef const mlx_libmpi *libmpi_of_mlx = NULL
+cdef const mlx_libmpi *libmpi_of_mlx = NULL  # none in a world of one, see mlx/backend.py
 
 cdef int64_t MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
 
@@ -60,16 +60,20 @@ cdef inline object resolved_for_mlx(group):
     return group
 
 
+cdef inline bint mlx_has_failed() noexcept:
+    return libmpi_of_mlx != NULL and libmpi_of_mlx.has_failed()
+
+
 def recover_mlx() -> None:
     """Go on after an operation has failed: what the program calls from now on does not depend on it unawares."""
-    if libmpi_of_mlx.has_failed():
+    if mlx_has_failed():
         mlx_finish()
         libmpi_of_mlx.forget_failure()
 
 
 cdef inline object begin_mlx(group, stream):
     """What all of MLX's operations have in common; returns MLX's group."""
-    if libmpi_of_mlx.has_failed():
+    if mlx_has_failed():
         recover_mlx()
     note(stream)
     return resolved_for_mlx(group)
@@ -123,7 +127,7 @@ def override_next_mlx_split(Group group, int kind, int root, int wire) -> None:
 
 
 def behind_mlx(part):
-    """The group behind one of MLX's, whose ``split`` is ``part``; None if it does not run on this module."""
+    """The group behind one of MLX's, whose ``split`` is ``part``; None if it does not run on the core."""
     libmpi_of_mlx.query_next_split()
     try:
         part(0)

@@ -2,7 +2,7 @@
 
 The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put the shim's ``MPI_*`` names
 before the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made
-global before MLX opens the shim.
+global before MLX opens the shim. In a world of one there may be none yet: there MLX needs no MPI, and opens no shim.
 
 MLX is not imported before an ``mx.array`` is passed or ``install()`` is called.
 """
@@ -37,8 +37,8 @@ def owns_group(group: object) -> bool:
 @functools.lru_cache(maxsize=64)  # each query makes a group, and MLX's cannot be weakly referenced
 def behind(group: Any) -> _core.Group | None:
     """The mlxdist group behind one of MLX's; None if that one does not run on mlxdist."""
-    if attach().size() == group.size() == 1:
-        return _core.world()
+    if attach().size() == 1:
+        return _core.world() if group.size() == 1 else None
     return _core.behind_mlx(functools.partial(_native_split, group))
 
 
@@ -56,23 +56,24 @@ def attach() -> Any:
     version = tuple(map(int, re.findall(r"\d+", mx.__version__)[:3]))
     if version < OLDEST:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
+    started = _core.world()
+    assert started is not None
+    is_alone = started.size() == 1
     _core.make_global()
     earlier = os.environ.get(config.MLX_LIBMPI.name)
-    os.environ[config.MLX_LIBMPI.name] = SHIM
+    os.environ[config.MLX_LIBMPI.name] = "none" if is_alone else SHIM
     # Makes MLX open a libmpi, unless it has already; MLX 0.29.4 cannot be asked about one backend.
     mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
         del os.environ[config.MLX_LIBMPI.name]  # a child process with MLX alone would take us for an MPI
     else:
         os.environ[config.MLX_LIBMPI.name] = earlier
-    if not _core.connect_mlx(SHIM):
+    if not (is_alone or _core.connect_mlx(SHIM)):
         raise errors.Error(
             "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
             "mx.distributed.init() and mx.distributed.is_available()"
         )
     world = mx.distributed.init(backend="mpi")
-    started = _core.world()
-    assert started is not None
     theirs, ours = ((group.rank(), group.size()) for group in (world, started))
     if theirs != ours:
         raise errors.Error(

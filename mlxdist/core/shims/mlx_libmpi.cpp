@@ -86,7 +86,7 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
 }
 
 // MLX counts a result as evaluated even if its operation failed, and goes on with what it has queued behind it (MLX
-// 0.32.4). Nothing that is made from it may reach another rank, so all operations fail until mlx_forget_failure().
+// 0.32.4). Nothing that is made from it may reach another rank, so all operations fail until forget_failure().
 std::atomic<bool> failed{false};
 
 // An operation under way: it holds its group, and knows where its result goes.
