@@ -11,7 +11,7 @@ def _import_core() -> None:
     import os
     import sys
 
-    import numpy  # noqa: F401  # the extension imports it: NumPy's are opened with the program's flags
+    import numpy  # noqa: F401  # the extension imports it, and NumPy's are opened as the program wants
 
     flags = sys.getdlopenflags()
     sys.setdlopenflags(flags & ~os.RTLD_GLOBAL | os.RTLD_LOCAL)

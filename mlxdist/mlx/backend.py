@@ -56,6 +56,11 @@ def attach() -> Any:
     version = tuple(map(int, re.findall(r"\d+", mx.__version__)[:3]))
     if version < OLDEST:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
+    if not os.path.exists(SHIM):
+        raise errors.Error(
+            f"[install] the mlxdist installation is incomplete (there is no {SHIM}): "
+            "pip install --force-reinstall mlxdist, or make build there"
+        )
     started = _core.world()
     assert started is not None
     is_alone = started.size() == 1
