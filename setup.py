@@ -1,4 +1,4 @@
-"""Build the one extension: no MPI and no MLX is needed for it, only NumPy's headers."""
+"""Build the extension and the shims: no MPI and no framework is needed for them, only NumPy's headers."""
 
 import os
 import re
@@ -19,17 +19,21 @@ ABI3 = bool(os.environ.get("MLXDIST_BUILD_ABI3"))
 if ABI3 and sys.version_info < (3, 12):
     sys.exit("MLXDIST_BUILD_ABI3 is for CPython 3.12 and later: build with one of them, or without it")
 
+HEADERS = [str(path) for path in sorted(Path("include/mlxdist").rglob("*.h"))]
+SHIMS = sorted(path for path in (CORE / "shims").iterdir() if path.suffix in (".c", ".cpp"))
+COMPILE = ["-O3", "-g0", "-fvisibility=hidden"]
 # A fused multiply-add, which only some variants of the kernels have, would round differently from the others.
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-link_args = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic"]  # our MPI_* and ompi_* names are for MLX alone
+# A shim uses its own names where libmpi has the same, and none of the core, Python or MPI.
+LINK_SHIM = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic", "-Wl,-z,defs"]
 
 extension = Extension(
     "mlxdist._core",
-    sources=["mlxdist/_core.pyx", *map(str, sorted(CORE.rglob("*.c"))), str(CORE / "mlx_libmpi.cpp")],
+    sources=["mlxdist/_core.pyx", *(str(path) for path in sorted(CORE.rglob("*.c")) if path not in SHIMS)],
     depends=[
         "mlxdist/_core.pxd",
         *map(str, Path("mlxdist/compiled").glob("*.pxi")),
-        *map(str, Path("include/mlxdist").rglob("*.h")),
+        *HEADERS,
         *map(str, CORE.rglob("*_impl.h")),
         "pyproject.toml",
     ],
@@ -41,12 +45,24 @@ extension = Extension(
         *([("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if TRACED else []),
         *([("Py_LIMITED_API", "0x030C0000")] if ABI3 else []),
     ],
-    extra_compile_args=["-O3", "-g0", "-fvisibility=hidden", *MATH],
-    extra_link_args=link_args,
+    extra_compile_args=[*COMPILE, *MATH],
     py_limited_api=ABI3,
 )
+# Not modules, although their files are named like some: beside _core, in every kind of installation.
+shims = [
+    Extension(
+        f"mlxdist._{path.stem}",
+        sources=[str(path)],
+        depends=HEADERS,
+        include_dirs=["include"],
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK_SHIM,
+        py_limited_api=ABI3,
+    )
+    for path in SHIMS
+]
 
 setup(
-    ext_modules=cythonize([extension], compiler_directives={"linetrace": TRACED}),
+    ext_modules=[*cythonize([extension], compiler_directives={"linetrace": TRACED}), *shims],
     options={"bdist_wheel": {"py_limited_api": "cp312"}} if ABI3 else {},
 )

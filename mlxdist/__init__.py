@@ -5,8 +5,24 @@
 >>> total = dist.all_sum(gradient)
 """
 
+
+def _import_core() -> None:
+    """Open the extension for mlxdist alone, whatever flags the interpreter opens others with (macOS: RTLD_GLOBAL)."""
+    import os
+    import sys
+
+    import numpy  # noqa: F401  # the extension imports it, and NumPy's are opened as the program wants
+
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags & ~os.RTLD_GLOBAL | os.RTLD_LOCAL)
+    try:
+        import mlxdist._core  # noqa: F401
+    finally:
+        sys.setdlopenflags(flags)
+
+
 try:
-    import mlxdist._core  # noqa: F401  # first: where it is missing, other imports would report a circular import
+    _import_core()  # first: where it is missing, other imports would report a circular import
     from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
     from mlxdist.errors import TimeoutError as TimeoutError
     from mlxdist.gradients import average_gradients
@@ -30,7 +46,7 @@ except (ImportError, AttributeError) as error:  # _core is missing, or was built
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one; use threads or "
         "processes rather than subinterpreters"
-        if "interpreter" in str(error)  # Cython's words and CPython's
+        if "interpreter" in str(error) or "once per process" in str(error)  # Cython's and CPython's words; NumPy's
         else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
         "pip install --force-reinstall mlxdist, or make build there"
     )

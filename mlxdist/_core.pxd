@@ -167,12 +167,15 @@ cdef extern from "<pythread.h>" nogil:
 cdef extern from "<Python.h>" nogil:
     int PyGILState_Check()
 
-cdef extern from "mlxdist/mlx_libmpi.h" nogil:
+cdef extern from "mlxdist/shim.h" nogil:
+    const void *shim_connect(const char *path)
+
+cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
         KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
-    void mlx_override_next_split(c_group *group, mlx_collective_kind kind, int root, int wire)
-    void mlx_query_next_split()
-    c_group *mlx_queried_group()
-    int mlx_has_opened_us()
-    int mlx_has_failed()
-    void mlx_forget_failure()
+    struct mlx_libmpi:
+        void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire) noexcept
+        void (*query_next_split)() noexcept
+        c_group *(*queried_group)() noexcept
+        int (*has_failed)() noexcept
+        void (*forget_failure)() noexcept

@@ -138,8 +138,8 @@ def copied(change: Callable[[Path], object]) -> Make:
     return make
 
 
-def compiled(here: Path) -> Path:
-    return next((here / "mlxdist").glob("_core.*.so"))
+def compiled(here: Path, name: str = "_core") -> Path:
+    return next((here / "mlxdist").glob(f"{name}.*.so"))
 
 
 def built_from_other_sources(here: Path) -> None:
@@ -361,6 +361,15 @@ SET_UPS = (
         copied(lambda here: compiled(here).unlink()),
         {"installation in {here}/mlxdist is incomplete (No module named 'mlxdist._core')": REINSTALL},
         "is incomplete",
+        not_followed="mlxdist is not on PyPI",
+    ),
+    Broken(
+        "no library for MLX",
+        copied(lambda here: compiled(here, "_mlx_libmpi").unlink()),
+        {"installation is incomplete (there is no {here}/mlxdist/_mlx_libmpi.": REINSTALL},
+        "installation is incomplete",
+        packages=("mlx",),
+        program="seed.py",
         not_followed="mlxdist is not on PyPI",
     ),
     Broken(

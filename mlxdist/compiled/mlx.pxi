@@ -1,5 +1,7 @@
 # The core's side for MLX, see mlx_libmpi.h; a part of _core.pyx.
 
+cdef const mlx_libmpi *libmpi_of_mlx = NULL  # none in a world of one, see mlx/backend.py
+
 cdef int64_t MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
 
 # What attach() found in MLX, and what it does.
@@ -58,11 +60,15 @@ cdef inline object resolved_for_mlx(group):
     return group
 
 
+cdef inline bint mlx_has_failed() noexcept:
+    return libmpi_of_mlx != NULL and libmpi_of_mlx.has_failed()
+
+
 def recover_mlx() -> None:
     """Go on after an operation has failed: what the program calls from now on does not depend on it unawares."""
     if mlx_has_failed():
         mlx_finish()
-        mlx_forget_failure()
+        libmpi_of_mlx.forget_failure()
 
 
 cdef inline object begin_mlx(group, stream):
@@ -117,22 +123,24 @@ def over_mlx(str call, native):
 
 def override_next_mlx_split(Group group, int kind, int root, int wire) -> None:
     """MLX's next split on this thread returns ``group``, see mlx_libmpi.h."""
-    mlx_override_next_split(group.handle, <mlx_collective_kind>kind, root, wire)
+    libmpi_of_mlx.override_next_split(group.handle, <mlx_collective_kind>kind, root, wire)
 
 
 def behind_mlx(part):
-    """The group behind one of MLX's, whose ``split`` is ``part``; None if it does not run on this module."""
-    mlx_query_next_split()
+    """The group behind one of MLX's, whose ``split`` is ``part``; None if it does not run on the core."""
+    libmpi_of_mlx.query_next_split()
     try:
         part(0)
     except RuntimeError:
         pass
-    cdef c_group *handle = mlx_queried_group()
+    cdef c_group *handle = libmpi_of_mlx.queried_group()
     if handle == NULL:
         return None
     return the_world if handle == the_world.handle else wrap(type(the_world), group_retain(handle))
 
 
-def mlx_opened_us() -> bool:
-    """Whether MLX has opened this module as its libmpi."""
-    return <bint>mlx_has_opened_us()
+def connect_mlx(str path) -> bool:
+    """Connect the library of this path to the core; False if MLX has not opened it as its libmpi."""
+    global libmpi_of_mlx
+    libmpi_of_mlx = <const mlx_libmpi *>shim_connect(fsencode(path))
+    return libmpi_of_mlx != NULL

@@ -1,8 +1,8 @@
-"""MLX's "mpi" backend over the groups of mlxdist: MLX opens ``_core`` as its libmpi.
+"""MLX's "mpi" backend over the groups of mlxdist: MLX opens a shim, ``core/shims/mlx_libmpi.cpp``, as its libmpi.
 
-The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put our ``MPI_*`` names before
-the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made global
-before MLX opens ours.
+The load order was found by crashing: MLX opens its libmpi with RTLD_GLOBAL, which would put the shim's ``MPI_*`` names
+before the real ones for Open MPI's plugins and for a later mpi4py. So MPI is initialized and the real library made
+global before MLX opens the shim. In a world of one there may be none yet: there MLX needs no MPI, and opens no shim.
 
 MLX is not imported before an ``mx.array`` is passed or ``install()`` is called.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from mlxdist import _core, config, errors
 
 OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
+SHIM = os.path.join(os.path.dirname(_core.__file__), os.path.basename(_core.__file__).replace("_core", "_mlx_libmpi"))
 
 CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")  # MLX's own
 calls: dict[str, Callable[..., Any]] = {}  # the same for groups of either kind
@@ -36,8 +37,8 @@ def owns_group(group: object) -> bool:
 @functools.lru_cache(maxsize=64)  # each query makes a group, and MLX's cannot be weakly referenced
 def behind(group: Any) -> _core.Group | None:
     """The mlxdist group behind one of MLX's; None if that one does not run on mlxdist."""
-    if attach().size() == group.size() == 1:
-        return _core.world()
+    if attach().size() == 1:
+        return _core.world() if group.size() == 1 else None
     return _core.behind_mlx(functools.partial(_native_split, group))
 
 
@@ -55,23 +56,29 @@ def attach() -> Any:
     version = tuple(map(int, re.findall(r"\d+", mx.__version__)[:3]))
     if version < OLDEST:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
+    if not os.path.exists(SHIM):
+        raise errors.Error(
+            f"[install] the mlxdist installation is incomplete (there is no {SHIM}): "
+            "pip install --force-reinstall mlxdist, or make build there"
+        )
+    started = _core.world()
+    assert started is not None
+    is_alone = started.size() == 1
     _core.make_global()
     earlier = os.environ.get(config.MLX_LIBMPI.name)
-    os.environ[config.MLX_LIBMPI.name] = _core.__file__
+    os.environ[config.MLX_LIBMPI.name] = "none" if is_alone else SHIM
     # Makes MLX open a libmpi, unless it has already; MLX 0.29.4 cannot be asked about one backend.
     mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
         del os.environ[config.MLX_LIBMPI.name]  # a child process with MLX alone would take us for an MPI
     else:
         os.environ[config.MLX_LIBMPI.name] = earlier
-    if not _core.mlx_opened_us():
+    if not (is_alone or _core.connect_mlx(SHIM)):
         raise errors.Error(
             "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
             "mx.distributed.init() and mx.distributed.is_available()"
         )
     world = mx.distributed.init(backend="mpi")
-    started = _core.world()
-    assert started is not None
     theirs, ours = ((group.rank(), group.size()) for group in (world, started))
     if theirs != ours:
         raise errors.Error(

@@ -117,6 +117,13 @@ def test_with_mpi4py(launcher: mpis.MPI, ranks: Ranks, name: str) -> None:
     check(ranks(launcher, 2, BEGIN + WITH_MPI4PY[name] + END, timeout_s=20, **environ), 2)
 
 
+@needs_mpi4py
+def test_alone_with_mpi4py(representative: mpis.MPI, ranks: Ranks) -> None:
+    """It opens an MPI behind what MLX has opened."""
+    environ = representative.environment() | {"MPI4PY_LIBMPI": str(representative.library_path)}
+    check(ranks(None, 1, BEGIN + WITH_MPI4PY["mpi4py last"] + END, timeout_s=20, **environ), 1)
+
+
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_alone(ranks: Ranks, name: str) -> None:
     check(ranks(None, 1, BEGIN + ORDERS[name] + END), 1)

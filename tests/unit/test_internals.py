@@ -21,7 +21,9 @@ FOLDERS = (
     "mlxdist/core/mpi",
     "mlxdist/core/net",
     "mlxdist/core/group",
+    "mlxdist/core/shims",
     "include/mlxdist",
+    "include/mlxdist/shims",
 )
 SUFFIX = r"\.(?:py|pxi|c|cpp|h|md|toml)"
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20}

@@ -25,7 +25,8 @@ ORDER = (
     ("mpi/",),
     ("net/",),
     ("group/",),
-    ("mlx_libmpi",),
+    ("shim",),
+    ("shims/",),
     ("errors",),
     ("config",),
     ("mpi.processes",),
@@ -101,6 +102,7 @@ WITHIN = {
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
     "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
+    "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {
@@ -225,7 +227,7 @@ def test_what_is_read_is_what_is_used() -> None:
     """The readers above find what they look for."""
     assert used_in_c((PACKAGE / "core/mpi/mpi_int.c").read_text()) == {"mpi/abi"}
     assert {"_core", "mlx.backend", "world", "arrays"} <= used_in_python((PACKAGE / "dispatch.py").read_text())
-    assert {"types.h", "group/core", "mlx_libmpi"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
+    assert {"types.h", "group/core", "shims/mlx_libmpi"} <= used_in_cython((PACKAGE / "_core.pxd").read_text())
     assert {"errors"} <= used_in_cython((PACKAGE / "_core.pyx").read_text())
     assert used_in_python("def f():\n    from mlxdist import all_sum") == {""}
     assert (

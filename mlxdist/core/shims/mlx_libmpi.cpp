@@ -1,5 +1,5 @@
 // In C++ only because errors are thrown through MLX, which ignores the return codes of its libmpi.
-#include "mlxdist/mlx_libmpi.h"
+#include "mlxdist/shims/mlx_libmpi.h"
 
 #include <atomic>
 #include <cstdio>
@@ -11,11 +11,12 @@
 #include <stdexcept>
 #include <utility>
 
-#include "mlxdist/kernels/kernels.h"
-
 #define EXPORT __attribute__((visibility("default")))
 
 namespace {
+
+// Set before MLX calls MPI_Init, and so before all else.
+const core_functions *core;
 
 struct communicator {
     struct group *group;
@@ -62,19 +63,18 @@ void keep_freed(communicator *comm) {
         next = (next + 1) % KEPT_AFTER_FREE;
     }
     if (oldest)
-        group_release(oldest); // unmaps memory, which takes long: not under the lock
+        core->group_release(oldest); // unmaps memory, which takes long: not under the lock
 }
 
 // A fork waits for the lock, so that the child, too, can free its groups.
-void watch_forks() {
+bool watch_forks() {
     const auto unlock = [] { freed_lock.unlock(); };
-    pthread_atfork([] { freed_lock.lock(); }, unlock, unlock);
+    return pthread_atfork([] { freed_lock.lock(); }, unlock, unlock) == 0;
 }
 
 thread_local communicator next_split;
 thread_local bool is_query;
 thread_local group *queried;
-std::atomic<bool> opened{false};
 void *const IN_PLACE = reinterpret_cast<void *>(1);
 
 // MLX before 0.32.2 ends the process on an exception without printing its text, so it goes to stderr too.
@@ -86,7 +86,7 @@ void *const IN_PLACE = reinterpret_cast<void *>(1);
 }
 
 // MLX counts a result as evaluated even if its operation failed, and goes on with what it has queued behind it (MLX
-// 0.32.4). Nothing that is made from it may reach another rank, so all operations fail until mlx_forget_failure().
+// 0.32.4). Nothing that is made from it may reach another rank, so all operations fail until forget_failure().
 std::atomic<bool> failed{false};
 
 // An operation under way: it holds its group, and knows where its result goes.
@@ -100,13 +100,13 @@ class evaluation {
         if (!group)
             give_up("this group was freed before the operation was evaluated: keep a reference until then");
         if (failed.load(std::memory_order_acquire)) {
-            group_break(group, why); // the other ranks wait for this one
+            core->group_break(group, why); // the other ranks wait for this one
             give_up(why);
         }
     }
     ~evaluation() {
         if (group)
-            group_release(group);
+            core->group_release(group);
     }
     evaluation(const evaluation &) = delete;
 
@@ -126,7 +126,7 @@ class evaluation {
 
     static struct group *retained(const communicator *comm) {
         std::lock_guard<std::mutex> guard(freed_lock);
-        return comm->group ? group_retain(comm->group) : nullptr;
+        return comm->group ? core->group_retain(comm->group) : nullptr;
     }
 
     const char *call;
@@ -167,7 +167,7 @@ bool agrees(const reducer &reducer, element_type type, reduction op, const numbe
     int one = 1;
     reducer.callback(&in, &theirs, &one, &as_pointer);
     const void *inputs[] = {&in, &ours};
-    reduce(type, op, inputs, 2, &ours, 1);
+    core->reduce(type, op, inputs, 2, &ours, 1);
     return std::memcmp(&theirs, &ours, as.size) == 0;
 }
 
@@ -203,9 +203,39 @@ bool resolve(reducer &reducer, const datatype &with, element_type *type, reducti
     return reducer.op != UNKNOWN;
 }
 
+// What Python tells this side.
+void override_next_split(struct group *group, mlx_collective_kind kind, int root, int wire) {
+    next_split = {group, kind, root, wire, 0};
+}
+
+void query_next_split() {
+    is_query = true;
+    queried = nullptr;
+}
+
+group *queried_group() {
+    is_query = false;
+    return queried;
+}
+
+int has_failed() {
+    return failed.load(std::memory_order_acquire);
+}
+
+void forget_failure() {
+    failed.store(false, std::memory_order_release);
+}
+
+constexpr mlx_libmpi functions = {override_next_split, query_next_split, queried_group, has_failed, forget_failure};
+
 } // namespace
 
 extern "C" {
+
+const void *mlxdist_connect(const struct core_functions *functions_of_core) {
+    core = functions_of_core;
+    return &functions;
+}
 
 // The names that MLX looks up. It uses the addresses of the data as handles.
 #define NAMED_TYPE(symbol, name) EXPORT datatype ompi_mpi_##symbol = {TYPE_##name, element_size(TYPE_##name)};
@@ -226,46 +256,18 @@ EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
 EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0, 0};
 
-void mlx_override_next_split(struct group *group, mlx_collective_kind kind, int root, int wire) {
-    next_split = {group, kind, root, wire, 0};
-}
-
-void mlx_query_next_split(void) {
-    is_query = true;
-    queried = nullptr;
-}
-
-group *mlx_queried_group(void) {
-    is_query = false;
-    return queried;
-}
-
-int mlx_has_opened_us(void) {
-    return opened;
-}
-
-int mlx_has_failed(void) {
-    return failed.load(std::memory_order_acquire);
-}
-
-void mlx_forget_failure(void) {
-    failed.store(false, std::memory_order_release);
-}
-
 EXPORT int MPI_Get_library_version(char *text, int *length) {
-    opened = true;
     // MLX 0.32.4 has a buffer of 256 bytes and looks for "Open MPI" in it
     *length = std::snprintf(text, 256, "mlxdist in the place of Open MPI");
     return 0;
 }
 
 EXPORT int MPI_Init(int *, char ***) {
-    static std::once_flag once;
-    if (!core_world())
+    if (!core || !core->core_world())
         return 1;
-    std::call_once(once, watch_forks);
-    ompi_mpi_comm_world.group = core_world();
-    ompi_mpi_comm_world.size = group_size(core_world());
+    [[maybe_unused]] static const bool once = watch_forks();
+    ompi_mpi_comm_world.group = core->core_world();
+    ompi_mpi_comm_world.size = core->group_size(core->core_world());
     return 0;
 }
 
@@ -274,7 +276,7 @@ EXPORT int MPI_Finalize(void) {
 }
 
 EXPORT int MPI_Comm_rank(communicator *comm, int *rank) {
-    *rank = group_rank(comm->group);
+    *rank = core->group_rank(comm->group);
     return 0;
 }
 
@@ -292,12 +294,12 @@ EXPORT int MPI_Comm_split(communicator *comm, int color, int key, communicator *
     communicator wanted = next_split;
     next_split = {};
     if (wanted.group)
-        group_retain(wanted.group);
+        core->group_retain(wanted.group);
     else if (color < 0)
         fail("split", "the color is negative: pass a number from 0 to 2147483647");
-    else if (group_split(comm->group, color, key, &wanted.group, &outcome))
+    else if (core->group_split(comm->group, color, key, &wanted.group, &outcome))
         fail("split", outcome.text);
-    wanted.size = group_size(wanted.group);
+    wanted.size = core->group_size(wanted.group);
     *part = new communicator(wanted);
     return 0;
 }
@@ -339,30 +341,30 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         call.digest = comm->root;
         call.wire = comm->wire;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
-        if (group_run(group, &call, from, recvbuf, &outcome))
+        if (core->group_run(group, &call, from, recvbuf, &outcome))
             evaluation.give_up(outcome.text);
     } else if (comm->kind == KIND_SUM_SCATTER) {
         call.operation = OPERATION_REDUCE_SCATTER;
-        size_t nbytes = static_cast<size_t>(n / group_size(group)) * element_size(type);
+        size_t nbytes = static_cast<size_t>(n / core->group_size(group)) * element_size(type);
         std::unique_ptr<char[]> sum(new (std::nothrow) char[nbytes + 1]);
         if (!sum) {
-            group_break(group, "no memory for a sum_scatter"); // the other ranks wait for this one
+            core->group_break(group, "no memory for a sum_scatter"); // the other ranks wait for this one
             evaluation.give_up("no memory for the sum: free some, or sum less");
         }
-        if (group_run(group, &call, from, sum.get(), &outcome))
+        if (core->group_run(group, &call, from, sum.get(), &outcome))
             evaluation.give_up(outcome.text);
-        std::memcpy(static_cast<char *>(recvbuf) + nbytes * group_rank(group), sum.get(), nbytes);
+        std::memcpy(static_cast<char *>(recvbuf) + nbytes * core->group_rank(group), sum.get(), nbytes);
     } else if (comm->kind == KIND_SENDRECV) {
         call.operation = OPERATION_SENDRECV;
         call.name = CALL_SENDRECV;
         call.peer = comm->root / comm->size, call.src = comm->root % comm->size;
-        if (group_p2p(group, &call, from, recvbuf, &outcome))
+        if (core->group_p2p(group, &call, from, recvbuf, &outcome))
             evaluation.give_up(outcome.text);
     } else {
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
-        if (from != recvbuf && group_rank(group) == comm->root)
+        if (from != recvbuf && core->group_rank(group) == comm->root)
             std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
-        if (group_run(group, &call, recvbuf, recvbuf, &outcome))
+        if (core->group_run(group, &call, recvbuf, recvbuf, &outcome))
             evaluation.give_up(outcome.text);
     }
     return 0;
@@ -373,7 +375,7 @@ EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *r
     outcome outcome;
     evaluation evaluation(comm, "all_gather", recvbuf, *with, elements(count) * comm->size);
     call call = flat_call(OPERATION_ALLGATHER, 0, with->type, 0, elements(count));
-    if (group_run(evaluation.group, &call, sendbuf, recvbuf, &outcome))
+    if (core->group_run(evaluation.group, &call, sendbuf, recvbuf, &outcome))
         evaluation.give_up(outcome.text);
     return 0;
 }
@@ -382,7 +384,7 @@ EXPORT int MPI_Send(const void *buf, int count, datatype *with, int dst, int, co
     outcome outcome;
     evaluation evaluation(comm, "send", nullptr, *with, 0); // its result is what was sent
     call call = flat_call(OPERATION_SEND, 0, with->type, dst, elements(count));
-    if (group_p2p(evaluation.group, &call, buf, nullptr, &outcome))
+    if (core->group_p2p(evaluation.group, &call, buf, nullptr, &outcome))
         evaluation.give_up(outcome.text);
     return 0;
 }
@@ -391,7 +393,7 @@ EXPORT int MPI_Recv(void *buf, int count, datatype *with, int src, int, communic
     outcome outcome;
     evaluation evaluation(comm, "recv", buf, *with, elements(count));
     call call = flat_call(OPERATION_RECV, 0, with->type, src, elements(count));
-    if (group_p2p(evaluation.group, &call, nullptr, buf, &outcome))
+    if (core->group_p2p(evaluation.group, &call, nullptr, buf, &outcome))
         evaluation.give_up(outcome.text);
     return 0;
 }

@@ -1,0 +1,46 @@
+/* A shim is a shared object that a framework opens in the place of another library, for the names that it looks up
+ * there. They are not in the core's own object, which is loaded before libmpi: Open MPI binds to the first library that
+ * has them, if the interpreter opens extensions with RTLD_GLOBAL and, as it is built for macOS (5.0), anywhere. So only
+ * the framework opens a shim, behind libmpi. The shim and the core are not linked, they exchange pointers. */
+#ifndef MLXDIST_SHIM_H
+#define MLXDIST_SHIM_H
+
+#include "mlxdist/group/core.h"
+#include "mlxdist/kernels/kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What shims use of the core. */
+/* clang-format off */
+#define MLXDIST_CORE(row) \
+    row(core_world) \
+    row(group_retain) \
+    row(group_release) \
+    row(group_rank) \
+    row(group_size) \
+    row(group_break) \
+    row(group_split) \
+    row(group_run) \
+    row(group_p2p) \
+    row(reduce)
+/* clang-format on */
+
+#define MLXDIST_POINTER(name) __typeof__(name) *name;
+struct core_functions {
+    MLXDIST_CORE(MLXDIST_POINTER)
+};
+#undef MLXDIST_POINTER
+
+/* Every shim exports it, besides the names that its framework looks up: takes the core's functions, and returns those
+ * of its own, a struct of the type in its header. */
+__attribute__((visibility("default"))) const void *mlxdist_connect(const struct core_functions *core);
+
+/* The core's side: connect the shim of this path. NULL if no framework has opened it. */
+const void *shim_connect(const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
