@@ -70,7 +70,11 @@ static inline void pause_briefly(void) {
 
 double wait_now_s(void) {
     struct timespec now;
+#ifdef CLOCK_UPTIME_RAW
+    clock_gettime(CLOCK_UPTIME_RAW, &now); /* macOS: CLOCK_MONOTONIC runs on while the machine sleeps */
+#else
     clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
