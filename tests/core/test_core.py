@@ -61,6 +61,8 @@ OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "TS
 EMULATED_SLOWLY = ("groups", "ends", "forks", "remote", "post", "net", "given_up", "differ")
 # Their ranks are processes of one thread, or they have none.
 WITHOUT_THREADS = ("arithmetic", "forks", "plan", "net", "given_up", "differ")
+# Of the build without Linux's branches, those that meet them.
+ON_THE_SYSTEM = ("ends", "shared")
 SKIPPED, TIMEOUT_S = 77, 120
 
 
@@ -122,13 +124,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
-def test_core(folder: Path, build: str, program: str, name: str) -> None:
+def test_core(folder: Path, build: str, program: str, name: str, pytestconfig: pytest.Config) -> None:
     if build in FOREIGN and program in EMULATED_SLOWLY:
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
     if build == "thread" and (program in WITHOUT_THREADS or name.endswith("-of-processes")):
         pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
     if build == "portable" and name in LINUX_ONLY:
         pytest.skip("it is about what only Linux has")
+    if build == "portable" and program not in ON_THE_SYSTEM and not pytestconfig.getoption("--full"):
+        pytest.skip("make test-portable does it")
     if build == "plain" and program not in QUICK and not why_not(folder, "address"):
         pytest.skip("the same is done with the address sanitizer")
     if reason := why_not(folder, build):

@@ -26,7 +26,7 @@ static int is_shared_memory(int file) {
 #define LIBRARYS(name) \
     static __typeof__(name) *library; \
     if (!library) \
-        *(void **)&library = dlsym(RTLD_NEXT, #name)
+    *(void **)&library = dlsym(RTLD_NEXT, #name)
 
 static int refuse(int error) {
     errno = error;

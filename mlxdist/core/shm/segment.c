@@ -172,22 +172,19 @@ static int open_locks(const struct shm_handle *handle) {
     return -1;
 }
 
-/* As on Linux, but xnu has no record locks on shared memory (EBADF), so they are those of a file in /tmp; and what keeps
- * that open, whatever descriptors the program closes, is a Mach port, which a child by fork does not get either. The
- * port is never given back: only the memory of the whole job is locked, until the process ends. */
+/* As on Linux, but on shared memory xnu refuses record locks (EBADF), so they are those of a file in /tmp, and what
+ * keeps that open is a Mach port, which is not inherited by fork either. It is never given back: only the memory of the
+ * whole job is locked, until the process ends. */
 int segment_lock(const struct shm_handle *handle, size_t at, struct segment *segment, struct outcome *outcome) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
     unsigned port;
-    int keeps = open_locks(handle), looks = keeps < 0 ? -1 : open_locks(handle);
-    int error = looks < 0 || dup2(looks, segment->file) < 0 || fcntl(segment->file, F_SETFD, FD_CLOEXEC) ||
-                        fcntl(keeps, F_OFD_SETLK, &lock) || fileport_makeport(keeps, &port)
-                    ? errno
-                    : 0;
-    if (keeps >= 0)
-        close(keeps);
-    if (looks >= 0)
-        close(looks);
-    return error ? segment_fails(outcome, "locking a file in /tmp", error) : STATUS_OK;
+    int own = open_locks(handle), all = open_locks(handle);
+    int failed = own < 0 || all < 0 || fcntl(own, F_OFD_SETLK, &lock) || fileport_makeport(own, &port) ||
+                 dup2(all, segment->file) < 0 || fcntl(segment->file, F_SETFD, FD_CLOEXEC);
+    int error = failed ? errno : 0;
+    close(own);
+    close(all);
+    return error ? segment_fails(outcome, "F_OFD_SETLK in /tmp", error) : STATUS_OK;
 }
 
 int segment_hides_pids(const struct segment *segment) {
