@@ -49,8 +49,8 @@ BUILDS = {
 }
 # For a build without Linux's branches: the system that it is for.
 SYSTEM = {"portable": (HERE.parent / "portable" / "xnu.c",)}
-# Descriptors below /proc, memory that can run out, the processors that a rank may use
-LINUX_ONLY = ("other-descriptor", "killed-at-any-instant", "signals", "full", "no-room", "oversubscribed")
+# Descriptors below /proc, memory without a name, memory that can run out
+LINUX_ONLY = ("other-descriptor", "killed-at-any-instant", "signals", "full", "no-room")
 # These depend on the optimizer: they are also tested as users have them.
 QUICK = ("arithmetic", "long", "messages")
 # They reduce 16-bit floats: with stack use after return gcc does not align its vectors, its bug 110027.
