@@ -28,7 +28,7 @@ PARALLEL_TESTS = (
 TESTS = (
     (*PYTEST, "tests/portable"),
     (*PYTEST, "tests/core", "-k", "portable", "--full"),
-    (*PYTEST, "tests/launch/test_death.py", "--mpi=openmpi-5"),
+    (*PYTEST, "tests/launch/test_death.py", "--mpi=openmpi-5", "-k", "survivors"),
     (*PYTEST, "tests/launch/test_liveness.py", "-k", "closes"),
     *((sys.executable, "tests/mpis.py", "run", mpi, "2", *PYTEST, *PARALLEL_TESTS) for mpi in ("openmpi-5", "mpich-5")),
 )
