@@ -185,7 +185,7 @@ def signal_all(mark: str, number: int, only: str = "") -> None:
 def own_files() -> set[Path]:
     """In shared memory, and where the build for macOS has its locks."""
     found = set()
-    for path in (*Path("/dev/shm").glob("*"), *Path("/tmp").glob("mlxdist.*")):
+    for path in (*Path("/dev/shm").glob("*"), *Path("/tmp").glob("mlxdist.*.*.*")):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_uid == os.getuid():
                 found.add(path)

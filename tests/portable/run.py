@@ -43,8 +43,8 @@ def build() -> None:
         else:
             shutil.copy2(ROOT / name, COPY)
     (COPY / ".mpi").symlink_to(ROOT / ".mpi")
-    library = ["cc", "-std=c11", "-O1", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", SYSTEM, "tests/portable/xnu.c", "-ldl"]
-    subprocess.run(library, cwd=COPY, check=True)
+    library = ["cc", "-std=c11", "-O1", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", SYSTEM]
+    subprocess.run([*library, "tests/portable/xnu.c", "-ldl"], cwd=COPY, check=True)
     extension = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     subprocess.run(extension, cwd=COPY, check=True, env=os.environ | {"CFLAGS": FLAGS})
 
