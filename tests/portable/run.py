@@ -19,7 +19,7 @@ SYSTEM = COPY / "xnu.so"
 FLAGS = "-U__linux__ -DCLOCK_UPTIME_RAW=CLOCK_MONOTONIC"
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-# What depends on the memory of a host; test_shared.py also counts mappings of unnamed files.
+# What depends on the memory of a host; without the test that counts mappings of unnamed files.
 PARALLEL = ("broadcast", "gather", "messages", "scatter", "shared", "split", "threads")
 PARALLEL_TESTS = (
     *(f"tests/parallel/test_{name}.py" for name in PARALLEL),
