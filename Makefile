@@ -13,7 +13,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx test-hosts sanitize models soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx test-hosts test-portable sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*##/ { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ test-mlx: $(BUILT) .mpi/.made ## the MLX tests on every minor release of MLX fro
 
 test-hosts: $(BUILT) .mpi/.made ## the tests on several hosts, which are made on this machine; as root
 	$(PYTEST) tests/hosts
+
+test-portable: $(BUILT) .mpi/.made ## a build without what is for Linux alone, under what macOS does otherwise, on Linux
+	$(PY) tests/portable/run.py
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*

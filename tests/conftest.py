@@ -182,9 +182,10 @@ def signal_all(mark: str, number: int, only: str = "") -> None:
             pass
 
 
-def own_files(folder: Path) -> set[Path]:
+def own_files() -> set[Path]:
+    """In shared memory, and where the build for macOS has its locks."""
     found = set()
-    for path in folder.glob("*"):
+    for path in (*Path("/dev/shm").glob("*"), *Path("/tmp").glob("mlxdist.*.*.*")):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_uid == os.getuid():
                 found.add(path)
@@ -200,14 +201,13 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
     if any(name in os.environ for name in RANKS_OWN):
         yield
         return
-    folder = Path("/dev/shm")
-    before = own_files(folder)
+    before = own_files()
     yield
     used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
             used |= set(maps.read_text().split())
-    new = own_files(folder) - before
+    new = own_files() - before
     # The second word of the name is its creator's pid; if that is alive, the file belongs to another run of the tests.
     ours = [path for path in new if path.name.startswith("mlxdist.")]
     assert [path for path in ours if not Path("/proc", str(int(path.name.split(".")[1], 16))).exists()] == []

@@ -68,17 +68,13 @@ static inline void pause_briefly(void) {
 #endif
 }
 
-/* Stands still while the machine sleeps, or all timeouts would have passed when a laptop is opened again. Linux's
-   CLOCK_MONOTONIC does, macOS's goes on. */
-#ifdef __APPLE__
-#define CLOCK_AWAKE CLOCK_UPTIME_RAW
-#else
-#define CLOCK_AWAKE CLOCK_MONOTONIC
-#endif
-
 double wait_now_s(void) {
     struct timespec now;
-    clock_gettime(CLOCK_AWAKE, &now);
+#ifdef CLOCK_UPTIME_RAW
+    clock_gettime(CLOCK_UPTIME_RAW, &now); /* macOS: CLOCK_MONOTONIC runs on while the machine sleeps */
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 

@@ -26,6 +26,7 @@ static void start(void (*others)(void), int run_out) {
     slow = quick = *shared_node;
     join(&slow, 0, rank_of(0));
     join(&quick, 1, rank_of(1));
+    segment_unlink(&handle);
     meanwhile = others;
     has_run_out = run_out;
 }

@@ -54,6 +54,7 @@ static void begin_both(void) {
     slow_node = quick_node = *shared_node;
     join(&slow_node, 0, 0);
     join(&quick_node, 1, 1);
+    segment_unlink(&handle);
 }
 
 static void finish_and(void (*leave)(struct node *)) {

@@ -21,6 +21,12 @@
 #include "mlxdist/copy.h"
 #include "mlxdist/shm/arrival.h"
 
+#ifdef __linux__
+enum { IS_LINUX = 1 };
+#else
+enum { IS_LINUX = 0 };
+#endif
+
 enum way { PROCESSES, THREADS };
 enum { MOST = 18, SKIPPED = 77, TOO_LONG_S = 100, ROUNDS_KEPT = 4 };
 

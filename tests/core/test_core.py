@@ -45,7 +45,12 @@ BUILDS = {
     "address": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
     "thread": ("-O1", "-fsanitize=thread"),
     "arm64": ("-O3", "-static"),
+    "portable": ("-O1", "-U__linux__", "-DCLOCK_UPTIME_RAW=CLOCK_MONOTONIC"),
 }
+# For a build without Linux's branches: the system that it is for.
+SYSTEM = {"portable": (HERE.parent / "portable" / "xnu.c",)}
+# Descriptors below /proc, memory without a name, memory that can run out
+LINUX_ONLY = ("other-descriptor", "killed-at-any-instant", "signals", "full", "no-room")
 # These depend on the optimizer: they are also tested as users have them.
 QUICK = ("arithmetic", "long", "messages")
 # They reduce 16-bit floats: with stack use after return gcc does not align its vectors, its bug 110027.
@@ -56,6 +61,8 @@ OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "TS
 EMULATED_SLOWLY = ("groups", "ends", "forks", "remote", "post", "net", "given_up", "differ")
 # Their ranks are processes of one thread, or they have none.
 WITHOUT_THREADS = ("arithmetic", "forks", "plan", "net", "given_up", "differ")
+# Of the build without Linux's branches, those that meet them.
+ON_THE_SYSTEM = ("ends", "shared")
 SKIPPED, TIMEOUT_S = 77, 120
 
 
@@ -102,7 +109,7 @@ def compiled(folder: Path, source: Path, build: str) -> Path:
 @cache
 def built(folder: Path, program: str, build: str) -> Path:
     path = folder / f"{program}.{build}"
-    sources = [HERE / f"{program}.c", *(CORE / name for name in PROGRAMS[program])]
+    sources = [HERE / f"{program}.c", *(CORE / name for name in PROGRAMS[program]), *SYSTEM.get(build, ())]
     objects = [compiled(folder, source, build) for source in sources]
     command = [compiler(build), *BUILDS[build], "-pthread", "-o", path, *objects, "-ldl", "-lm"]
     made = subprocess.run(command, capture_output=True, text=True)
@@ -117,11 +124,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize(("program", "name"), [(program, name) for program in PROGRAMS for name in names(program)])
-def test_core(folder: Path, build: str, program: str, name: str) -> None:
+def test_core(folder: Path, build: str, program: str, name: str, pytestconfig: pytest.Config) -> None:
     if build in FOREIGN and program in EMULATED_SLOWLY:
         pytest.skip("it takes long when emulated, and what it has of its own is not the processor's")
     if build == "thread" and (program in WITHOUT_THREADS or name.endswith("-of-processes")):
         pytest.skip("the thread sanitizer sees nothing of other processes, and a fork of a thread ends it")
+    if build == "portable" and name in LINUX_ONLY:
+        pytest.skip("it is about what only Linux has")
+    if build == "portable" and program not in ON_THE_SYSTEM and not pytestconfig.getoption("--full"):
+        pytest.skip("make test-portable does it")
     if build == "plain" and program not in QUICK and not why_not(folder, "address"):
         pytest.skip("the same is done with the address sanitizer")
     if reason := why_not(folder, build):

@@ -22,9 +22,9 @@ struct shm_handle {
 struct segment {
     char *memory; /* nbytes, zeros at first */
     size_t nbytes;
-    int file;     /* -1 once closed; the memory stays mapped */
-    int is_named; /* or else all processes that have it see each other's pids */
-    void *lock;   /* a page of the file that keeps the lock of segment_lock, or NULL */
+    int file;     /* -1 once closed; the memory stays mapped. On macOS, after segment_lock, that of the locks */
+    int is_named; /* the others attach by a name, not below /proc */
+    void *lock;   /* Linux: a page of the file that keeps the lock of segment_lock, or NULL */
     struct {
         char *memory; /* NULL: there is none */
         size_t at, nbytes;
@@ -53,6 +53,8 @@ void segment_unlink(const struct shm_handle *handle);
 int segment_lock(const struct shm_handle *handle, size_t at, struct segment *segment, struct outcome *outcome);
 /* Whether a process holds the lock of that byte. The answer is wrong if the program has closed the file. */
 int segment_is_locked(const struct segment *segment, size_t at);
+/* The processes that have it may not see each other's pids. */
+int segment_hides_pids(const struct segment *segment);
 void segment_close_file(struct segment *segment);
 void segment_free(struct segment *segment);
 

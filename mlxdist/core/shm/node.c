@@ -138,14 +138,10 @@ int node_is_alive(const struct node *node, int local_rank) {
     const struct segment *locks = &node->watch->segment;
     if (segment_is_locked(locks, (size_t)peer->watch_rank))
         return 1;
-#ifdef __linux__
     if (segment_is_locked(locks, (size_t)members[node->local_rank].watch_rank))
         return 0;
     /* Not even its own lock is there: the program has closed the file, and its number may stand for another. */
-    return locks->is_named || !kill(peer->pid, 0) || errno != ESRCH;
-#else
-    return peer->pid == getpid(); /* this rank itself, or a thread: a process does not see its own locks */
-#endif
+    return segment_hides_pids(locks) || !kill(peer->pid, 0) || errno != ESRCH;
 }
 
 static int report(const struct node *node, int local_rank, int status, const char *why, struct outcome *outcome) {

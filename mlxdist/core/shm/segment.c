@@ -130,7 +130,22 @@ int segment_lock(const struct shm_handle *handle, size_t at, struct segment *seg
         munmap(page, 1);
     return error ? segment_fails(outcome, "F_OFD_SETLK in /dev/shm", error) : STATUS_OK;
 }
+
+int segment_hides_pids(const struct segment *segment) {
+    return segment->is_named;
+}
+
+void segment_unlink(const struct shm_handle *handle) {
+    shm_unlink(handle->name);
+}
 #else
+#ifndef F_OFD_SETLK
+#define F_OFD_SETLK 90 /* known to macOS since 10.12, to its headers since 14 */
+#endif
+int fileport_makeport(int file, unsigned *port); /* sys/fileport.h of macOS, which some SDKs lack */
+
+enum { LOCKS_NAME = SEGMENT_NAME + sizeof "/tmp" };
+
 static int create(int is_named, struct shm_handle *handle) {
     (void)is_named;
     return create_named(handle);
@@ -140,11 +155,48 @@ static int open_again(const struct shm_handle *handle) {
     return shm_open(handle->name, O_RDWR, 0);
 }
 
-/* A lock of the process, not inherited by fork. It is lost when the process closes any descriptor of the file. */
+static void name_locks(const struct shm_handle *handle, char name[LOCKS_NAME]) {
+    snprintf(name, LOCKS_NAME, "/tmp%s", handle->name);
+}
+
+/* Whoever comes first creates it. */
+static int open_locks(const struct shm_handle *handle) {
+    char name[LOCKS_NAME];
+    struct stat status;
+    name_locks(handle, name);
+    int file = open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (file < 0 || (!fstat(file, &status) && status.st_uid == geteuid()))
+        return file;
+    close(file);
+    errno = EPERM;
+    return -1;
+}
+
+/* As on Linux, but on shared memory xnu refuses record locks (EBADF), so they are those of a file in /tmp, and what
+ * keeps that open is a Mach port, which is not inherited by fork either. It is never given back: only the memory of the
+ * whole job is locked, until the process ends. */
 int segment_lock(const struct shm_handle *handle, size_t at, struct segment *segment, struct outcome *outcome) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
-    (void)handle;
-    return fcntl(segment->file, F_SETLK, &lock) ? segment_fails(outcome, "F_SETLK", errno) : STATUS_OK;
+    unsigned port;
+    int own = open_locks(handle), all = open_locks(handle);
+    int failed = own < 0 || all < 0 || fcntl(own, F_OFD_SETLK, &lock) || fileport_makeport(own, &port) ||
+                 dup2(all, segment->file) < 0 || fcntl(segment->file, F_SETFD, FD_CLOEXEC);
+    int error = failed ? errno : 0;
+    close(own);
+    close(all);
+    return error ? segment_fails(outcome, "F_OFD_SETLK in /tmp", error) : STATUS_OK;
+}
+
+int segment_hides_pids(const struct segment *segment) {
+    (void)segment;
+    return 0;
+}
+
+void segment_unlink(const struct shm_handle *handle) {
+    char name[LOCKS_NAME];
+    name_locks(handle, name);
+    unlink(name);
+    shm_unlink(handle->name);
 }
 #endif
 
@@ -254,10 +306,6 @@ int segment_detach(struct segment *segment, char *memory, size_t nbytes) {
     }
     own_pages(memory, nbytes);
     return 0;
-}
-
-void segment_unlink(const struct shm_handle *handle) {
-    shm_unlink(handle->name);
 }
 
 void segment_close_file(struct segment *segment) {
