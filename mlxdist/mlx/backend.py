@@ -96,9 +96,9 @@ def attach() -> Any:
 
 
 def _split(group: Any, color: int, key: int = -1) -> Any:
-    """MLX's own holds the GIL while it waits for the other ranks (MLX 0.32.4)."""
+    """MLX's own holds the GIL while it waits for the other ranks, and refuses to split a world of one (MLX 0.32.4)."""
     ours: Any = behind(group)
-    if ours is None or group.size() == 1:
+    if ours is None:
         return _native_split(group, color, key)
     return group_of(ours.split(color, key))
 

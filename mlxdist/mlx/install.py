@@ -20,6 +20,14 @@ def _on_our_mpi(native: Callable[..., Any]) -> Callable[..., Any]:
     return init
 
 
+def _is_available(native: Callable[..., bool]) -> Callable[..., bool]:
+    @functools.wraps(native)
+    def is_available(*backend: str, **named: str) -> bool:
+        return "mpi" in (*backend, *named.values()) or native(*backend, **named)  # a world of one has no libmpi
+
+    return is_available
+
+
 def _sum_scatter(x: Any, *, group: Any = None, stream: Any = None) -> Any:
     """This rank's part of the sum of ``x`` over all ranks: see mlxdist.sum_scatter."""
     import mlx.core as mx
@@ -51,4 +59,5 @@ def install() -> None:
     for name, call in backend.calls.items():
         setattr(mx.distributed, name, call)
     mx.distributed.init = _on_our_mpi(mx.distributed.init)
+    mx.distributed.is_available = _is_available(mx.distributed.is_available)
     mx.distributed.sum_scatter = _sum_scatter

@@ -452,5 +452,42 @@ found = choose.libmpi(context, False, [])
 print(json.dumps([context.launcher.name, str(found.library), found.found.found_via]))
 """
 
-ADDITIONS = [REDUCTION, OPERATION, KIND_OF_OPERATION, FRAMEWORK, CHECK, MPI, *([DTYPE] if HAS_FLOAT128 else [])]
-USES = [USE_OPERATION, USE_KIND_OF_OPERATION, USE_FRAMEWORK, *([USE_DTYPE] if HAS_FLOAT128 else [])]
+# CONTRIBUTING, "A shim"
+SHIM: Places = [
+    (
+        "mlxdist/core/shims/tiny.c",
+        "",
+        """#include "mlxdist/shim.h"
+
+static const struct core_functions *core;
+
+const void *mlxdist_connect(const struct core_functions *functions) {
+    core = functions;
+    return &core;
+}
+
+__attribute__((visibility("default"))) int tiny_size(void) {
+    return core ? core->group_size(core->core_world()) : 0;
+}
+""",
+    ),
+    (
+        "mlxdist/compiled/mlx.pxi",
+        "",
+        "\n\ndef connect_tiny(str path):\n    return shim_connect(fsencode(path)) != NULL\n",
+    ),
+    ("tests/unit/test_layers.py", '"shims/": ("mlx_libmpi",', ' "tiny"'),
+]
+USE_SHIM = """
+import ctypes, os
+folder, name = os.path.split(_core.__file__)
+path = os.path.join(folder, name.replace("_core", "_tiny"))
+assert not _core.connect_tiny(path)
+tiny = ctypes.CDLL(path)
+assert tiny.tiny_size() == 0
+assert _core.connect_tiny(path)
+assert tiny.tiny_size() == 2
+"""
+
+ADDITIONS = [REDUCTION, OPERATION, KIND_OF_OPERATION, FRAMEWORK, CHECK, MPI, SHIM, *([DTYPE] if HAS_FLOAT128 else [])]
+USES = [USE_OPERATION, USE_KIND_OF_OPERATION, USE_FRAMEWORK, USE_SHIM, *([USE_DTYPE] if HAS_FLOAT128 else [])]

@@ -54,7 +54,7 @@ def test_order(pytestconfig: pytest.Config, mpi: mpis.MPI, ranks: Ranks, order: 
     with_mpi4py = importlib.util.find_spec("mpi4py") and mpi.library_path.name in ("libmpi.so.40", "libmpi.so.12")
     imported = [name for name in order if name != "mpi4py" or with_mpi4py]
     environ = {"MPI4PY_LIBMPI": str(mpi.library_path)}
-    check(ranks(mpi, 2, program_of(imported), timeout_s=30, **environ), 2)
+    check(ranks(mpi, 2, program_of(imported), **environ), 2)
 
 
 FLAGS = """

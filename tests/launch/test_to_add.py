@@ -71,7 +71,7 @@ assert world.size() == 2
 
 
 @pytest.mark.parametrize("shared", ["1", "0"], ids=["in shared memory", "by MPI"])
-def test_a_reduction_two_operations_a_framework_and_a_dtype(
+def test_a_reduction_two_operations_a_framework_a_shim_and_a_dtype(
     tree: Path, ranks: Ranks, representative: mpis.MPI, shared: str
 ) -> None:
     program = "".join([BEGIN, *USES, "print(dist.__file__)"])

@@ -35,6 +35,15 @@ def test_the_world(world: dist.Group) -> None:
     assert world.mlx is world.mlx
     assert isinstance(world.mlx, mx.distributed.Group)
     assert mx.distributed.is_available()
+    assert mx.distributed.is_available("mpi")
+
+
+def test_a_group_of_one_can_be_split(world: dist.Group) -> None:
+    """By MLX's own method, too, as the same program does on several ranks."""
+    alone = mx.distributed.init().split(world.rank())
+    part = alone.split(0)
+    assert (part.rank(), part.size()) == (0, 1)
+    assert mx.distributed.all_sum(mx.ones(2), group=part).tolist() == [1, 1]
 
 
 def test_parts(world: dist.Group) -> None:

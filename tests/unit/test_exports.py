@@ -19,11 +19,11 @@ CORE, MLX_LIBMPI = Path(_core.__file__), Path(backend.SHIM)
 SHIMS = {"_mlx_libmpi": MLX_LIBMPI}
 
 
-def symbols(path: Path, which: str) -> set[str]:
+def symbols(path: Path, option: str) -> set[str]:
     if shutil.which("nm") is None:
         pytest.skip("there is no nm here")
     scope = ["-g"] if sys.platform == "darwin" else ["-D"]
-    printed = subprocess.run(["nm", *scope, which, path], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(["nm", *scope, option, path], capture_output=True, text=True, check=True).stdout
     names = {line.split()[-1].partition("@")[0] for line in printed.splitlines()}
     return {name.removeprefix("_") for name in names} if sys.platform == "darwin" else names
 
@@ -67,10 +67,10 @@ def test_the_shim_for_mlx_exports_what_mlx_looks_up(release: str | None) -> None
 def test_a_shim_needs_neither_the_core_nor_python_nor_mpi(name: str) -> None:
     used = undefined(SHIMS[name])
     assert "__cxa_throw" in used or "memcpy" in used, "else nothing was read"
-    assert not [name for name in used if re.match(r"_?Py|MPI_|ompi_|core_|group_", name)]
+    assert not [symbol for symbol in used if re.match(r"_?Py|MPI_|ompi_|core_|group_", symbol)]
 
 
 def test_the_core_needs_nothing_of_mpi() -> None:
     used = undefined(CORE)
     assert "dlsym" in used
-    assert not [name for name in used if re.match(r"MPI_|ompi_", name)]
+    assert not [symbol for symbol in used if re.match(r"MPI_|ompi_", symbol)]
