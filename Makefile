@@ -4,6 +4,7 @@ MPI ?=
 OPTIONS ?=
 SIZE ?= 4
 MINUTES ?= 10
+PYTHONS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
@@ -13,7 +14,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx test-hosts sanitize models soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx test-hosts test-pythons sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +63,9 @@ test-mlx: $(BUILT) .mpi/.made ## the MLX tests on every minor release of MLX fro
 
 test-hosts: $(BUILT) .mpi/.made ## the tests on several hosts, which are made on this machine; as root
 	$(PYTEST) tests/hosts
+
+test-pythons: $(VENV)/.made .mpi/.made ## build for other Pythons and run the tests without a launcher and on 2 ranks; PYTHONS="3.10 3.14t": for these
+	$(PY) tests/pythons.py test $(PYTHONS)
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*

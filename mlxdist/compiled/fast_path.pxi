@@ -26,7 +26,7 @@ cdef cnp.ndarray number_as_array(x):
 cdef inline Group resolved_group(group):
     """The group that is meant; None where the general path has to start the world, or to look at ``group``."""
     if group is None:
-        return the_world
+        return present_world()
     return <Group>group if isinstance(group, Group) else None
 
 

@@ -14,17 +14,15 @@ cdef object mlx_finish = None
 REDUCTION = ("reduction", 0, 0)  # the place in Group.mlx_groups of a group that only reduces
 cdef list native_of = [None] * CALLS  # MLX's own functions
 cdef list streams = []  # that communicate
-cdef object latest_stream = None
 
 
 def attach_mlx(mx, world, group_of, finish) -> None:
     """Use MLX from now on: ``mx`` is its module, ``world`` its group of the world, the others are of mlx/backend.py."""
-    global mlx_array, mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish, latest_stream
+    global mlx_array, mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish
     mlx_array, mlx_devices = mx.array, (mx.Device, mx.DeviceType)
     mlx_default_stream, mlx_cpu = mx.default_stream, mx.cpu
     mlx_world, mlx_group_of, mlx_finish = world, group_of, finish
-    latest_stream = mlx_default_stream(mlx_cpu)
-    streams.append(latest_stream)
+    streams.append(mlx_default_stream(mlx_cpu))
 
 
 def mlx_groups_of(Group group) -> dict:
@@ -38,13 +36,10 @@ def mlx_streams() -> list:
 
 
 cdef inline int note(stream) except -1:
-    global latest_stream
     if stream is None or isinstance(stream, mlx_devices):
         stream = mlx_default_stream(mlx_cpu)
-    if stream != latest_stream:
-        latest_stream = stream
-        if stream not in streams:
-            streams.append(stream)
+    if stream not in streams:  # two threads may add the same one, which is then waited for twice
+        streams.append(stream)
     return 0
 
 
@@ -130,7 +125,8 @@ def behind_mlx(part):
     cdef c_group *handle = mlx_queried_group()
     if handle == NULL:
         return None
-    return the_world if handle == the_world.handle else wrap(type(the_world), group_retain(handle))
+    cdef Group world = present_world()
+    return world if handle == world.handle else wrap(type(world), group_retain(handle))
 
 
 def mlx_opened_us() -> bool:
