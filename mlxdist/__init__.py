@@ -6,6 +6,8 @@
 """
 
 try:
+    import numpy  # noqa: F401  # _core would remember an interpreter that NumPy then refuses, and refuse all others
+
     import mlxdist._core  # noqa: F401  # first: where it is missing, other imports would report a circular import
     from mlxdist.errors import Error, LoadError, MismatchError, MPIError, PeerError
     from mlxdist.errors import TimeoutError as TimeoutError
@@ -28,9 +30,9 @@ try:
     from mlxdist.world import Group, Info, finalize, info, init, is_available
 except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
     _reason = (
-        f"one interpreter of a process can import mlxdist ({error}): import it in the main one; use threads or "
-        "processes rather than subinterpreters"
-        if "interpreter" in str(error)  # Cython's words and CPython's
+        f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
+        "or processes rather than subinterpreters"
+        if any(words in str(error) for words in ("interpreter", "once per process"))  # Cython's, CPython's; NumPy's
         else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
         "pip install --force-reinstall mlxdist, or make build there"
     )
