@@ -14,10 +14,10 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx test-hosts test-pythons sanitize models soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx test-hosts test-pythons test-arm64 sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.made: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +66,9 @@ test-hosts: $(BUILT) .mpi/.made ## the tests on several hosts, which are made on
 
 test-pythons: $(VENV)/.made .mpi/.made ## build for other Pythons and run the tests without a launcher and on 2 ranks; PYTHONS="3.10 3.14t": for these
 	$(PY) tests/pythons.py test $(PYTHONS)
+
+test-arm64: $(VENV)/.made ## build for arm64 Linux and run the tests on an emulated processor (Debian: apt install qemu-user g++-aarch64-linux-gnu mpich openmpi-bin)
+	$(PY) tests/arm64.py
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*

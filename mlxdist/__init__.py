@@ -5,6 +5,8 @@
 >>> total = dist.all_sum(gradient)
 """
 
+_REFUSED_BY_NUMPY = ("once per process", "already init")  # a second interpreter: NumPy 2.4; a RuntimeError of 2.2
+
 try:
     import numpy  # noqa: F401  # _core would remember an interpreter that NumPy then refuses, and refuse all others
 
@@ -28,11 +30,11 @@ try:
         sum_scatter,
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
-except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
+except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
         "or processes rather than subinterpreters"
-        if any(words in str(error) for words in ("interpreter", "once per process"))  # Cython's, CPython's; NumPy's
+        if any(words in str(error) for words in ("interpreter", *_REFUSED_BY_NUMPY))  # Cython's words and CPython's
         else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
         "pip install --force-reinstall mlxdist, or make build there"
     )

@@ -9,6 +9,7 @@ g++-aarch64-linux-gnu mpich openmpi-bin
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -25,21 +26,23 @@ MPIS = tuple(mpi for mpi in mpis.MPIS if mpi.name in ("debian-mpich", "debian-op
 COMPILERS, EMULATOR = ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"), "qemu-aarch64"
 
 
-def emulated_python(folder: Path) -> Path:
-    """A program that runs as Python for arm64, with what the tests need; so is each that it starts."""
-    root, site, program = folder / "root", folder / "site", folder / "python"
-    if program.exists():
-        return program
+def emulated(folder: Path) -> Path:
+    """A folder of programs for PATH: Python for arm64 with what the tests need, and the compiler for it."""
+    root, site, programs = folder / "root", folder / "site", folder / "bin"
+    if programs.exists():
+        return programs
     headers = f"libpython{VERSION}-dev"
     debian.unpack(root, SUITE, "arm64", f"python{VERSION}", "mpich", "openmpi-bin", alone=(headers,))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", site, "--only-binary", ":all:"]
     kind = ["--platform", "manylinux_2_28_aarch64", "--platform", "manylinux2014_aarch64", "--python-version", VERSION]
     run([*pip, *kind, *NEEDED, *WANTED])
     # Without this a test that starts sys.executable would ask this machine to run a program for arm64.
-    (site / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(program)!r}\n")
-    program.write_text(f'#!/bin/sh\nexec {EMULATOR} -L {root} {root}/usr/bin/python{VERSION} "$@"\n')
-    program.chmod(0o755)
-    return program
+    (site / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(programs / 'python')!r}\n")
+    programs.mkdir()
+    for name, command in (("python", f"{EMULATOR} -L {root} {root}/usr/bin/python{VERSION}"), ("cc", COMPILERS[0])):
+        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (programs / name).chmod(0o755)
+    return programs
 
 
 def main() -> int:
@@ -50,8 +53,13 @@ def main() -> int:
         return 1
     failed = []
     try:
-        python, tree = emulated_python(BUILD), copy_of_tree(BUILD)
-        environ = {"PYTHONPATH": f"{tree}:{BUILD / 'site'}", "NO_COLOR": "1"}
+        programs, tree = emulated(BUILD), copy_of_tree(BUILD)
+        python = programs / "python"
+        environ = {
+            "PYTHONPATH": f"{tree}:{BUILD / 'site'}",
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "NO_COLOR": "1",
+        }
         # In C: Cython would take minutes on an emulated processor.
         run([sys.executable, "-m", "cython", "-3", "mlxdist/_core.pyx"], tree)
         began = time.monotonic()
