@@ -2,8 +2,8 @@
 
 cdef int64_t MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
 
-# What attach() found in MLX, and what it does.
-cdef object mlx_array = None
+# What attach() found in MLX, and what it does. Its array type is stored last, with release, and loaded with acquire.
+cdef atomic_object mlx_array = NULL
 cdef tuple mlx_devices = None
 cdef object mlx_default_stream = None
 cdef object mlx_cpu = None
@@ -18,11 +18,14 @@ cdef list streams = []  # that communicate
 
 def attach_mlx(mx, world, group_of, finish) -> None:
     """Use MLX from now on: ``mx`` is its module, ``world`` its group of the world, the others are of mlx/backend.py."""
-    global mlx_array, mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish
-    mlx_array, mlx_devices = mx.array, (mx.Device, mx.DeviceType)
+    global mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish
+    mlx_devices = (mx.Device, mx.DeviceType)
     mlx_default_stream, mlx_cpu = mx.default_stream, mx.cpu
     mlx_world, mlx_group_of, mlx_finish = world, group_of, finish
     streams.append(mlx_default_stream(mlx_cpu))
+    array = mx.array
+    Py_INCREF(array)
+    store_object(&mlx_array, <PyObject *>array, memory_order_release)
 
 
 def mlx_groups_of(Group group) -> dict:
