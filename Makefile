@@ -4,6 +4,7 @@ MPI ?=
 OPTIONS ?=
 SIZE ?= 4
 MINUTES ?= 10
+PYTHONS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILT := build/.built
@@ -13,7 +14,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx test-hosts test-portable sanitize models soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx test-hosts test-portable test-pythons test-arm64 sanitize models soak demo bench check coverage docs dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*##/ { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +66,12 @@ test-hosts: $(BUILT) .mpi/.made ## the tests on several hosts, which are made on
 
 test-portable: $(BUILT) .mpi/.made ## a build without what is for Linux alone, under what macOS does otherwise, on Linux
 	$(PY) tests/portable/run.py
+
+test-pythons: $(VENV)/.made .mpi/.made ## build for other Pythons and run the tests without a launcher and on 2 ranks; PYTHONS="3.10 3.14t": for these
+	$(PY) tests/pythons.py test $(PYTHONS)
+
+test-arm64: $(VENV)/.made ## build for arm64 Linux and run the tests on an emulated processor (Debian: apt install qemu-user g++-aarch64-linux-gnu mpich openmpi-bin)
+	$(PY) tests/arm64.py
 
 test-%: $(BUILT) .mpi/.made ## the parallel tests at one number of ranks: test-4; MPI=mpich: on one MPI
 	$(PYTEST) tests/launch/test_sizes.py --size=$*

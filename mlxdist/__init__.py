@@ -5,13 +5,17 @@
 >>> total = dist.all_sum(gradient)
 """
 
+_REFUSED_BY_NUMPY = ("once per process", "already init")  # a second interpreter: NumPy 2.4; a RuntimeError of 2.2
+
 
 def _import_core() -> None:
     """Open the extension for mlxdist alone, whatever flags the interpreter opens others with (macOS: RTLD_GLOBAL)."""
     import os
     import sys
 
-    import numpy  # noqa: F401  # the extension imports it, and NumPy's are opened as the program wants
+    # NumPy's extensions are opened as the program wants. And _core would remember an interpreter that NumPy then refuses,
+    # and refuse all others.
+    import numpy  # noqa: F401
 
     flags = sys.getdlopenflags()
     sys.setdlopenflags(flags & ~os.RTLD_GLOBAL | os.RTLD_LOCAL)
@@ -42,11 +46,11 @@ try:
         sum_scatter,
     )
     from mlxdist.world import Group, Info, finalize, info, init, is_available
-except (ImportError, AttributeError) as error:  # _core is missing, or was built from other sources
+except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
-        f"one interpreter of a process can import mlxdist ({error}): import it in the main one; use threads or "
-        "processes rather than subinterpreters"
-        if "interpreter" in str(error) or "once per process" in str(error)  # Cython's and CPython's words; NumPy's
+        f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
+        "or processes rather than subinterpreters"
+        if any(words in str(error) for words in ("interpreter", *_REFUSED_BY_NUMPY))  # Cython's words and CPython's
         else f"the mlxdist installation in {__path__[0]} is incomplete ({error}): "
         "pip install --force-reinstall mlxdist, or make build there"
     )

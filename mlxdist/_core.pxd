@@ -15,6 +15,18 @@ cdef extern from "<numpy/arrayobject.h>":
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **, size_t alignment, size_t nbytes)
 
+cdef extern from "<stdatomic.h>" nogil:
+    """
+    typedef _Atomic(PyObject *) atomic_object;
+    """
+    ctypedef int atomic_int
+    ctypedef PyObject *atomic_object
+    int memory_order_relaxed, memory_order_acquire, memory_order_release
+    int load_int "atomic_load_explicit"(atomic_int *, int order)
+    void store_int "atomic_store_explicit"(atomic_int *, int, int order)
+    PyObject *load_object "atomic_load_explicit"(atomic_object *, int order)
+    void store_object "atomic_store_explicit"(atomic_object *, PyObject *, int order)
+
 cdef extern from "<dlfcn.h>" nogil:
     int RTLD_NOW, RTLD_LOCAL, RTLD_GLOBAL, RTLD_NOLOAD
     void *dlopen(const char *path, int mode)

@@ -1,7 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
+# cython: freethreading_compatible=True
 """The compiled core: opens libmpi, owns groups, and runs operations on pointers with the GIL released.
 
 It knows NumPy and no other framework: any other array is a ``Buffer``. Each file that is included here has one subject.
+Nothing in it relies on the GIL: see *Without the GIL* in docs/internals.md.
 """
 
 import _signal
@@ -19,6 +21,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport Py_TYPE, PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc

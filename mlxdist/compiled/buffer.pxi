@@ -1,14 +1,14 @@
 # Element types, and memory as the core sees it; a part of _core.pyx.
 
-# NumPy's type number -> element type; UNSEEN until it is first looked up.
+# NumPy's type number -> element type; UNSEEN until it is first looked up. Threads that do so at once find the same.
 cdef enum:
     NO_TYPE = -1
     UNSEEN = -2
     TYPE_NUMBERS = 1024
-cdef int type_of_number[TYPE_NUMBERS]
+cdef atomic_int type_of_number[TYPE_NUMBERS]
 cdef int number
 for number in range(TYPE_NUMBERS):
-    type_of_number[number] = UNSEEN
+    store_int(&type_of_number[number], UNSEEN, memory_order_relaxed)
 
 
 cdef int look_up_type(cnp.dtype dtype):
@@ -16,13 +16,15 @@ cdef int look_up_type(cnp.dtype dtype):
     cdef int number = dtype.type_num
     found = DTYPES.index(dtype.name) if dtype.name in DTYPES else NO_TYPE
     if 0 <= number < TYPE_NUMBERS:
-        type_of_number[number] = found
+        store_int(&type_of_number[number], found, memory_order_relaxed)
     return found
 
 
 cdef inline int element_type_of(cnp.dtype dtype):
     cdef int number = dtype.type_num
-    cdef int found = type_of_number[number] if 0 <= number < TYPE_NUMBERS else UNSEEN
+    cdef int found = UNSEEN
+    if 0 <= number < TYPE_NUMBERS:
+        found = load_int(&type_of_number[number], memory_order_relaxed)
     if found == UNSEEN:
         found = look_up_type(dtype)
     return found if cnp.PyArray_ISNBO(dtype.byteorder) else NO_TYPE

@@ -26,7 +26,7 @@ cdef cnp.ndarray number_as_array(x):
 cdef inline Group resolved_group(group):
     """The group that is meant; None where the general path has to start the world, or to look at ``group``."""
     if group is None:
-        return the_world
+        return present_world()
     return <Group>group if isinstance(group, Group) else None
 
 
@@ -96,7 +96,8 @@ cdef object collective(int name, x, group, stream, out):
     if result is not None:
         return result
     # A number that MLX gathers in a group of one would have no dimension.
-    if type(x) is mlx_array and out is None and native_of[name] is not None and resolved_group(group) is not None and (
+    cdef bint is_lazy = <PyObject *>Py_TYPE(x) == load_object(&mlx_array, memory_order_acquire)
+    if is_lazy and out is None and native_of[name] is not None and resolved_group(group) is not None and (
         name != CALL_ALL_GATHER or x.ndim
     ):
         check_open(name_of(name))

@@ -1,6 +1,6 @@
 # Groups, and the start and end of the world; a part of _core.pyx.
 
-cdef bint wrapping = False
+cdef object made_here = object()  # what only wrap() can pass
 
 
 cdef class Group:
@@ -12,7 +12,7 @@ cdef class Group:
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
-        if not wrapping:
+        if len(args) != 1 or args[0] is not made_here:
             raise TypeError("[Group] a group cannot be created directly: call mlxdist.init() or a group's split()")
 
     def __dealloc__(self):
@@ -29,18 +29,16 @@ cdef class Group:
 
 
 cdef Group wrap(type cls, c_group *handle):
-    global wrapping
-    wrapping = True
-    cdef Group wrapped = cls.__new__(cls)
-    wrapping = False
+    cdef Group wrapped = cls.__new__(cls, made_here)
     wrapped.handle = handle
     wrapped.size_ = group_size(handle)
     wrapped.mlx_groups = {}
     return wrapped
 
 
-cdef Group the_world = None
 cdef Library started = None
+# start() stores it last, with release: a thread that has not waited for init() may be the first to use it.
+cdef atomic_object the_world = NULL
 
 
 cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept:
@@ -50,14 +48,13 @@ cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept
 
 def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
-    global the_world, started, main_thread
+    global started
     cdef outcome why
     cdef settings chosen_settings
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
     set_policy(&chosen_settings.policy, timeout_s, quiet)
     chosen_settings.share = share
-    main_thread = threading.main_thread().ident
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
         wait_watch_interrupts()
     with nogil:
@@ -65,8 +62,10 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, in
     if failed:
         fail("init", &why)
     started = library
-    the_world = wrap(cls, group_retain(core_world()))
-    return the_world  # init() raises what a signal handler raised: by then its next call finds the world
+    made = wrap(cls, group_retain(core_world()))
+    Py_INCREF(made)
+    store_object(&the_world, <PyObject *>made, memory_order_release)
+    return made  # init() raises what a signal handler raised: by then its next call finds the world
 
 
 def await_start(double timeout_s, bint quiet) -> None:
@@ -101,9 +100,14 @@ def cuda_aware() -> bool:
     return query != NULL and query() == 1
 
 
+cdef inline Group present_world():
+    cdef PyObject *made = load_object(&the_world, memory_order_acquire)
+    return None if made == NULL else <Group>made
+
+
 def world() -> Group | None:
     """The world that start() made."""
-    return the_world
+    return present_world()
 
 
 def initialized_by_us() -> bool:

@@ -14,6 +14,7 @@ cdef void *kept[KEPT_BLOCKS]
 cdef size_t kept_nbytes[KEPT_BLOCKS]
 cdef size_t kept_in_all = 0
 cdef int oldest = 0  # of those kept
+cdef cython.pymutex kept_lock  # for these four, and for some instructions only: a destructor takes it
 
 
 cdef size_t block_nbytes(size_t nbytes) noexcept:
@@ -22,12 +23,43 @@ cdef size_t block_nbytes(size_t nbytes) noexcept:
     return (nbytes + grain - 1) // grain * grain
 
 
-cdef void evict(int place) noexcept:
+cdef void *take(int place) noexcept:
+    """What is kept there, or NULL; under the lock."""
     global kept_in_all
-    if kept[place] != NULL:
+    cdef void *taken = kept[place]
+    if taken != NULL:
         kept_in_all -= kept_nbytes[place]
-        free(kept[place])
         kept[place] = NULL
+    return taken
+
+
+cdef void *reuse(size_t nbytes) noexcept:
+    """A block of this length that was kept, or NULL."""
+    cdef void *found = NULL
+    cdef int i
+    with kept_lock:
+        for i in range(KEPT_BLOCKS):
+            if kept[i] != NULL and kept_nbytes[i] == nbytes:
+                found = take(i)
+                break
+    return found
+
+
+cdef void keep(void *address, size_t nbytes) noexcept:
+    """Keep a block, of at most MOST_KEPT bytes, and free the oldest ones that are too many for it."""
+    global kept_in_all, oldest
+    cdef void *evicted[KEPT_BLOCKS]
+    cdef int i, n = 1
+    with kept_lock:
+        evicted[0] = take(oldest)
+        kept[oldest], kept_nbytes[oldest] = address, nbytes
+        kept_in_all += nbytes
+        oldest = (oldest + 1) % KEPT_BLOCKS
+        while kept_in_all > MOST_KEPT:
+            evicted[n] = take((oldest + n - 1) % KEPT_BLOCKS)
+            n += 1
+    for i in range(n):
+        free(evicted[i])
 
 
 @cython.final
@@ -38,32 +70,20 @@ cdef class _Block:
     cdef size_t nbytes
 
     def __cinit__(self, size_t nbytes):
-        global kept_in_all
-        cdef int i
         self.nbytes = block_nbytes(nbytes)
-        for i in range(KEPT_BLOCKS):
-            if kept[i] != NULL and kept_nbytes[i] == self.nbytes:
-                self.address, kept[i] = kept[i], NULL
-                kept_in_all -= self.nbytes
-                return
+        self.address = reuse(self.nbytes)
+        if self.address != NULL:
+            return
         if posix_memalign(&self.address, HUGE_PAGE if self.nbytes >= 4 * HUGE_PAGE else PAGE, self.nbytes):
             self.address = NULL
             raise MemoryError(f"[empty] no memory for {nbytes} bytes: pass a smaller array")
         copy_use_huge_pages(self.address, self.nbytes)
 
     def __dealloc__(self):
-        global kept_in_all, oldest
         if self.address == NULL or self.nbytes > MOST_KEPT:
             free(self.address)
-            return
-        evict(oldest)
-        kept[oldest], kept_nbytes[oldest] = self.address, self.nbytes
-        kept_in_all += self.nbytes
-        oldest = (oldest + 1) % KEPT_BLOCKS
-        cdef int i = oldest
-        while kept_in_all > MOST_KEPT:
-            evict(i)
-            i = (i + 1) % KEPT_BLOCKS
+        else:
+            keep(self.address, self.nbytes)
 
 
 cdef cnp.ndarray aligned(int ndim, cnp.npy_intp *shape, cnp.dtype dtype):

@@ -4,8 +4,8 @@ cdef const mlx_libmpi *libmpi_of_mlx = NULL  # none in a world of one, see mlx/b
 
 cdef int64_t MOST_FOR_MLX = 0xffffffff  # elements: MLX passes sizes on as 32-bit numbers
 
-# What attach() found in MLX, and what it does.
-cdef object mlx_array = None
+# What attach() found in MLX, and what it does. Its array type is stored last, with release, and loaded with acquire.
+cdef atomic_object mlx_array = NULL
 cdef tuple mlx_devices = None
 cdef object mlx_default_stream = None
 cdef object mlx_cpu = None
@@ -16,17 +16,18 @@ cdef object mlx_finish = None
 REDUCTION = ("reduction", 0, 0)  # the place in Group.mlx_groups of a group that only reduces
 cdef list native_of = [None] * CALLS  # MLX's own functions
 cdef list streams = []  # that communicate
-cdef object latest_stream = None
 
 
 def attach_mlx(mx, world, group_of, finish) -> None:
     """Use MLX from now on: ``mx`` is its module, ``world`` its group of the world, the others are of mlx/backend.py."""
-    global mlx_array, mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish, latest_stream
-    mlx_array, mlx_devices = mx.array, (mx.Device, mx.DeviceType)
+    global mlx_devices, mlx_default_stream, mlx_cpu, mlx_world, mlx_group_of, mlx_finish
+    mlx_devices = (mx.Device, mx.DeviceType)
     mlx_default_stream, mlx_cpu = mx.default_stream, mx.cpu
     mlx_world, mlx_group_of, mlx_finish = world, group_of, finish
-    latest_stream = mlx_default_stream(mlx_cpu)
-    streams.append(latest_stream)
+    streams.append(mlx_default_stream(mlx_cpu))
+    array = mx.array
+    Py_INCREF(array)
+    store_object(&mlx_array, <PyObject *>array, memory_order_release)
 
 
 def mlx_groups_of(Group group) -> dict:
@@ -40,13 +41,10 @@ def mlx_streams() -> list:
 
 
 cdef inline int note(stream) except -1:
-    global latest_stream
     if stream is None or isinstance(stream, mlx_devices):
         stream = mlx_default_stream(mlx_cpu)
-    if stream != latest_stream:
-        latest_stream = stream
-        if stream not in streams:
-            streams.append(stream)
+    if stream not in streams:  # two threads may add the same one, which is then waited for twice
+        streams.append(stream)
     return 0
 
 
@@ -136,7 +134,8 @@ def behind_mlx(part):
     cdef c_group *handle = libmpi_of_mlx.queried_group()
     if handle == NULL:
         return None
-    return the_world if handle == the_world.handle else wrap(type(the_world), group_retain(handle))
+    cdef Group world = present_world()
+    return world if handle == world.handle else wrap(type(world), group_retain(handle))
 
 
 def connect_mlx(str path) -> bool:

@@ -14,10 +14,10 @@ cdef dict exception_of = {
 }
 
 
-# What Python's SIGINT handler raised while the main thread was waiting in C.
+# What Python's SIGINT handler raised while the main thread was waiting in C; no other thread reads it.
 cdef object interruption = None
-cdef unsigned long main_thread = 0
-cdef bint is_exiting = False
+cdef unsigned long main_thread = threading.main_thread().ident
+cdef atomic_int is_exiting = False
 
 
 cdef int interrupt(int signals) noexcept nogil:
@@ -59,7 +59,7 @@ cpdef int raise_interruption() except -1:
     Everything that waits in C ends with this: else a later call would raise it.
     """
     global interruption
-    if interruption is not None and PyThread_get_thread_ident() == main_thread:
+    if PyThread_get_thread_ident() == main_thread and interruption is not None:
         raised, interruption = interruption, None
         raise raised
     return 0
@@ -67,14 +67,13 @@ cpdef int raise_interruption() except -1:
 
 def begin_exit() -> None:
     """From now on daemon threads end without a word in calls that fail since this rank or another has ended."""
-    global is_exiting
-    is_exiting = True
+    store_int(&is_exiting, True, memory_order_relaxed)
 
 
 cdef int fail(str call, outcome *why) except -1:
     """Raise what C reports as an exception; the only place that does."""
     raise_interruption()
-    if is_exiting and why.status in (STATUS_GROUP_CLOSED, STATUS_MISMATCH):
+    if load_int(&is_exiting, memory_order_relaxed) and why.status in (STATUS_GROUP_CLOSED, STATUS_MISMATCH):
         if PyThread_get_thread_ident() != main_thread:
             raise SystemExit
     text = f"[{call}] {why.text.decode(errors='replace')}"

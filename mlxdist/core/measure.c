@@ -7,7 +7,7 @@
 
 double measure_own_s(void) {
     enum { TRIALS = 1000 };
-    static double known = -1;
+    static _Atomic double known = -1;
     if (known < 0) {
         double spent = 0;
         for (int i = 0; i < TRIALS; i++) {

@@ -14,6 +14,7 @@ import functools
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_li
 calls: dict[str, Callable[..., Any]] = {}  # the same for groups of either kind
 _world: Any = None
 _native_split: Any = None
+_lock = threading.RLock()
 
 
 def owns_group(group: object) -> bool:
@@ -44,9 +46,16 @@ def behind(group: Any) -> _core.Group | None:
 
 def attach() -> Any:
     """Make MLX's "mpi" backend run on mlxdist's world, already started; returns MLX's group for it."""
-    global _world, _native_split
-    if _world is not None:
-        return _world
+    global _world
+    if _world is None:
+        with _lock:
+            if _world is None:
+                _world = _attached()
+    return _world
+
+
+def _attached() -> Any:
+    global _native_split
     try:
         import mlx.core as mx
     except ImportError:
@@ -91,8 +100,7 @@ def attach() -> Any:
         calls[name] = functools.wraps(native)(_core.over_mlx(name, native))
     _native_split = mx.distributed.Group.split
     mx.distributed.Group.split = functools.wraps(_native_split)(_split)
-    _world = world
-    return _world
+    return world
 
 
 def _split(group: Any, color: int, key: int = -1) -> Any:
@@ -122,5 +130,5 @@ def group_of(group: _core.Group, kind: str = "reduction", root: int = 0, wire: i
     known = _core.mlx_groups_of(group)
     if (kind, root, wire) not in known:
         _core.override_next_mlx_split(group, _core.MLX_KINDS[kind], root, wire)
-        known[kind, root, wire] = _native_split(world, 0)
+        known.setdefault((kind, root, wire), _native_split(world, 0))  # another thread may have made it too
     return known[kind, root, wire]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import mpis
+import pytest
 from conftest import Ranks
 
 PROGRAM = """
@@ -38,24 +39,40 @@ def test_nothing_is_opened_alone(ranks: Ranks) -> None:
 
 
 SUBINTERPRETER = """
+import sys
 try:
     from _interpreters import create, exec as run
-except ImportError:  # before Python 3.13
+    kind = sys.argv[2:]
+except ImportError:  # before Python 3.13: only interpreters that share the GIL
     from _xxsubinterpreters import create, run_string as run
-import mlxdist
-try:
-    failed = run(create(), "import mlxdist")
-    text = failed.msg
-except RuntimeError as error:
-    text = str(error)
-assert "one interpreter of a process can import mlxdist" in text, text
-assert "reinstall" not in text, text
+    kind = []
+def main():
+    try:
+        import mlxdist
+        assert mlxdist.all_sum(1) == 1
+        return "works"
+    except ImportError as error:
+        return str(error)
+def other():
+    try:
+        failed = run(create(*kind), "import mlxdist; assert mlxdist.all_sum(1) == 1")
+        return failed.msg if failed else "works"
+    except RuntimeError as error:
+        return str(error)
+said = [main(), other()] if sys.argv[1] == "main" else [other(), main()]
+assert said.count("works") == 1, said
+assert said[0] == "works" or sys.argv[1] == "other", said
+told = min(said, key=lambda text: text == "works")
+assert "one interpreter of a process can import mlxdist" in told and "import it in the main one first" in told, told
+assert "reinstall" not in told, told
 print("refused")
 """
 
 
-def test_a_subinterpreter_is_told_why(ranks: Ranks) -> None:
-    finished = ranks(None, 1, SUBINTERPRETER, PYTHONWARNINGS="ignore")
+@pytest.mark.parametrize("kind", ["legacy", "isolated"])
+@pytest.mark.parametrize("first", ["main", "other"])
+def test_a_second_interpreter_is_told_why(ranks: Ranks, first: str, kind: str) -> None:
+    finished = ranks(None, 1, SUBINTERPRETER, first, kind, PYTHONWARNINGS="ignore")
     assert (finished.status, finished.output) == (0, "refused\n")
 
 
