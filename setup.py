@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy
@@ -21,7 +22,9 @@ if ABI3 and sys.version_info < (3, 12):
 
 # A fused multiply-add, which only some variants of the kernels have, would round differently from the others.
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-link_args = [] if sys.platform == "darwin" else ["-Wl,-Bsymbolic"]  # our MPI_* and ompi_* names are for MLX alone
+# Another one's, if it is compiled for that.
+IS_MACOS = sysconfig.get_platform().startswith("macosx")
+link_args = [] if IS_MACOS else ["-Wl,-Bsymbolic"]  # our MPI_* and ompi_* names are for MLX alone
 
 extension = Extension(
     "mlxdist._core",

@@ -1,0 +1,85 @@
+"""`make crosscheck`: the extensions compile and link for every target, and have the names that they must have.
+
+What it cannot see is whether a system does at run time what is expected of it.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import binaries
+import toolchain
+from setuptools import Extension
+from targets import TARGETS, Target
+
+PYTHONS = re.compile(r"_?Py[A-Z_]\w*")
+MPIS = re.compile(r"(P?MPI|MPIR|ompi|opal|mpich)_\w+")
+SYSTEMS = re.compile(
+    r"lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so[.\d]*|ld-linux[\w.-]+|/usr/lib/lib(System\.B|c\+\+\.1)\.dylib"
+)
+LINKERS = {"_init", "_fini", "__dso_handle", "_mh_dylib_header"}  # zig 0.17 exports them
+
+
+def must_export(target: Target, extension: Extension, version: str) -> set[str]:
+    """The names that are marked in the sources, of those that this extension defines."""
+    files = toolchain.objects(target, extension, version).values()
+    defined = set().union(*(binaries.read(path).defined for path in files))
+    return defined & toolchain.marked_for_export(target, extension, version)
+
+
+def faults(target: Target, path: Path, wanted: set[str]) -> Iterator[str]:
+    """What is wrong with the shared object ``path``, which must export the names ``wanted``."""
+    binary = binaries.read(path)
+    exported = binary.defined - LINKERS
+    yield from (f"{name} is not exported" for name in sorted(wanted - exported))
+    yield from (f"{name} is exported" for name in sorted(exported - wanted))
+    yield from (f"it needs {name}" for name in binary.libraries if not SYSTEMS.fullmatch(name))
+    has_places = target.is_macos or "-gnu" in target.name  # musl's names have no versions
+    for name, place in sorted(binary.undefined.items()):
+        if MPIS.fullmatch(name):
+            yield f"{name} is undefined: libmpi is not linked"
+        elif has_places and place == binaries.ANYWHERE and not PYTHONS.fullmatch(name):
+            yield f"{name} is undefined: neither Python nor {target.name} has it"
+    if target.is_macos:
+        right = {"namespace": "two-level", "install name": f"@rpath/{path.name}", "oldest system": "11.0"}
+        if "aarch64" in target.name:
+            right["signed"] = True  # it would not be loaded
+        for what, value in right.items():
+            if binary.header[what] != value:
+                yield f"{what}: {binary.header[what]}, not {value}"
+
+
+def build(target: Target, extension: Extension, *versions: str) -> dict[str, Path]:
+    """The shared object for each version of Python; raises Failed with all that is wrong."""
+    toolchain.compile_for(target, extension, *versions)
+    made = {version: toolchain.link(target, extension, version) for version in versions}
+    wanted = must_export(target, extension, versions[0])
+    found = [f"{target.name}: {path.name}: {fault}" for path in made.values() for fault in faults(target, path, wanted)]
+    if found:
+        raise toolchain.Failed("\n".join(found))
+    return made
+
+
+def main(names: list[str]) -> int:
+    """Check the targets of these names, or all."""
+    version = "{}.{}".format(*sys.version_info)
+    status = 0
+    for target in TARGETS:
+        if names and target.name not in names:
+            continue
+        began = time.monotonic()
+        verdict = "ok"
+        for extension in toolchain.extensions(target):
+            try:
+                build(target, extension, version)
+            except toolchain.Failed as failed:
+                print(failed)
+                verdict, status = "FAILED", 1
+        print(f"{target.name}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

