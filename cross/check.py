@@ -6,35 +6,33 @@ What it cannot see is whether a system does at run time what is expected of it.
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import binaries
 import toolchain
 from setuptools import Extension
-from targets import TARGETS, Target
+from targets import CXX, TARGETS, Target
 
 PYTHONS = re.compile(r"_?Py[A-Z_]\w*")
 MPIS = re.compile(r"(P?MPI|MPIR|ompi|opal|mpich)_\w+")
 SYSTEMS = re.compile(
     r"lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so[.\d]*|ld-linux[\w.-]+|/usr/lib/lib(System\.B|c\+\+\.1)\.dylib"
 )
+CXX_NAMES = {name for group in CXX.values() for name in group.split()}
 LINKERS = {"_init", "_fini", "__dso_handle", "_mh_dylib_header"}  # zig 0.17 exports them
 
 
-def must_export(target: Target, extension: Extension, version: str) -> set[str]:
-    """The names that are marked in the sources, of those that this extension defines."""
-    files = toolchain.objects(target, extension, version).values()
-    defined = set().union(*(binaries.read(path).defined for path in files))
-    return defined & toolchain.marked_for_export(target, extension, version)
-
-
-def faults(target: Target, path: Path, wanted: set[str]) -> Iterator[str]:
-    """What is wrong with the shared object ``path``, which must export the names ``wanted``."""
+def faults(target: Target, path: Path, files: Iterable[Path], marked: set[str]) -> Iterator[str]:
+    """What is wrong with ``path``, linked of the object ``files``; ``marked``: names that are to be exported."""
+    objects = [binaries.read(file) for file in files]
+    wanted = {name for made in objects for name in made.defined if name in marked}
+    needed = {name for made in objects for name in made.undefined}
     binary = binaries.read(path)
     exported = binary.defined - LINKERS
     yield from (f"{name} is not exported" for name in sorted(wanted - exported))
     yield from (f"{name} is exported" for name in sorted(exported - wanted))
+    yield from (f"{name} is not the system's" for name in sorted(needed & CXX_NAMES - binary.undefined.keys()))
     yield from (f"it needs {name}" for name in binary.libraries if not SYSTEMS.fullmatch(name))
     has_places = target.is_macos or "-gnu" in target.name  # musl's names have no versions
     for name, place in sorted(binary.undefined.items()):
@@ -55,8 +53,11 @@ def build(target: Target, extension: Extension, *versions: str) -> dict[str, Pat
     """The shared object for each version of Python; raises Failed with all that is wrong."""
     toolchain.compile_for(target, extension, *versions)
     made = {version: toolchain.link(target, extension, version) for version in versions}
-    wanted = must_export(target, extension, versions[0])
-    found = [f"{target.name}: {path.name}: {fault}" for path in made.values() for fault in faults(target, path, wanted)]
+    marked = toolchain.marked_for_export(target, extension, versions[0])
+    found = []
+    for version, path in made.items():
+        files = toolchain.objects(target, extension, version).values()
+        found += [f"{target.name}: {path.name}: {fault}" for fault in faults(target, path, files, marked)]
     if found:
         raise toolchain.Failed("\n".join(found))
     return made

@@ -36,8 +36,8 @@ TARGETS = (
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")  # a wheel for each
 
 # What C++ may take from the system: the names that GCC's library and LLVM's have in common, so that either's headers
-# will do, with their versions in GCC's. zig's own library is not linked: an exception must be of the class that the
-# framework knows, and be thrown and caught by one runtime.
+# will do, with their versions in GCC's. With zig's own library linked in, the first exception that passes through MLX
+# crashes (zig 0.17.1, MLX 0.32.4 on Linux): one runtime must throw and catch it.
 CXX = {
     "GLIBCXX_3.4": "_ZNSt13runtime_errorD1Ev _ZTISt13runtime_error _ZSt7nothrow _ZSt9terminatev _ZdaPv _ZdlPv _Znam "
     "_ZnamRKSt9nothrow_t _Znwm",

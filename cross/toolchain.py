@@ -154,7 +154,7 @@ def link(target: Target, extension: Extension, version: str) -> Path:
 
 
 def marked_for_export(target: Target, extension: Extension, version: str) -> set[str]:
-    """The names in its sources, and in the headers that these include, that are declared with default visibility."""
+    """The names that are declared with default visibility in its sources and in what these include."""
     calls = [[*options(target, extension, source, version), "-w", "-E", source] for source in extension.sources]
     declared = r'\(visibility\s*\("default"\)\)\)[^;{=]*?(\w+)\s*[(=;\[]'
     return {name for text in zig_each(target, calls) for name in re.findall(declared, text)}
