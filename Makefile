@@ -108,7 +108,7 @@ dist: $(VENV)/.made ## sdist and wheel; MLXDIST_BUILD_ABI3=1: one wheel for CPyt
 	$(PY) -m build .
 
 # In an environment of its own, for its 500 MB.
-CROSS := build/cross/venv/bin/python
+CROSS := PYTHONPATH=tests build/cross/venv/bin/python
 build/cross/.made: pyproject.toml
 	$(PYTHON) -m venv build/cross/venv
 	$(CROSS) -m pip install --quiet --upgrade 'pip>=25.1'

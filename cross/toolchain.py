@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from distutils.core import run_setup
 from functools import cache
 from pathlib import Path
 
+import debian
 import numpy
 import pythons
 import ziglang
@@ -73,9 +75,22 @@ def numpy_headers(target: Target) -> Path:
 
 @cache
 def python_headers(version: str) -> Path:
+    """Those of an interpreter that runs here, and so of 64-bit Linux.
+
+    Each system has another pyconfig.h, but of what the headers and Cython ask of it the sizes are the same on all of
+    ours, and the rest all of them have.
+    """
     folder = OUT / "python" / version
-    if not (folder / "Python.h").exists() and not pythons.headers(version, folder):
-        raise Failed(f"there are no headers of Python {version}: install its -dev package, or it with pyenv or uv")
+    if not (folder / "Python.h").exists():
+        try:
+            python = pythons.found(version).path
+        except debian.Unavailable as why:
+            raise Failed(f"there are no headers of Python {version}: {why}") from None
+        asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('include'))"]
+        include = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
+        shutil.copytree(include, folder, dirs_exist_ok=True)
+        for real in include.parent.glob(f"*-linux-gnu/{include.name}/pyconfig.h"):  # Debian's own only includes it
+            shutil.copy(real, folder)
     return folder
 
 
