@@ -155,7 +155,7 @@ def test(python: Python) -> None:
     run([own, "setup.py", "--quiet", "build_ext", "--inplace", "--parallel", "2"], tree, CFLAGS=python.cflags)
     print(f"  built in {time.monotonic() - began:.0f} s", flush=True)
     pytest: list[str | Path] = [own, *PARALLEL[1:-2]]
-    subinterpreter = "tests/launch/test_import.py::test_a_subinterpreter_is_told_why"
+    subinterpreter = "tests/launch/test_import.py::test_a_second_interpreter_is_told_why"
     on_ranks: dict[str, list[str | Path]] = {
         "openmpi-5": [own, *PARALLEL[1:]],
         "mpich-5": [own, *PARALLEL[1:], "-k", WHERE_MPI_COUNTS],
