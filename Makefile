@@ -116,13 +116,14 @@ build/cross/.made: pyproject.toml
 	touch $@
 
 crosscheck: build/cross/.made ## compile and link everything for macOS and Linux on arm64 and x86-64, and check the names
+	$(CROSS) -m pytest -q cross/test_check.py
 	$(CROSS) cross/check.py
 
 wheels: build/cross/.made ## wheels in dist/ for macOS on arm64 and Linux on arm64 and x86-64, for each version of Python
 	$(CROSS) cross/wheels.py
 
 test-wheels: wheels $(VENV)/.made ## run those of this machine's kind on each version of Python that it has
-	$(PY) -m pytest cross
+	$(PY) -m pytest cross/test_wheels.py
 
 bench: $(BUILT) .mpi/.made ## mlxdist bench on 2 ranks of every MPI; MPI=mpich: of one; OPTIONS='--max 1M': options for it
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) -m mlxdist bench $(OPTIONS) || exit; done

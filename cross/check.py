@@ -14,9 +14,9 @@ import toolchain
 from setuptools import Extension
 from targets import CXX, TARGETS, Target
 
-PYTHONS = re.compile(r"_?Py[A-Z_]\w*")
-MPIS = re.compile(r"(P?MPI|MPIR|ompi|opal|mpich)_\w+")
-SYSTEMS = re.compile(
+FROM_PYTHON = re.compile(r"_?Py[A-Z_]\w*")
+FROM_MPI = re.compile(r"(P?MPI|MPIR|ompi|opal|mpich)_\w+")
+FROM_SYSTEM = re.compile(
     r"lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so[.\d]*|ld-linux[\w.-]+|/usr/lib/lib(System\.B|c\+\+\.1)\.dylib"
 )
 CXX_NAMES = {name for group in CXX.values() for name in group.split()}
@@ -33,12 +33,12 @@ def faults(target: Target, path: Path, files: Iterable[Path], marked: set[str]) 
     yield from (f"{name} is not exported" for name in sorted(wanted - exported))
     yield from (f"{name} is exported" for name in sorted(exported - wanted))
     yield from (f"{name} is not the system's" for name in sorted(needed & CXX_NAMES - binary.undefined.keys()))
-    yield from (f"it needs {name}" for name in binary.libraries if not SYSTEMS.fullmatch(name))
+    yield from (f"it needs {name}" for name in binary.libraries if not FROM_SYSTEM.fullmatch(name))
     has_places = target.is_macos or "-gnu" in target.name  # musl's names have no versions
     for name, place in sorted(binary.undefined.items()):
-        if MPIS.fullmatch(name):
+        if FROM_MPI.fullmatch(name):
             yield f"{name} is undefined: libmpi is not linked"
-        elif has_places and place == binaries.ANYWHERE and not PYTHONS.fullmatch(name):
+        elif has_places and place == binaries.ANYWHERE and not FROM_PYTHON.fullmatch(name):
             yield f"{name} is undefined: neither Python nor {target.name} has it"
     if target.is_macos:
         right = {"namespace": "two-level", "install name": f"@rpath/{path.name}", "oldest system": "11.0"}
