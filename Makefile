@@ -14,7 +14,7 @@ SOURCES := setup.py pyproject.toml mlxdist/_core.pyx mlxdist/_core.pxd $(wildcar
 PYTEST := $(PY) -m pytest --mpi=$(MPI)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-mlx test-hosts test-portable test-pythons test-arm64 sanitize models soak demo bench check coverage docs dist clean
+.PHONY: help build test test-mlx test-hosts test-portable test-pythons test-arm64 sanitize models soak demo bench check coverage docs dist crosscheck wheels test-wheels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*##/ { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,24 @@ coverage: .mpi/.made ## lines of Python and Cython that the tests reach, in one 
 
 dist: $(VENV)/.made ## sdist and wheel; MLXDIST_BUILD_ABI3=1: one wheel for CPython 3.12 and later
 	$(PY) -m build .
+
+# In an environment of its own, for its 500 MB.
+CROSS := PYTHONPATH=tests build/cross/venv/bin/python
+build/cross/.made: pyproject.toml
+	$(PYTHON) -m venv build/cross/venv
+	$(CROSS) -m pip install --quiet --upgrade 'pip>=25.1'
+	$(CROSS) -m pip install --quiet --group cross
+	touch $@
+
+crosscheck: build/cross/.made ## compile and link everything for macOS and Linux on arm64 and x86-64, and check the names
+	$(CROSS) -m pytest -q cross/test_check.py
+	$(CROSS) cross/check.py
+
+wheels: build/cross/.made ## wheels in dist/ for macOS on arm64 and Linux on arm64 and x86-64, for each version of Python
+	$(CROSS) cross/wheels.py
+
+test-wheels: wheels $(VENV)/.made ## run those of this machine's kind on each version of Python that it has
+	$(PY) -m pytest cross/test_wheels.py
 
 bench: $(BUILT) .mpi/.made ## mlxdist bench on 2 ranks of every MPI; MPI=mpich: of one; OPTIONS='--max 1M': options for it
 	for mpi in $$($(PY) tests/mpis.py list $(MPI)); do $(PY) tests/mpis.py run $$mpi 2 $(PY) -m mlxdist bench $(OPTIONS) || exit; done

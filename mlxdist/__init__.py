@@ -13,8 +13,8 @@ def _import_core() -> None:
     import os
     import sys
 
-    # NumPy's extensions are opened as the program wants. And _core would remember an interpreter that NumPy then refuses,
-    # and refuse all others.
+    # NumPy's extensions are opened as the program wants. And _core would remember an interpreter that NumPy then
+    # refuses, and refuse all others.
     import numpy  # noqa: F401
 
     flags = sys.getdlopenflags()

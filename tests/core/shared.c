@@ -232,6 +232,17 @@ static void missing(void) {
     cannot_create(2, "opening a file in /dev/shm: ");
 }
 
+/* As Linux does with a set that is smaller than what it was configured for. */
+static size_t configured_for;
+int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set) {
+    if (8 * size < configured_for) {
+        errno = EINVAL;
+        return -1;
+    }
+    memset(set, 0, size);
+    return syscall(SYS_sched_getaffinity, pid, size, set) < 0 ? -1 : 0;
+}
+
 /* Ranks that may run on the first so many processors. */
 static int is_oversubscribed(int local_size, int processors) {
     struct shm_handle published;
@@ -267,7 +278,21 @@ static void oversubscribed(void) {
     CHECK(!is_oversubscribed(most, most));
 }
 
+static void more_processors_than_fit(void) {
+    struct shm_handle published;
+    struct node *node = create(2, 0, &published);
+    struct outcome outcome;
+    configured_for = CPU_SETSIZE + 1;
+    for (int local_rank = 0; local_rank < 2; local_rank++) {
+        struct node mine = *node;
+        CHECK(node_join(&mine, &published, local_rank, local_rank, &mine, local_rank, &outcome) == STATUS_OK);
+    }
+    CHECK(!node_is_oversubscribed(node));
+    node_close(node);
+}
+
 PROGRAM({"names-are-unlinked", names_are_unlinked}, {"other-memory", other_memory},
         {"other-descriptor", other_descriptor}, {"too-much", too_much}, {"signals", signals},
         {"killed-at-any-instant", killed_at_any_instant}, {"killed-while-it-has-a-name", killed_while_it_has_a_name},
-        {"full", full}, {"read-only", read_only}, {"missing", missing}, {"oversubscribed", oversubscribed})
+        {"full", full}, {"read-only", read_only}, {"missing", missing}, {"oversubscribed", oversubscribed},
+        {"more-processors-than-fit", more_processors_than_fit})

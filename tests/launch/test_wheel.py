@@ -55,7 +55,7 @@ def files_of(*folders: str) -> set[str]:
 def test_the_sdist_has_what_builds_and_tests(archives: tuple[Path, Path]) -> None:
     with tarfile.open(archives[0]) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    wanted = files_of("mlxdist", "include", "tests", "examples", "benchmarks", "docs")
+    wanted = files_of("mlxdist", "include", "cross", "tests", "examples", "benchmarks", "docs")
     assert wanted - names == set()
     assert {
         "Makefile",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import best_kernels
 from parallel.reference import (
     CALLS,
     COMPLEX,
@@ -334,6 +336,11 @@ def test_narrowing(name: str) -> None:
         _core.narrow_locally(x[:count], part[:-1])
         assert part[:-1].tobytes() == narrowed[:count].tobytes()
         assert part[-1] == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc/cpuinfo")
+def test_the_best_are_used() -> None:
+    assert _core.use_kernels("") == best_kernels()
 
 
 def test_unknown_kernels_are_refused() -> None:

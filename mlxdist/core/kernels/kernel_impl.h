@@ -68,7 +68,6 @@ ORDERED_BY_BITS(double, float64, double_min, <, |)
 
 /* Each element of the output depends on no other, even if output is one of the inputs. */
 #ifdef __clang__
-#pragma clang diagnostic ignored "-Wpass-failed" /* loops over complex numbers stay as they are (clang 14) */
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
@@ -219,15 +218,12 @@ enum { FLOAT16_IN_ORDER = 1, BFLOAT16_IN_ORDER = 0 };
 CONVERSIONS(FLOAT16)
 CONVERSIONS(BFLOAT16)
 
-/* The kernels of a type, by its arithmetic. */
+/* The kernels of a type, by its arithmetic. A complex number is passed to no function: clang does that in a vector
+ * register, and then vectorizes no loop (clang 14, and zig 0.17.1, on x86-64). */
 #define LOGICAL_KERNEL(op, called, name, T) KERNEL(name, op, T, LOGICAL_##op(T, a, b))
 #define INTEGER_KERNEL(op, called, name, T) KERNEL(name, op, T, INTEGER_##op(T, a, b))
 #define REAL_KERNEL(op, called, name, T) KERNEL(name, op, T, REAL_##op(T, a, b))
-#define COMPLEX_KERNEL(op, called, name, T) \
-    static inline TARGET T name##_##op(T a, T b) { \
-        return COMPLEX_##op(T, a, b); \
-    } \
-    KERNEL(name, op, T, name##_##op(a, b))
+#define COMPLEX_KERNEL(op, called, name, T) KERNEL(name, op, T, COMPLEX_##op(T, a, b))
 #define HALF_KERNEL(op, called, name, T) KERNEL_OF_HALVES(name, op, REAL_##op(float, a, b))
 #define LOGICAL_DIVISION(name, T)
 #define INTEGER_DIVISION(name, T)

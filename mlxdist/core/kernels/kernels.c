@@ -12,18 +12,27 @@ static int always(void) {
 }
 
 #ifdef __x86_64__
-static int has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+/* Not by __builtin_cpu_supports: zig's runtime says no to everything (0.17.1). */
+static int has_features(unsigned leaf1_c, unsigned leaf7_b, unsigned saved_registers) {
+    unsigned a, b, c, d, saved, unused;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_c) != leaf1_c)
+        return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf7_b) != leaf7_b)
+        return 0;
+    __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    return (saved & saved_registers) == saved_registers;
 }
 
+/* The bits of the system's vector registers: of SSE and AVX, and those that AVX-512 adds. */
+enum { AVX_REGISTERS = 0x06, AVX512_REGISTERS = 0xe6 };
+
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && has_f16c();
+    return has_features(bit_OSXSAVE | bit_F16C, bit_AVX2, AVX_REGISTERS);
 }
 
 static int has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && has_avx2();
+    return has_avx2() &&
+           has_features(bit_OSXSAVE, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL, AVX512_REGISTERS);
 }
 #endif
 

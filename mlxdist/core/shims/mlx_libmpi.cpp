@@ -45,18 +45,33 @@ constexpr int UNKNOWN = REDUCTIONS;
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast", "sendrecv"};
 
+// std::mutex is in LLVM's library but not in GCC's, which has it inline. A wheel is built with either's headers, so all
+// that it takes from the library must be in both.
+class mutex {
+  public:
+    void lock() {
+        pthread_mutex_lock(&handle);
+    }
+    void unlock() {
+        pthread_mutex_unlock(&handle);
+    }
+
+  private:
+    pthread_mutex_t handle = PTHREAD_MUTEX_INITIALIZER;
+};
+
 // MLX frees a group with the last array that refers to it, while operations on it may still wait in a stream (MLX
 // 0.32.4). So a freed communicator is kept until so many others have been freed; after that an operation on it is an
 // error.
 constexpr int KEPT_AFTER_FREE = 64;
-std::mutex freed_lock;
+mutex freed_lock;
 
 void keep_freed(communicator *comm) {
     static communicator *freed[KEPT_AFTER_FREE];
     static int next = 0;
     group *oldest = nullptr;
     {
-        std::lock_guard<std::mutex> guard(freed_lock);
+        std::lock_guard<mutex> guard(freed_lock);
         if (freed[next])
             std::swap(oldest, freed[next]->group);
         freed[next] = comm;
@@ -125,7 +140,7 @@ class evaluation {
         : group(group), call(call), result(result), type(type), nbytes(nbytes) {}
 
     static struct group *retained(const communicator *comm) {
-        std::lock_guard<std::mutex> guard(freed_lock);
+        std::lock_guard<mutex> guard(freed_lock);
         return comm->group ? core->group_retain(comm->group) : nullptr;
     }
 
@@ -192,9 +207,9 @@ void identify(reducer &reducer, size_t size) {
 
 // Whether it is known.
 bool resolve(reducer &reducer, const datatype &with, element_type *type, reduction *op) {
-    static std::mutex lock;
+    static mutex lock;
     if (reducer.callback) {
-        std::lock_guard<std::mutex> guard(lock);
+        std::lock_guard<mutex> guard(lock);
         if (reducer.op == UNKNOWN)
             identify(reducer, with.size);
     }

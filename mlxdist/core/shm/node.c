@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "mlxdist/copy.h"
@@ -63,7 +64,9 @@ int node_join(struct node *node, const struct shm_handle *handle, int local_rank
     mine->watch_rank = watch_rank;
     mine->pid = getpid();
 #ifdef __linux__
-    sched_getaffinity(0, sizeof mine->processors, &mine->processors);
+    /* It fails if the kernel may have more processors than CPU_SETSIZE, 1,024: there are enough of them. */
+    if (sched_getaffinity(0, sizeof mine->processors, &mine->processors))
+        memset(&mine->processors, 0xff, sizeof mine->processors);
 #endif
     return watch == node ? segment_lock(handle, (size_t)local_rank, &node->segment, outcome) : STATUS_OK;
 }
