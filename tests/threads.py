@@ -134,6 +134,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     world, *others = at_once(*[lambda: dist.init(timeout_s=LIMIT_S)] * 4)
     assert all(other is world for other in others)
     if _core.threads() not in ("MPI_THREAD_MULTIPLE", "MPI_THREAD_SINGLE"):  # the latter: alone, without MPI
