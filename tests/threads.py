@@ -14,6 +14,7 @@ import faulthandler
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -143,6 +144,8 @@ def main() -> int:
     at_once(*[every_type] * 3)
     handled: list[int] = []
     signal.signal(signal.SIGALRM, lambda number, frame: handled.append(number))
+    gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
+    assert gil == "without" or not sysconfig.get_config_var("Py_GIL_DISABLED"), "an import has switched the GIL on"
     rank = Rank(world, 0)
     parts = [Part(world.split(0), tuple(range(world.size()))) for _ in range(4)]
     began = time.monotonic()
@@ -153,7 +156,6 @@ def main() -> int:
     assert handled
     dist.barrier()
     if world.rank() == 0:
-        gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
         print(
             f"threads: Python {sys.version.split()[0]} {gil} the GIL, {world.size()} ranks, {rounds} rounds, "
             f"{time.monotonic() - began:.0f} s",
