@@ -14,6 +14,7 @@ import faulthandler
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -134,6 +135,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     world, *others = at_once(*[lambda: dist.init(timeout_s=LIMIT_S)] * 4)
     assert all(other is world for other in others)
     if _core.threads() not in ("MPI_THREAD_MULTIPLE", "MPI_THREAD_SINGLE"):  # the latter: alone, without MPI
@@ -142,6 +144,8 @@ def main() -> int:
     at_once(*[every_type] * 3)
     handled: list[int] = []
     signal.signal(signal.SIGALRM, lambda number, frame: handled.append(number))
+    gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
+    assert gil == "without" or not sysconfig.get_config_var("Py_GIL_DISABLED"), "an import has switched the GIL on"
     rank = Rank(world, 0)
     parts = [Part(world.split(0), tuple(range(world.size()))) for _ in range(4)]
     began = time.monotonic()
@@ -152,7 +156,6 @@ def main() -> int:
     assert handled
     dist.barrier()
     if world.rank() == 0:
-        gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
         print(
             f"threads: Python {sys.version.split()[0]} {gil} the GIL, {world.size()} ranks, {rounds} rounds, "
             f"{time.monotonic() - began:.0f} s",

@@ -31,7 +31,7 @@ def check_open(str call) -> None:
 def as_int(str call, str name, value) -> int:
     """An argument that must be a whole number, of Python or NumPy; a bool is not one."""
     try:
-        return operator.index(None if isinstance(value, bool) else value)
+        return operator.index(None if isinstance(value, (bool, numpy.bool_)) else value)
     except TypeError:
         raise TypeError(f"[{call}] {name}={value!r} is not an int: pass an int") from None
 

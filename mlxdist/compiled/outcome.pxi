@@ -73,6 +73,8 @@ def begin_exit() -> None:
 cdef int fail(str call, outcome *why) except -1:
     """Raise what C reports as an exception; the only place that does."""
     raise_interruption()
+    # With the limited API Python code makes the traceback (Cython 3.3.1), in which a Ctrl-C of just now would be lost.
+    PyErr_CheckSignals()
     if load_int(&is_exiting, memory_order_relaxed) and why.status in (STATUS_GROUP_CLOSED, STATUS_MISMATCH):
         if PyThread_get_thread_ident() != main_thread:
             raise SystemExit
