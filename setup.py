@@ -22,7 +22,7 @@ if ABI3 and sys.version_info < (3, 12):
 
 # A fused multiply-add, which only some variants of the kernels have, would round differently from the others.
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-# Another one's, if it is compiled for that.
+# Not sys.platform: that is Linux when wheels for macOS are compiled there.
 IS_MACOS = sysconfig.get_platform().startswith("macosx")
 link_args = [] if IS_MACOS else ["-Wl,-Bsymbolic"]  # our MPI_* and ompi_* names are for MLX alone
 
