@@ -25,7 +25,7 @@ SHIMS = sorted(path for path in (CORE / "shims").iterdir() if path.suffix in (".
 COMPILE = ["-O3", "-g0", "-fvisibility=hidden"]
 # A fused multiply-add, which only some variants of the kernels have, would round differently from the others.
 MATH = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-# Another one's, if it is compiled for that.
+# Not sys.platform: that is Linux when wheels for macOS are compiled there.
 IS_MACOS = sysconfig.get_platform().startswith("macosx")
 # A shim uses its own names where libmpi has the same, and none of the core, Python or MPI.
 LINK_SHIM = [] if IS_MACOS else ["-Wl,-Bsymbolic", "-Wl,-z,defs"]

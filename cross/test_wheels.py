@@ -19,7 +19,7 @@ PLATFORM = f"manylinux_2_28_{os.uname().machine}"
 # The first that has a wheel for it, and that pyproject.toml allows.
 OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.2", "3.12": "1.26.0", "3.13": "2.1.0", "3.14": "2.3.2"}
 PROGRAM = """
-import sys, numpy, mlxdist
+import numpy, mlxdist
 group = mlxdist.init()
 assert group.size() == 2
 total = mlxdist.all_sum(numpy.arange(100_000, dtype=numpy.float32) * (group.rank() + 1))
