@@ -17,8 +17,8 @@ TRACED = bool(os.environ.get("MLXDIST_BUILD_TRACED"))  # for coverage of _core.p
 # One wheel for CPython 3.12 and all later ones. all_sum of one number took 0.275 us with it and 0.247 us without (two
 # ranks of a host, medians, CPython 3.12.1), so it is not the default.
 ABI3 = bool(os.environ.get("MLXDIST_BUILD_ABI3"))
-if ABI3 and sys.version_info < (3, 12):
-    sys.exit("MLXDIST_BUILD_ABI3 is for CPython 3.12 and later: build with one of them, or without it")
+if ABI3 and (sys.version_info < (3, 12) or sysconfig.get_config_var("Py_GIL_DISABLED")):
+    sys.exit("MLXDIST_BUILD_ABI3 is for CPython 3.12 and later with the GIL: build with one of them, or without it")
 
 HEADERS = [str(path) for path in sorted(Path("include/mlxdist").rglob("*.h"))]
 SHIMS = sorted(path for path in (CORE / "shims").iterdir() if path.suffix in (".c", ".cpp"))

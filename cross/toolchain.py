@@ -64,7 +64,8 @@ def numpy_headers(target: Target) -> Path:
     if not folder.exists():
         with tempfile.TemporaryDirectory() as downloads:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            which = ["--only-binary", ":all:", "--platform", target.platform, "--dest", downloads]
+            older = target.platform.replace("manylinux_2_28", "manylinux2014")  # up to NumPy 2.2
+            which = ["--only-binary", ":all:", "--platform", target.platform, "--platform", older, "--dest", downloads]
             subprocess.run([*pip, *which, f"numpy=={numpy.__version__}"], check=True)
             (wheel,) = Path(downloads).iterdir()
             with zipfile.ZipFile(wheel) as opened:
@@ -83,7 +84,8 @@ def python_headers(version: str) -> Path:
     folder = OUT / "python" / version
     if not (folder / "Python.h").exists():
         try:
-            python = pythons.found(version).path
+            is_this = version == "{}.{}".format(*sys.version_info)
+            python = Path(sys.executable) if is_this else pythons.found(version).path
         except debian.Unavailable as why:
             raise Failed(f"there are no headers of Python {version}: {why}") from None
         asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('include'))"]

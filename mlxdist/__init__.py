@@ -5,7 +5,8 @@
 >>> total = dist.all_sum(gradient)
 """
 
-_REFUSED_BY_NUMPY = ("once per process", "already init")  # a second interpreter: NumPy 2.4; a RuntimeError of 2.2
+# What NumPy says in a second interpreter: 2.4; 2.2, "CPU dispatcher tracer already initlized", a RuntimeError
+_REFUSED_BY_NUMPY = ("once per process", "already init")
 
 
 def _import_core() -> None:

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import checkout
 import debian
 import mpis
 from conftest import PARALLEL, WHERE_MPI_COUNTS
@@ -63,11 +64,16 @@ class Python:
         return release if version == self.version else ""
 
 
+def _release(path: Path) -> list[int]:
+    """Of .../cpython-3.14.10-linux/bin/python3.14, for example, what orders it among others."""
+    return [int(number) for number in re.findall(r"\d+", path.parts[-3])]
+
+
 def installed(version: str) -> Python | None:
-    """The newest of those on this machine."""
+    """The newest of pyenv's, or of uv's, or the one on PATH."""
     name = f"python{version}"
     on_path = [Path(found) for found in [shutil.which(name)] if found]
-    managed = [path for place in INSTALLED for path in sorted(Path.home().glob(f"{place}/{name}"), reverse=True)]
+    managed = [path for place in INSTALLED for path in sorted(Path.home().glob(f"{place}/{name}"), key=_release)[::-1]]
     return next((python for path in (*managed, *on_path) if (python := Python(version, path)).release()), None)
 
 
@@ -130,13 +136,10 @@ def copy_of_tree(folder: Path) -> Path:
     """What git knows or could know, and the MPIs."""
     tree = folder / "tree"
     shutil.rmtree(tree, ignore_errors=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=mpis.ROOT, capture_output=True
-    )
-    for name in listed.stdout.decode().split("\0"):
-        if name and (mpis.ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(mpis.ROOT / name, tree / name)
+    try:
+        checkout.copy(tree)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Failed(f"only a checkout can be tested: {getattr(error, 'stderr', '') or error}") from None
     (tree / ".mpi").symlink_to(mpis.PREFIXES)
     return tree
 

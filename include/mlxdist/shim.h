@@ -1,7 +1,7 @@
 /* A shim is a shared object of its own that a framework opens in the place of another library, with the names that it
  * looks up there. The core exports none of these: it is loaded before libmpi, and Open MPI would bind to them instead
- * of its own, where extensions are opened with RTLD_GLOBAL and on macOS, for which it is linked with a flat namespace
- * (5.0). So only the framework opens a shim, after libmpi. The two are not linked, they exchange pointers. */
+ * of its own, where extensions are opened with RTLD_GLOBAL and on macOS, for which Open MPI is linked with a flat
+ * namespace (5.0). So only the framework opens a shim, after libmpi. The two are not linked, they exchange pointers. */
 #ifndef MLXDIST_SHIM_H
 #define MLXDIST_SHIM_H
 

@@ -10,5 +10,5 @@ const void *shim_connect(const char *path) {
     if (!shim)
         return NULL;
     __typeof__(mlxdist_connect) *connect = (__typeof__(mlxdist_connect) *)dlsym(shim, "mlxdist_connect");
-    return connect(&functions);
+    return connect ? connect(&functions) : NULL;
 }

@@ -30,6 +30,14 @@ _native_split: Any = None
 _lock = threading.RLock()
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it in attach()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def owns_group(group: object) -> bool:
     """Whether ``group`` is an mx.distributed.Group."""
     mx = sys.modules.get("mlx.core")
@@ -77,12 +85,12 @@ def _attached() -> Any:
     earlier = os.environ.get(config.MLX_LIBMPI.name)
     os.environ[config.MLX_LIBMPI.name] = "none" if is_alone else SHIM
     # Makes MLX open a libmpi, unless it has already; MLX 0.29.4 cannot be asked about one backend.
-    mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
+    has_libmpi = mx.distributed.is_available(*(() if version < (0, 30) else ("mpi",)))
     if earlier is None:
         del os.environ[config.MLX_LIBMPI.name]  # a child process with MLX alone would take us for an MPI
     else:
         os.environ[config.MLX_LIBMPI.name] = earlier
-    if not (is_alone or _core.connect_mlx(SHIM)):
+    if (version >= (0, 30) and has_libmpi) if is_alone else not _core.connect_mlx(SHIM):
         raise errors.Error(
             "[install] MLX has opened another MPI already, and does so only once: call mlxdist.install() before "
             "mx.distributed.init() and mx.distributed.is_available()"

@@ -1,6 +1,6 @@
 """What the system says of processes: those above this one, and the files that this one has mapped.
 
-The package asks Linux's /proc here only. Other systems have none, nor have some containers.
+On Linux it is in /proc, which other systems do not have, nor have some containers.
 """
 
 import ctypes

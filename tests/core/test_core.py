@@ -49,8 +49,8 @@ BUILDS = {
 }
 # For a build without Linux's branches: the system that it is for.
 SYSTEM = {"portable": (HERE.parent / "portable" / "xnu.c",)}
-# Descriptors below /proc, memory without a name, memory that can run out
-LINUX_ONLY = ("other-descriptor", "killed-at-any-instant", "signals", "full", "no-room")
+# Descriptors below /proc, memory without a name, memory that can run out, sets of processors
+LINUX_ONLY = ("other-descriptor", "killed-at-any-instant", "signals", "full", "no-room", "more-processors-than-fit")
 # These depend on the optimizer: they are also tested as users have them.
 QUICK = ("arithmetic", "long", "messages")
 # They reduce 16-bit floats: with stack use after return gcc does not align its vectors, its bug 110027.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import checkout
 import mpis
 import pytest
 from broken import SYSTEM_PATH
@@ -33,15 +32,10 @@ def add(tree: Path, places: Places) -> None:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A built copy of the files that git tracks or would add, with all additions."""
     tree = tmp_path_factory.mktemp("added")
-    listed = ["git", "-C", str(mpis.ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+        checkout.copy(tree)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"not a checkout: {error}")
-    for name in filter(os.path.isfile, (mpis.ROOT / name for name in names if name)):
-        copy = tree / Path(name).relative_to(mpis.ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(name, copy)
     for places in ADDITIONS:
         add(tree, places)
     (tree / "tinyarray.py").write_text(TINYARRAY)

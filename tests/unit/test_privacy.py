@@ -48,6 +48,10 @@ def jane(monkeypatch: pytest.MonkeyPatch) -> None:
             "ssh <user>@<host 2>: <host 2>, <host 3>:22, node8 is busy",
         ),
         ("en0 17.253.144.10 in 17.253.144.0/24, en1 192.168.0.5", "en0 <address> in <network>/24, en1 192.168.0.5"),
+        ("node9 (eth0 141.5.3.1) to 141.5.3.2:1234, 1.2.3.4.5", "node9 (eth0 <address>) to <address>:1234, 1.2.3.4.5"),
+        ("/Users/other/bin /home/other:/Users/Shared/x", "/Users/<user>/bin /home/<user>:/Users/Shared/x"),
+        ("gpu: bob@gpu7.example.net: Permission denied (key)", "gpu: <user>@<host>: Permission denied (key)"),
+        ("ssh: connect to host gpu7.lab port 22: refused", "ssh: connect to host <host> port 22: refused"),
         ("root, nobody, a localhost and 127.0.0.1 stay", "root, nobody, a localhost and 127.0.0.1 stay"),
         ("https://bob:hunter2@pypi.example.org/simple", "https://(hidden)@pypi.example.org/simple"),
         ('--api-key=abc PASSWORD: \'x y\' "token": "t0"', '--api-key=(hidden) PASSWORD: (hidden) "token": (hidden)'),
@@ -112,11 +116,13 @@ def test_variables_that_are_left_out() -> None:
 
 def test_values_that_differ_between_ranks() -> None:
     """Doctor prints them; in a report secrets are hidden there, too."""
-    differences = {"MLX_TOKEN": {"hunter2": [0], "hunter3": [1]}, "PATH": {"/Users/jane.doe/bin": [0], "/bin": [1]}}
+    differences = {"MLX_TOKEN": {"hunter2": [0], "": [1]}, "PATH": {"/Users/jane.doe/bin": [0], "/bin": [1]}}
     diagnosis = Diagnosis({"libmpi": "/opt/libmpi.so"}, [], [], hosts=["mbp", "node7"], differences=differences)
     context = search.Context({}, None, (), "/nowhere", "unknown", {}.get)
     text = report.to_send(diagnosis, Environment(context, (), (), None, "", "", ()))
     assert "hunter" not in text
+    assert "rank 0 (<host>): (hidden) 1\n" in text
+    assert "rank 1 (<host 2>): (not set)\n" in text
     assert "rank 0 (<host>): <home>/bin\n" in text
     assert "rank 1 (<host 2>): /bin\n" in text
 

@@ -277,6 +277,7 @@ def test_context_sees_what_is_in_the_process_on_macos(monkeypatch: pytest.Monkey
 
 def test_context_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PROC", str(tmp_path))
+    assert processes.mapped_files() == []
     assert Context.here(None).mapped == ()
 
 

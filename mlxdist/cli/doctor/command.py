@@ -45,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
         diagnosis, environment = diagnose(named)
     except Exception as error:
         if arguments.report:
-            _write(arguments.report, report.of_failure(error, named))
+            try:
+                _write(arguments.report, report.of_failure(error, named))
+            except Error as why:
+                print(f"mlxdist doctor: {why}", file=sys.stderr)
         raise
     if environment.launcher and environment.launcher.rank:
         return _report_other_rank(diagnosis)

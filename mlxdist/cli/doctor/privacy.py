@@ -5,6 +5,7 @@ More is taken out than need be: a word that is missing can be asked for, and one
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import platform
@@ -35,11 +36,18 @@ _SECRETS = (
     # long, with letters and digits
     re.compile(r"\b((?=\w*\d)(?=\w*[A-Za-z])[\w+=]{32,})"),
 )
+# Of users and hosts that only other hosts know, or ~/.ssh/config
+_STRANGERS = (
+    (re.compile(r"(/(?:Users|home)/)(?!Shared\b)[^/\s:'\"]+"), r"\1<user>"),
+    (re.compile(r"\S+@\S+(?=: Permission denied)"), "<user>@<host>"),
+    (re.compile(r"(connect to host |resolve hostname )[^\s<:]+"), r"\1<host>"),
+)
+_ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\.?\d)")
 
 
 def value_of(name: str, value: str) -> str:
     """The value of an environment variable, unless its name says that it is a secret."""
-    return HIDDEN if _SECRET_NAME.search(name) or name in config.SECRET else value
+    return HIDDEN if value and (_SECRET_NAME.search(name) or name in config.SECRET) else value
 
 
 def cleaned(text: str, hosts: Sequence[str], interfaces: Iterable[Interface]) -> str:
@@ -56,7 +64,16 @@ def cleaned(text: str, hosts: Sequence[str], interfaces: Iterable[Interface]) ->
     names = {word.lower(): stands for word, stands in named if len(word) > 1 and word not in NO_NAMES}
     longest_first = sorted(names, key=len, reverse=True)
     pattern = re.compile("|".join(map(_pattern, longest_first)) or r"(?!)", re.IGNORECASE)
-    return pattern.sub(lambda found: names.get(found[0].lower(), HIDDEN), text)
+    text = pattern.sub(lambda found: names.get(found[0].lower(), HIDDEN), text)
+    for stranger, stands in _STRANGERS:
+        text = stranger.sub(stands, text)
+    return _ADDRESS.sub(_without_address, text)
+
+
+def _without_address(found: re.Match[str]) -> str:
+    with contextlib.suppress(ValueError):
+        return "<address>" if ipaddress.ip_address(found[0]).is_global else found[0]
+    return found[0]
 
 
 def _without_group(found: re.Match[str]) -> str:
@@ -91,7 +108,6 @@ def _names(hosts: Sequence[str], interfaces: Iterable[Interface]) -> Iterator[tu
         yield host, placeholder
     for interface in interfaces:
         if ipaddress.ip_address(interface.address).is_global:
-            yield interface.address, "<address>"
             yield interface.network.partition("/")[0], "<network>"
     for user in (*users, *map(os.path.basename, homes)):
         yield user, "<user>"

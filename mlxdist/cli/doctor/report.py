@@ -54,12 +54,16 @@ def lines(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
 
 def to_send(diagnosis: Diagnosis, env: Environment) -> str:
     """The report in a file: that on the terminal and all that may explain it, without what is private."""
-    differences = {
-        name: {privacy.value_of(name, value): ranks for value, ranks in values.items()}
-        for name, values in diagnosis.differences.items()
-    }
+    differences = {name: _without_secrets(name, values) for name, values in diagnosis.differences.items()}
     said = (line for line, _ in lines(dataclasses.replace(diagnosis, differences=differences)))
     return _file({"What doctor says": said, "Every MPI that was found": _mpis(env)}, [*env.hosts, *diagnosis.hosts])
+
+
+def _without_secrets(name: str, values: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """That they differ is still to be seen."""
+    shown = [privacy.value_of(name, value) for value in values]
+    numbered = [f"{value} {number}" if value == privacy.HIDDEN else value for number, value in enumerate(shown, 1)]
+    return dict(zip(numbered, values.values(), strict=True))
 
 
 def of_failure(error: Exception, hosts: Sequence[str]) -> str:

@@ -19,12 +19,16 @@ static int has_features(unsigned leaf1_c, unsigned leaf7_b, unsigned saved_regis
         return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & leaf7_b) != leaf7_b)
         return 0;
-    __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
     return (saved & saved_registers) == saved_registers;
 }
 
-/* The bits of the system's vector registers: of SSE and AVX, and those that AVX-512 adds. */
+/* The vector registers that the system saves: those of SSE and AVX, and those that AVX-512 adds. */
+#ifdef __APPLE__
+enum { AVX_REGISTERS = 0x06, AVX512_REGISTERS = 0x06 }; /* macOS saves the others from their first use on */
+#else
 enum { AVX_REGISTERS = 0x06, AVX512_REGISTERS = 0xe6 };
+#endif
 
 static int has_avx2(void) {
     return has_features(bit_OSXSAVE | bit_F16C, bit_AVX2, AVX_REGISTERS);
