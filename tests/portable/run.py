@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COPY = ROOT / "build" / "portable"
 COPIED = ("include", "mlxdist", "tests", "pyproject.toml", "setup.py", "LICENSE", "README.md")
 SYSTEM = COPY / "xnu.so"
-# As test_core.py compiles it; the only clock of its kind here
-FLAGS = "-U__linux__ -DCLOCK_UPTIME_RAW=CLOCK_MONOTONIC"
+# Compiles the core as test_core.py does, with the only clock of its kind here. Debian's Python.h needs __linux__.
+COMPILER = """#!/bin/sh
+case "$*" in *" mlxdist/core/"*) set -- "$@" -U__linux__ -DCLOCK_UPTIME_RAW=CLOCK_MONOTONIC ;; esac
+exec cc "$@"
+"""
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 # What depends on the memory of a host; without the test that counts mappings of unnamed files.
@@ -45,8 +48,11 @@ def build() -> None:
     (COPY / ".mpi").symlink_to(ROOT / ".mpi")
     library = ["cc", "-std=c11", "-O1", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", SYSTEM]
     subprocess.run([*library, "tests/portable/xnu.c", "-ldl"], cwd=COPY, check=True)
+    compiler = COPY / "cc"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
     extension = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    subprocess.run(extension, cwd=COPY, check=True, env=os.environ | {"CFLAGS": FLAGS})
+    subprocess.run(extension, cwd=COPY, check=True, env=os.environ | {"CC": str(compiler)})
 
 
 def main() -> int:

@@ -96,6 +96,9 @@ int node_check(const struct node *node, int local_rank, struct outcome *outcome)
 /* The same while ranks agree with other hosts: a rank that has left in order to end MPI takes part in that, see
  * members_end; one that has left because something failed does not. */
 int node_check_agreement(const struct node *node, int local_rank, struct outcome *outcome);
+/* The same while they agree to end: a rank may have left for any reason, and its process may be gone then, unless it is
+ * awaited. */
+int node_check_end(const struct node *node, int local_rank, int is_awaited, struct outcome *outcome);
 /* Wait until every local rank has left. PEER_DIED: not all of them will end MPI. */
 int node_await_end(struct node *node, const struct wait_policy *policy, struct outcome *outcome);
 

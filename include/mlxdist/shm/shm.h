@@ -84,6 +84,9 @@ int shm_check(const struct shm *shm, int rank, struct outcome *outcome);
 /* The same for all local ranks while hosts agree on a call: a rank that has left in order to end MPI takes part in
  * that, see members_end. */
 int shm_check_agreement(const struct shm *shm, struct outcome *outcome);
+/* The same while they agree to end: a rank may have left for any reason, and its process may be gone then, unless it is
+ * the one that is awaited. */
+int shm_check_end(const struct shm *shm, int awaited, struct outcome *outcome);
 /* This rank makes no more calls on the group; ends_mpi: but it will finalize MPI with the others. */
 void shm_leave(struct shm *shm, int ends_mpi);
 /* The same, because of a failure; does nothing if the rank has left already. */

@@ -25,7 +25,11 @@ int crossing_test(struct crossing_message *message, struct outcome *outcome) {
 }
 
 int crossing_check(const struct crossing *crossing, struct outcome *outcome) {
-    return crossing->shm ? shm_check_agreement(crossing->shm, outcome) : STATUS_OK;
+    if (!crossing->shm)
+        return STATUS_OK;
+    return crossing->call->operation == OPERATION_FINALIZE
+               ? shm_check_end(crossing->shm, hosts_leader(crossing->hosts, crossing->hosts->mine), outcome)
+               : shm_check_agreement(crossing->shm, outcome);
 }
 
 void crossing_describe(const struct crossing *crossing, char *text, size_t nbytes) {

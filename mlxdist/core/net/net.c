@@ -231,6 +231,8 @@ int net_end_mpi(struct net *net, int ends_mpi, const struct wait_policy *policy,
     struct call call = flat_call(OPERATION_FINALIZE, 0, 0, 0, 0);
     call.rank = net->comm->rank;
     struct crossing crossing = next_call(net, &call, policy);
+    if (net->opening)
+        crossing.shm = NULL; /* whatever becomes of this host's ranks, the other hosts wait to be told */
     return confirm(net, &crossing, ends_mpi, outcome);
 }
 

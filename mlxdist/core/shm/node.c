@@ -175,6 +175,15 @@ int node_check_agreement(const struct node *node, int local_rank, struct outcome
     return result == STATUS_MISMATCH ? STATUS_OK : result;
 }
 
+int node_check_end(const struct node *node, int local_rank, int is_awaited, struct outcome *outcome) {
+    if (node_is_alive(node, local_rank))
+        return STATUS_OK;
+    enum node_state state = node_state_of(node, local_rank); /* the last that it had */
+    if (state == NODE_ENDED || (state >= NODE_LEFT && !is_awaited))
+        return STATUS_OK;
+    return report(node, local_rank, STATUS_PEER_DIED, state == NODE_LEFT_ALONE ? has_given_up : has_died, outcome);
+}
+
 /* 1: all have left. 0: not yet. -1: one of them will not end MPI; the outcome names one that has died, if any, not one
  * that gave up because of that. */
 static int poll_end(void *it, int slow_check, struct outcome *outcome) {

@@ -221,6 +221,13 @@ int shm_check_agreement(const struct shm *shm, struct outcome *outcome) {
     return STATUS_OK;
 }
 
+int shm_check_end(const struct shm *shm, int awaited, struct outcome *outcome) {
+    for (int local_rank = 0; local_rank < node_local_size(shm->node); local_rank++)
+        if (node_check_end(shm->node, local_rank, node_rank(shm->node, local_rank) == awaited, outcome))
+            return outcome->status;
+    return STATUS_OK;
+}
+
 void shm_leave(struct shm *shm, int ends_mpi) {
     node_leave(shm->node, ends_mpi);
 }
