@@ -32,7 +32,7 @@ def install(python: Path, *packages: str | Path) -> None:
     """Into the environment of ``python``, by the pip of another; no compiler is on PATH."""
     options = ["--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, *map(str, packages)]
-    finished = run(command, PATH=str(python.parent))
+    finished = run(command, PATH=str(python.parent), PYTHONPATH="")  # where pip would see this checkout
     assert finished.status == 0, finished.output
 
 
