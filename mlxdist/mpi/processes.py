@@ -6,14 +6,14 @@ On Linux it is in /proc, which other systems do not have, nor have some containe
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = "/proc"
 # All processes in one call. BSD's ps cuts lines to the width of a terminal unless w is given twice.
 PS = ("/bin/ps", "-axwwo", "pid=,ppid=,comm=")
-PS_S = 5.0
+PROGRAM_S = 5.0
 LONGEST_PATH = 4096  # PROC_PIDPATHINFO_MAXSIZE of macOS
 
 
@@ -62,20 +62,24 @@ def _in(processes: dict[int, tuple[str, int]]) -> Callable[[int], tuple[str, int
 
 def _listed() -> dict[int, tuple[str, int]]:
     """By what name each process was started, and its parent; empty where ps is missing or refuses."""
-    import subprocess  # 5 ms that only these systems need
-
-    try:
-        # With these arguments subprocess does not fork but spawns, which frameworks on macOS tolerate better.
-        printed = subprocess.run(PS, capture_output=True, close_fds=False, timeout=PS_S).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
     found = {}
-    for line in os.fsdecode(printed).splitlines():
+    for line in output_of(PS).splitlines():
         pid, parent, name = (*line.split(maxsplit=2), "", "", "")[:3]
         if pid.isdecimal() and parent.isdecimal():
             # (name): macOS hides how another user's process was started.
             found[int(pid)] = (name[1:-1] if name.startswith("(") and name.endswith(")") else name, int(parent))
     return found
+
+
+def output_of(command: Sequence[str]) -> str:
+    """What one of the system's short programs prints; empty if it is missing, refuses or hangs."""
+    import subprocess  # 5 ms that only other systems than Linux need
+
+    try:
+        # With these arguments subprocess does not fork but spawns, which frameworks on macOS tolerate better.
+        return os.fsdecode(subprocess.run(command, capture_output=True, close_fds=False, timeout=PROGRAM_S).stdout)
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _executable(pid: int) -> str:

@@ -147,7 +147,7 @@ def test_macos_knows_the_file_of_a_process_that_was_started_by_its_name(monkeypa
 @pytest.mark.usefixtures("proc")
 def test_no_ancestors_by_a_ps_that_does_not_work(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     printing(monkeypatch, program)
-    monkeypatch.setattr(processes, "PS_S", 1.0)
+    monkeypatch.setattr(processes, "PROGRAM_S", 1.0)
     began = time.monotonic()
     assert ancestors() == ()
     assert time.monotonic() < began + 30

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from mlxdist.cli.bench.cases import Case
 from mlxdist.cli.objects import all_gather_object
+from mlxdist.mpi import processes
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BOOT_SESSION = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")  # macOS's
-SYSCTL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,7 @@ def boot() -> str:
     """What changes with each boot of this host, and is another on each host; empty where the system does not say."""
     with contextlib.suppress(OSError):
         return BOOT_ID.read_text().strip()
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(BOOT_SESSION, capture_output=True, text=True, timeout=SYSCTL_S).stdout.strip()
-    return ""
+    return processes.output_of(BOOT_SESSION).strip()
 
 
 def grouped(identities: Sequence[Sequence[str]]) -> Hosts:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from mlxdist.cli.bench.cases import Case
 from mlxdist.cli.bench.hosts import Hosts
 from mlxdist.cli.launch import interfaces
 from mlxdist.cli.objects import all_gather_object
+from mlxdist.mpi import processes
 
 WARM_S = 0.1  # until TCP has found its rate, and a token bucket of the network is empty
 MEASURED_S = 0.3
@@ -31,7 +31,6 @@ PIECE = 1 << 20
 COUNTERS = Path("/proc/net/dev")  # unlike /sys, always of the network namespace of this process
 SENT = 8  # the field with the bytes that were sent, after the name
 NETSTAT = ("/usr/sbin/netstat", "-ibn")  # BSD's counters
-NETSTAT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ def sent_by_interface() -> dict[str, int]:
     with contextlib.suppress(OSError):
         lines = [line.partition(":") for line in COUNTERS.read_text().splitlines()]
         return {name.strip(): int(fields.split()[SENT]) for name, colon, fields in lines if colon}
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        printed = subprocess.run(NETSTAT, capture_output=True, text=True, errors="replace", timeout=NETSTAT_S).stdout
-        return counted(printed)
-    return {}
+    return counted(processes.output_of(NETSTAT))
 
 
 def counted(printed: str) -> dict[str, int]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlxdist import errors
-from mlxdist.mpi import choose, launchers, search
+from mlxdist.mpi import choose, launchers, processes, search
 from mlxdist.mpi.launchers import LibraryInfo
 
 Options = tuple[str, ...]
 PHYSICAL_CORES = ("/usr/sbin/sysctl", "-n", "hw.physicalcpu")
-SYSCTL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -198,6 +195,5 @@ def cores() -> int:
 
 def _physical_cores() -> int:
     """Those of a Mac; 0 if it does not say."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        return int(subprocess.run(PHYSICAL_CORES, capture_output=True, timeout=SYSCTL_S).stdout)
-    return 0
+    printed = processes.output_of(PHYSICAL_CORES).strip()
+    return int(printed) if printed.isdecimal() else 0
