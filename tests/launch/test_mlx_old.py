@@ -36,7 +36,9 @@ from types import ModuleType, SimpleNamespace
 mlx = sys.modules["mlx"] = ModuleType("mlx")
 mlx.core = sys.modules["mlx.core"] = ModuleType("mlx.core")
 mlx.core.__version__ = sys.argv[1]
-mlx.core.distributed = SimpleNamespace(is_available=bool, init=lambda backend: sys.exit("new enough"))
+mlx.core.distributed = SimpleNamespace(
+    is_available=lambda *backend: False, init=lambda backend: sys.exit("new enough")
+)
 
 import mlxdist
 try:
