@@ -219,3 +219,29 @@ def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), in
     ready.shape = shape_of(&result)
     ready.in_place = out is not None and share_memory(&source, &target)
     return ready
+
+
+def run_flat(Group group, int name, peer, int type, uintptr_t x, int64_t count, uintptr_t out, int64_t out_count,
+             bint mean=False) -> None:
+    """OPERATION_NAMES[name] on elements of DTYPES[type] at two addresses in host memory; they may be the same.
+
+    mean: of the ranks' elements instead of their sum, for a type that ``divides``.
+    """
+    cdef elements source, target, result
+    cdef call made
+    cdef cnp.npy_intp length = count, out_length = out_count
+    cdef cnp.npy_intp[MOST_DIMENSIONS] shape
+    source.type = target.type = type
+    source.ndim = target.ndim = 1
+    source.shape, target.shape = &length, &out_length
+    source.first, source.end = x, x + <uintptr_t>count * element_size(<element_type>type)
+    target.first, target.end = out, out + <uintptr_t>out_count * element_size(<element_type>type)
+    source.in_order = target.in_order = True
+    prepare_call(name, group, peer, &source, &target, None, None, &made, &result, shape)
+    if group.size_ == 1:
+        memmove(<void *>out, <void *>x, source.end - source.first)
+        return
+    run_call(group, &made, <void *>x, <void *>out, None)
+    if mean:
+        with nogil:
+            divide_by(<element_type>type, <void *>out, out_count, group.size_)

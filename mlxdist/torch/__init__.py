@@ -1,0 +1,26 @@
+"""A backend for torch.distributed, on any MPI.
+
+>>> import mlxdist.torch
+>>> torch.distributed.init_process_group("mlxdist")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import distributed
+
+from mlxdist import world
+from mlxdist.torch import start
+from mlxdist.torch.process_group import ProcessGroup
+
+__all__ = ["ProcessGroup"]
+
+
+def _create(options: Any, backend_options: Any) -> ProcessGroup:
+    group = start.group_of(options.group_rank, options.group_size, list(options.global_ranks_in_group))
+    return ProcessGroup(group, options.timeout, options.group_id)
+
+
+start.register()
+distributed.Backend.register_backend("mlxdist", _create, extended_api=True, devices=["cpu"])

@@ -1,0 +1,168 @@
+"""The collectives of torch.distributed as operations of mlxdist, for a rank and a number of ranks.
+
+Wrong arguments raise here, before any communication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed import ReduceOp
+
+from mlxdist.torch import tensors
+from mlxdist.torch.schedule import NUMBERS, Schedule
+
+AVG = ReduceOp.AVG.value
+# What a ReduceOp means, by its value; AVG is a sum that is divided.
+REDUCTIONS = {
+    op.value: name
+    for op, name in (
+        (ReduceOp.SUM, "all_sum"),
+        (ReduceOp.AVG, "all_sum"),
+        (ReduceOp.MAX, "all_max"),
+        (ReduceOp.MIN, "all_min"),
+        (ReduceOp.PRODUCT, "all_prod"),
+        (ReduceOp.BAND, "all_band"),
+        (ReduceOp.BOR, "all_bor"),
+    )
+    if name in NUMBERS
+}
+
+
+def reduction(operation: str, options: Any) -> tuple[str, bool]:
+    """The operation that a ReduceOp means, and whether its result is divided."""
+    op = options.reduceOp.op
+    name = REDUCTIONS.get(op.value)
+    if name is None:
+        known = [name for name, op in ReduceOp.RedOpType.__members__.items() if op.value in REDUCTIONS]
+        raise ValueError(f"[{operation}] ReduceOp.{op.name} is not among mlxdist's: use {', '.join(known)}")
+    return name, op.value == AVG
+
+
+def check_sizes(operation: str, name: str, whole: Tensor, part: Tensor, size: int) -> None:
+    """Refuse a ``whole``, called ``name``, that does not consist of ``size`` parts."""
+    if whole.numel() != size * part.numel() or whole.dtype != part.dtype:
+        raise ValueError(
+            f"[{operation}] {name} is {tuple(whole.shape)} of {whole.dtype}, and a rank's part {tuple(part.shape)} of "
+            f"{part.dtype}: pass {size} times as many elements of the same dtype, for {size} ranks"
+        )
+
+
+def check_list(operation: str, name: str, parts: Sequence[Tensor], size: int) -> None:
+    """Refuse a list that has not one tensor for each rank."""
+    if len(parts) != size:
+        raise ValueError(f"[{operation}] {name} has {len(parts)} tensors: pass one for each of {size} ranks")
+
+
+def all_reduce(schedule: Schedule, x: Tensor, options: Any) -> None:
+    """In place."""
+    name, mean = reduction(schedule.operation, options)
+    elements = schedule.target(x)
+    schedule.add(name, None, elements, elements, mean, adds=True)
+
+
+def broadcast(schedule: Schedule, x: Tensor, root: int) -> None:
+    """In place."""
+    elements = schedule.target(x)
+    schedule.add("broadcast", root, elements, elements)
+
+
+def all_gather(schedule: Schedule, output: Tensor, x: Tensor, size: int) -> None:
+    """Into one tensor."""
+    check_sizes(schedule.operation, "output", output, x, size)
+    schedule.add("all_gather", None, schedule.source(x), schedule.target(output))
+
+
+def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, rank: int, size: int) -> None:
+    """Into a tensor for each rank; where their lengths differ, by a broadcast from each."""
+    check_list(schedule.operation, "the list of outputs", outputs, size)
+    check_sizes(schedule.operation, "this rank's output", outputs[rank], x, 1)
+    if any(output.numel() != x.numel() for output in outputs):
+        tensors.store(outputs[rank], schedule.source(x))
+        for root, output in enumerate(outputs):
+            broadcast(schedule, output, root)
+        return
+    whole = tensors.joined(outputs)
+    if whole is None:
+        whole = x.new_empty(size * x.numel())
+        schedule.copies += tensors.pieces(whole, outputs)
+    all_gather(schedule, whole, x, size)
+
+
+def reduce_scatter(schedule: Schedule, output: Tensor, x: Tensor, options: Any, rank: int, size: int) -> None:
+    """This rank's part of the reduction of one tensor."""
+    check_sizes(schedule.operation, "input", x, output, size)
+    name, mean = reduction(schedule.operation, options)
+    if name == "all_sum":
+        schedule.add("sum_scatter", None, schedule.source(x), schedule.target(output), mean, adds=True)
+        return
+    whole = schedule.source(x).detach().clone().view(-1)
+    schedule.add(name, None, whole, whole, adds=True)
+    schedule.copies.append((output, whole[rank * output.numel() : (rank + 1) * output.numel()]))
+
+
+def flattened(parts: Sequence[Tensor]) -> Tensor:
+    """All parts in one flat tensor: over their memory if they lie so, else a copy."""
+    whole = tensors.joined(parts)
+    return torch.cat([part.detach().reshape(-1) for part in parts]) if whole is None else whole
+
+
+def reduce(schedule: Schedule, x: Tensor, options: Any, rank: int) -> None:
+    """In place on the root; other ranks' tensors stay as they are."""
+    whole = schedule.source(x).detach().clone()
+    all_reduce(schedule, whole, options)
+    if rank == options.rootRank:
+        schedule.copies.append((x, whole))
+
+
+def gather(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, root: int, rank: int, size: int) -> None:
+    """Into a tensor for each rank, on the root."""
+    into = outputs if rank == root else [torch.empty_like(x) for _ in range(size)]
+    all_gather_list(schedule, into, x, rank, size)
+
+
+def scatter(schedule: Schedule, output: Tensor, parts: Sequence[Tensor], root: int, rank: int, size: int) -> None:
+    """From a tensor for each rank, on the root."""
+    if rank == root:
+        check_list(schedule.operation, "the list of inputs", parts, size)
+        whole = flattened(parts)
+        check_sizes(schedule.operation, "the list of inputs", whole, output, size)
+    else:
+        whole = output.new_empty(size * output.numel())
+    broadcast(schedule, whole, root)
+    schedule.copies.append((output, whole[rank * output.numel() : (rank + 1) * output.numel()]))
+
+
+def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Tensor], rank: int, size: int) -> None:
+    """Part j of each rank to rank j, in messages: their lengths may all differ.
+
+    In rounds, in each of which ranks meet in pairs: the lower one sends first, so none waits in a circle.
+    """
+    check_list(schedule.operation, "the list of inputs", parts, size)
+    check_list(schedule.operation, "the list of outputs", outputs, size)
+    check_sizes(schedule.operation, "this rank's output", outputs[rank], parts[rank], 1)
+    schedule.copies.append((outputs[rank], schedule.source(parts[rank])))
+    for peer in ((meeting - rank) % size for meeting in range(size)):
+        for sends in () if peer == rank else (rank < peer, rank > peer):
+            if sends and parts[peer].numel():
+                source = schedule.source(parts[peer])
+                schedule.add("send", peer, source, source)
+            elif not sends and outputs[peer].numel():
+                target = schedule.target(outputs[peer])
+                schedule.add("recv_like", peer, target, target)
+
+
+def divided(operation: str, x: Tensor, lengths: Sequence[int], size: int) -> list[Tensor]:
+    """The parts along axis 0: of the lengths that were passed, or equal ones."""
+    if lengths:
+        if len(lengths) != size or sum(lengths) != x.shape[0]:
+            raise ValueError(
+                f"[{operation}] split sizes {list(lengths)} for axis 0 of {tuple(x.shape)}: pass {size} that add up to it"
+            )
+        return list(x.detach().split(list(lengths)))
+    if x.shape[0] % size:
+        raise ValueError(f"[{operation}] axis 0 of {tuple(x.shape)} is not divisible by {size}: pass split sizes")
+    return list(x.detach().split(x.shape[0] // size)) if x.shape[0] else [x.detach()] * size

@@ -1,0 +1,65 @@
+"""The memory of tensors: as it is, where their elements lie one after the other, or a copy in which they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mlxdist import _core
+
+TYPES: dict[torch.dtype, int] = {
+    getattr(torch, name): number for number, name in enumerate(_core.DTYPES) if hasattr(torch, name)
+}
+BYTE = TYPES[torch.uint8]
+
+
+def type_of(operation: str, x: Tensor, adds: bool) -> tuple[int, int]:
+    """What the core takes the elements for, and how many of those each is: bytes, where it has no such dtype."""
+    kind = TYPES.get(x.dtype)
+    if kind is not None:
+        return kind, 1
+    if adds:
+        raise TypeError(
+            f"[{operation}] a tensor has dtype {x.dtype}, which cannot be reduced: pass one of {', '.join(_core.DTYPES)}"
+        )
+    return BYTE, x.element_size()
+
+
+def dense(operation: str, x: Tensor) -> Tensor:
+    """``x`` itself where its memory can be used as it is, else a copy in C order."""
+    if x.layout is not torch.strided or x.is_nested:
+        raise TypeError(f"[{operation}] a tensor has layout {x.layout}: pass a dense one, x.to_dense()")
+    if not x.is_cpu:
+        raise TypeError(f"[{operation}] a tensor is on {x.device}: this backend takes those on the CPU, pass x.cpu()")
+    if x.is_contiguous() and not (x.is_neg() or x.is_conj()):
+        return x
+    return x.detach().resolve_conj().resolve_neg().contiguous()
+
+
+def store(target: Tensor, source: Tensor) -> None:
+    """Copy elements in C order into a tensor, without autograd, as every backend of torch.distributed does."""
+    target.detach().copy_(source.detach().view(target.shape))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor | None:
+    """All ``parts`` as one flat tensor over the same memory; None unless each begins where the one before ends."""
+    first, at = parts[0], parts[0].data_ptr()
+    storage = first.untyped_storage().data_ptr()  # else they may be neighbours by chance
+    for part in parts:
+        in_order = part.is_cpu and part.is_contiguous() and part.dtype is first.dtype and not part.is_neg()
+        if not in_order or part.data_ptr() != at or part.untyped_storage().data_ptr() != storage:
+            return None
+        at += part.nbytes
+    return first.detach().as_strided((sum(part.numel() for part in parts),), (1,))
+
+
+def pieces(whole: Tensor, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each part, and the stretch of the flat tensor ``whole`` that it corresponds to."""
+    at = 0
+    for part in parts:
+        count = math.prod(part.shape)
+        yield part, whole[at : at + count]
+        at += count
