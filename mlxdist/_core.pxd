@@ -97,7 +97,7 @@ cdef extern from "mlxdist/call.h" nogil:
         CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED
         PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
-        SHOWN_DIMENSIONS
+        SHOWN_DIMENSIONS, DIGEST_OF_MEAN
     struct call_row:
         const char *called
         int operation, op, result, peer

@@ -136,6 +136,18 @@ def prepare(
 def run_flat(
     group: Group, name: int, peer: Any, type: int, x: int, count: int, out: int, out_count: int, mean: bool = False
 ) -> None: ...
+def start_flat(
+    owners: object,
+    group: Group,
+    name: int,
+    peer: Any,
+    type: int,
+    x: int,
+    count: int,
+    out: int,
+    out_count: int,
+    mean: bool = False,
+) -> Pending | None: ...
 def operation(general: _Function) -> _Function: ...
 def all_sum(x: Any, *, group: Any = None, stream: Any = None, out: Any = None, wait: Any = True) -> Any: ...
 def all_max(x: Any, *, group: Any = None, stream: Any = None, out: Any = None, wait: Any = True) -> Any: ...

@@ -224,14 +224,10 @@ def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), in
     return ready
 
 
-def run_flat(Group group, int name, peer, int type, uintptr_t x, int64_t count, uintptr_t out, int64_t out_count,
-             bint mean=False) -> None:
-    """OPERATION_NAMES[name] on elements of DTYPES[type] at two addresses in host memory; they may be the same.
-
-    mean: of the ranks' elements instead of their sum, for a type that ``divides``.
-    """
+cdef int prepare_flat(Group group, int name, peer, int type, uintptr_t x, int64_t count, uintptr_t out,
+                      int64_t out_count, bint mean, call *made) except -1:
+    """A call on elements at two addresses in host memory. 1: it is done, in a group of one."""
     cdef elements source, target, result
-    cdef call made
     cdef cnp.npy_intp length = count, out_length = out_count
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
     source.type = target.type = type
@@ -240,11 +236,29 @@ def run_flat(Group group, int name, peer, int type, uintptr_t x, int64_t count, 
     source.first, source.end = x, x + <uintptr_t>count * element_size(<element_type>type)
     target.first, target.end = out, out + <uintptr_t>out_count * element_size(<element_type>type)
     source.in_order = target.in_order = True
-    prepare_call(name, group, peer, &source, &target, None, None, &made, &result, shape)
+    prepare_call(name, group, peer, &source, &target, None, None, made, &result, shape)
+    made.digest = DIGEST_OF_MEAN if mean else 0
     if group.size_ == 1:
         memmove(<void *>out, <void *>x, source.end - source.first)
-        return
-    run_call(group, &made, <void *>x, <void *>out, None)
-    if mean:
-        with nogil:
-            divide_by(<element_type>type, <void *>out, out_count, group.size_)
+    return group.size_ == 1
+
+
+def run_flat(Group group, int name, peer, int type, uintptr_t x, int64_t count, uintptr_t out, int64_t out_count,
+             bint mean=False) -> None:
+    """OPERATION_NAMES[name] from ``count`` elements of DTYPES[type] at one address to ``out_count`` at another.
+
+    Both are in host memory, and may be the same; an operation that uses only one gets it twice. mean: the caller divides
+    the sum, which is compared with what the other ranks do.
+    """
+    cdef call made
+    if not prepare_flat(group, name, peer, type, x, count, out, out_count, mean, &made):
+        run_call(group, &made, <void *>x, <void *>out, None)
+
+
+def start_flat(owners, Group group, int name, peer, int type, uintptr_t x, int64_t count, uintptr_t out,
+               int64_t out_count, bint mean=False) -> Pending | None:
+    """The same in the background, while ``owners`` keep the memory; None if it is done."""
+    cdef call made
+    if prepare_flat(group, name, peer, type, x, count, out, out_count, mean, &made):
+        return None
+    return start_call(group, &made, <void *>x, <void *>out, owners)

@@ -60,20 +60,20 @@ def check_list(operation: str, name: str, parts: Sequence[Tensor], size: int) ->
 def all_reduce(schedule: Schedule, x: Tensor, options: Any) -> None:
     """In place."""
     name, mean = reduction(schedule.operation, options)
-    elements = schedule.target(x)
-    schedule.add(name, None, elements, elements, mean, adds=True)
+    elements = schedule.writes(x)
+    schedule.reduce(name, elements, elements, mean)
 
 
 def broadcast(schedule: Schedule, x: Tensor, root: int) -> None:
     """In place."""
-    elements = schedule.target(x)
-    schedule.add("broadcast", root, elements, elements)
+    elements = schedule.writes(x)
+    schedule.call("broadcast", root, elements, elements)
 
 
 def all_gather(schedule: Schedule, output: Tensor, x: Tensor, size: int) -> None:
     """Into one tensor."""
     check_sizes(schedule.operation, "output", output, x, size)
-    schedule.add("all_gather", None, schedule.source(x), schedule.target(output))
+    schedule.call("all_gather", None, schedule.reads(x), schedule.writes(output))
 
 
 def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, rank: int, size: int) -> None:
@@ -81,14 +81,15 @@ def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, ra
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], x, 1)
     if any(output.numel() != x.numel() for output in outputs):
-        tensors.store(outputs[rank], schedule.source(x))
+        tensors.store(outputs[rank], schedule.reads(x))
         for root, output in enumerate(outputs):
             broadcast(schedule, output, root)
         return
     whole = tensors.joined(outputs)
     if whole is None:
         whole = x.new_empty(size * x.numel())
-        schedule.copies += tensors.pieces(whole, outputs)
+        for output, piece in tensors.pieces(whole, outputs):
+            schedule.copy(output, piece)
     all_gather(schedule, whole, x, size)
 
 
@@ -97,11 +98,11 @@ def reduce_scatter(schedule: Schedule, output: Tensor, x: Tensor, options: Any, 
     check_sizes(schedule.operation, "input", x, output, size)
     name, mean = reduction(schedule.operation, options)
     if name == "all_sum":
-        schedule.add("sum_scatter", None, schedule.source(x), schedule.target(output), mean, adds=True)
+        schedule.reduce("sum_scatter", schedule.reads(x), schedule.writes(output), mean)
         return
-    whole = schedule.source(x).detach().clone().view(-1)
-    schedule.add(name, None, whole, whole, adds=True)
-    schedule.copies.append((output, whole[rank * output.numel() : (rank + 1) * output.numel()]))
+    whole = schedule.reads(x).detach().clone().view(-1)
+    schedule.reduce(name, whole, whole, mean)
+    schedule.copy(output, whole[rank * output.numel() : (rank + 1) * output.numel()])
 
 
 def flattened(parts: Sequence[Tensor]) -> Tensor:
@@ -112,10 +113,10 @@ def flattened(parts: Sequence[Tensor]) -> Tensor:
 
 def reduce(schedule: Schedule, x: Tensor, options: Any, rank: int) -> None:
     """In place on the root; other ranks' tensors stay as they are."""
-    whole = schedule.source(x).detach().clone()
+    whole = schedule.reads(x).detach().clone()
     all_reduce(schedule, whole, options)
     if rank == options.rootRank:
-        schedule.copies.append((x, whole))
+        schedule.copy(x, whole)
 
 
 def gather(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, root: int, rank: int, size: int) -> None:
@@ -133,7 +134,7 @@ def scatter(schedule: Schedule, output: Tensor, parts: Sequence[Tensor], root: i
     else:
         whole = output.new_empty(size * output.numel())
     broadcast(schedule, whole, root)
-    schedule.copies.append((output, whole[rank * output.numel() : (rank + 1) * output.numel()]))
+    schedule.copy(output, whole[rank * output.numel() : (rank + 1) * output.numel()])
 
 
 def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Tensor], rank: int, size: int) -> None:
@@ -144,15 +145,15 @@ def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Te
     check_list(schedule.operation, "the list of inputs", parts, size)
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], parts[rank], 1)
-    schedule.copies.append((outputs[rank], schedule.source(parts[rank])))
+    schedule.copy(outputs[rank], schedule.reads(parts[rank]))
     for peer in ((meeting - rank) % size for meeting in range(size)):
         for sends in () if peer == rank else (rank < peer, rank > peer):
             if sends and parts[peer].numel():
-                source = schedule.source(parts[peer])
-                schedule.add("send", peer, source, source)
+                source = schedule.reads(parts[peer])
+                schedule.call("send", peer, source, source)
             elif not sends and outputs[peer].numel():
-                target = schedule.target(outputs[peer])
-                schedule.add("recv_like", peer, target, target)
+                target = schedule.writes(outputs[peer])
+                schedule.call("recv_like", peer, target, target)
 
 
 def divided(operation: str, x: Tensor, lengths: Sequence[int], size: int) -> list[Tensor]:

@@ -5,8 +5,7 @@ The names that newer releases of torch give to some methods (2.13) are those wit
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor, distributed
 
 from mlxdist import _core, world
 from mlxdist.torch import collectives
-from mlxdist.torch.schedule import NUMBERS, Schedule
-from mlxdist.torch.work import Work
+from mlxdist.torch.schedule import Schedule
+from mlxdist.torch.work import Coalesced, Work
 
 UNSET = distributed.AllreduceOptions().timeout
 
@@ -35,7 +34,6 @@ class ProcessGroup(distributed.ProcessGroup):
         super().__init__(group.rank(), group.size())
         self._group, self._rank, self._size = group, group.rank(), group.size()
         self._name, self._desc = name, ""
-        self._lanes: dict[tuple[str, int], ThreadPoolExecutor] = {}
         self._coalesced: list[Work] | None = None
         self.set_timeout(timeout)
 
@@ -63,7 +61,8 @@ class ProcessGroup(distributed.ProcessGroup):
 
     @property
     def _device_types(self) -> list[torch.device]:
-        return [torch.device("cpu")]
+        """None until the group is registered: torch 2.15 would record its calls, which it cannot for this class."""
+        return [torch.device("cpu")] if self in distributed.distributed_c10d._world.pg_map else []
 
     def _get_backend(self, device: torch.device) -> ProcessGroup:
         if torch.device(device).type != "cpu":
@@ -77,23 +76,21 @@ class ProcessGroup(distributed.ProcessGroup):
     _set_default_timeout = set_timeout
 
     def shutdown(self) -> None:
-        for lane in self._lanes.values():
-            lane.shutdown()
+        """Nothing: the group is released with the last reference to it."""
 
     abort = shutdown
 
     def _issue(self, schedule: Schedule, options: Any) -> Work:
+        """At once, or in the background with async_op=True."""
         limit = UNSET if options is None else options.timeout
         if limit != UNSET:
             _core.set_timeout(self._group, limit.total_seconds())
         try:
-            for call in schedule.calls:
-                _core.run_flat(self._group, *call)
+            is_async = options is not None and options.asyncOp
+            work = schedule.start(self._group) if is_async else schedule.run(self._group)
         finally:
             if limit != UNSET:
                 _core.set_timeout(self._group, self._timeout_s)
-        schedule.finish()
-        work = Work(schedule.results)
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work
@@ -181,14 +178,14 @@ class ProcessGroup(distributed.ProcessGroup):
     ) -> Work:
         name = "all_to_all_single"
         schedule = Schedule(name, [output])
-        targets = collectives.divided(name, schedule.target(output), output_splits, self._size)
-        sources = collectives.divided(name, schedule.source(given), input_splits, self._size)
+        targets = collectives.divided(name, schedule.writes(output), output_splits, self._size)
+        sources = collectives.divided(name, schedule.reads(given), input_splits, self._size)
         collectives.all_to_all(schedule, targets, sources, self._rank, self._size)
         return self._issue(schedule, opts)
 
     def barrier(self, opts: Any = None) -> Work:
         schedule = Schedule("barrier", [])
-        schedule.calls.append((NUMBERS["barrier"], None, 0, 0, 0, 0, 0))
+        schedule.barrier()
         return self._issue(schedule, opts)
 
     def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
@@ -209,28 +206,16 @@ class ProcessGroup(distributed.ProcessGroup):
     def _end_coalescing(self, device: torch.device) -> Work:
         works, self._coalesced = self._coalesced or [], None
 
-        def complete(timeout_s: float | None) -> None:
-            for work in works:
-                work.wait()
-
-        return Work([], complete)
+        return Coalesced(works)
 
     # Messages
 
     def _post(self, name: str, given: list[Tensor], peer: int) -> Work:
         """Messages to one rank, and from one rank, in order; those of different ranks do not wait for each other."""
         x, schedule = only(name, given), Schedule(name, given)
-        elements = schedule.source(x) if name == "send" else schedule.target(x)
-        schedule.add("send" if name == "send" else "recv_like", peer, elements, elements)
-
-        def run() -> None:
-            for call in schedule.calls:
-                _core.run_flat(self._group, *call)
-            schedule.finish()
-
-        lane = self._lanes.setdefault((name, peer), ThreadPoolExecutor(1))
-        posted = lane.submit(run)
-        work = Work(given, posted.result, source=peer)
+        elements = schedule.reads(x) if name == "send" else schedule.writes(x)
+        schedule.call("send" if name == "send" else "recv_like", peer, elements, elements)
+        work = schedule.start(self._group, peer)
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work

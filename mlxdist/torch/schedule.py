@@ -1,4 +1,4 @@
-"""What an operation of torch.distributed comes to: calls of the core, then copies to where the results belong."""
+"""What an operation of torch.distributed comes to: calls of the core, then what makes their results the operation's."""
 
 from __future__ import annotations
 
@@ -7,56 +7,93 @@ from typing import Any
 
 from torch import Tensor
 
-from mlxdist import _core
+from mlxdist import _core, work
 from mlxdist.torch import tensors
+from mlxdist.torch.work import Range, Work, make_way, pending
 
 NUMBERS = {name: number for number, name in enumerate(_core.OPERATION_NAMES)}
 
 
 class Schedule:
-    """Calls of one group in order, and what to do when they are done.
+    """Calls of one group in order, and what follows when all have ended.
 
     Attributes:
         operation: of torch.distributed, for errors.
-        calls: the arguments of ``_core.run_flat`` after the group.
         results: what torch.distributed returns.
     """
 
-    __slots__ = ("calls", "copies", "operation", "owners", "results")
+    __slots__ = ("_calls", "_copies", "_means", "_owners", "operation", "results")
 
     def __init__(self, operation: str, results: Sequence[Any]) -> None:
         self.operation, self.results = operation, results
-        self.calls: list[tuple[Any, ...]] = []
-        self.copies: list[tuple[Tensor, Tensor]] = []
-        self.owners: list[Tensor] = []
+        self._calls: list[tuple[Any, ...]] = []  # arguments of run_flat
+        self._owners: list[tuple[Tensor, Tensor]] = []
+        self._means: list[Tensor] = []
+        self._copies: list[tuple[Tensor, Tensor]] = []
 
-    def add(
-        self, name: str, peer: int | None, x: Tensor, out: Tensor, mean: bool = False, *, adds: bool = False
-    ) -> None:
-        """The operation ``name`` of mlxdist from ``x`` into ``out``, both from ``dense`` and of one dtype.
-
-        mean: the sum is divided by the number of ranks. adds: dtypes that are only moved will not do.
-        """
-        kind, size = tensors.type_of(self.operation, x, adds)
-        if mean and not _core.divides(kind):
-            raise TypeError(f"[{self.operation}] {x.dtype} cannot hold a mean: use ReduceOp.SUM")
-        self.owners += (x, out)
-        self.calls.append(
-            (NUMBERS[name], peer, kind, x.data_ptr(), x.numel() * size, out.data_ptr(), out.numel() * size, mean)
-        )
-
-    def source(self, x: Tensor) -> Tensor:
-        """``x`` as elements in C order, to be read."""
+    def reads(self, x: Tensor) -> Tensor:
+        """``x``, or a copy, as elements in C order."""
         return tensors.dense(self.operation, x)
 
-    def target(self, x: Tensor) -> Tensor:
-        """``x`` as elements in C order, to be written; a copy is copied back in the end."""
+    def writes(self, x: Tensor) -> Tensor:
+        """``x``, or a copy that is copied back in the end, as elements in C order."""
         dense = tensors.dense(self.operation, x)
         if dense is not x:
-            self.copies.append((x, dense))
+            self._copies.append((x, dense))
         return dense
 
-    def finish(self) -> None:
-        """After the calls."""
-        for target, source in self.copies:
+    def call(self, name: str, peer: int | None, x: Tensor, out: Tensor) -> None:
+        """The operation ``name`` of mlxdist on elements that are only moved."""
+        kind, each = tensors.type_to_move(x)
+        self._add(name, peer, kind, each, x, out, False)
+
+    def reduce(self, name: str, x: Tensor, out: Tensor, mean: bool) -> None:
+        """The operation ``name`` of mlxdist, whose result is divided by the number of ranks for a mean."""
+        self._add(name, None, tensors.type_to_reduce(self.operation, x, mean), 1, x, out, mean)
+        if mean:
+            self._means.append(out)
+
+    def _add(self, name: str, peer: int | None, kind: int, each: int, x: Tensor, out: Tensor, mean: bool) -> None:
+        counts = x.numel() * each, out.numel() * each
+        self._owners.append((x, out))
+        self._calls.append((NUMBERS[name], peer, kind, x.data_ptr(), counts[0], out.data_ptr(), counts[1], mean))
+
+    def barrier(self) -> None:
+        """A call without elements."""
+        self._calls.append((NUMBERS["barrier"], None, 0, 0, 0, 0, 0))
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """In the end, elements in C order into a tensor of as many."""
+        self._copies.append((target, source))
+
+    def run(self, group: _core.Group) -> Work:
+        """Carry out all of it."""
+        if pending:
+            make_way(self._memory())
+        for call in self._calls:
+            _core.run_flat(group, *call)
+        self._finish(group.size())
+        return Work(self.results)
+
+    def start(self, group: _core.Group, source: int = -1) -> Work:
+        """The same in the background. source: the rank that a message comes from."""
+        memory = self._memory()
+        make_way(memory)
+        started = [_core.start_flat(self._owners, group, *call) for call in self._calls]
+        calls = [call for call in started if call is not None]
+        return Work(self.results, work.Work(calls, lambda: self._finish(group.size())), memory, source)
+
+    def _memory(self) -> list[Range]:
+        used = []
+        for (number, *_), (x, out) in zip(self._calls, self._owners, strict=False):  # a barrier has none
+            is_written = number != NUMBERS["send"]
+            used.append(Range(out.data_ptr(), out.data_ptr() + out.nbytes, is_written))
+            if x is not out:
+                used.append(Range(x.data_ptr(), x.data_ptr() + x.nbytes, False))
+        return used
+
+    def _finish(self, size: int) -> None:
+        for total in self._means:
+            total.detach().div_(size)
+        for target, source in self._copies:
             tensors.store(target, source)

@@ -16,16 +16,22 @@ TYPES: dict[torch.dtype, int] = {
 BYTE = TYPES[torch.uint8]
 
 
-def type_of(operation: str, x: Tensor, adds: bool) -> tuple[int, int]:
-    """What the core takes the elements for, and how many of those each is: bytes, where it has no such dtype."""
+def type_to_reduce(operation: str, x: Tensor, mean: bool) -> int:
+    """The place in DTYPES of elements that are added."""
     kind = TYPES.get(x.dtype)
-    if kind is not None:
-        return kind, 1
-    if adds:
+    if kind is None:
         raise TypeError(
             f"[{operation}] a tensor has dtype {x.dtype}, which cannot be reduced: pass one of {', '.join(_core.DTYPES)}"
         )
-    return BYTE, x.element_size()
+    if mean and not _core.divides(kind):
+        raise TypeError(f"[{operation}] {x.dtype} cannot hold a mean: use ReduceOp.SUM")
+    return kind
+
+
+def type_to_move(x: Tensor) -> tuple[int, int]:
+    """The place in DTYPES of elements that are only moved, and how many of that each is: bytes for unknown dtypes."""
+    kind = TYPES.get(x.dtype)
+    return (BYTE, x.element_size()) if kind is None else (kind, 1)
 
 
 def dense(operation: str, x: Tensor) -> Tensor:

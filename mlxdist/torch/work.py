@@ -1,36 +1,50 @@
-"""What an operation of torch.distributed returns: a call under way, or one that is over."""
+"""What an operation of torch.distributed returns: a call that is over, or under way in the background."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import distributed
 
+from mlxdist import work
+
+
+class Range(NamedTuple):
+    """Memory that a call reads, or writes too, from ``first`` to ``end``."""
+
+    first: int
+    end: int
+    is_written: bool
+
+    def excludes(self, other: Range) -> bool:
+        """Whether the two calls cannot be under way at the same time."""
+        return self.first < other.end and other.first < self.end and (self.is_written or other.is_written)
+
 
 class Work(distributed.Work):
-    """The results of a call, once ``wait`` has returned; ``complete`` makes them, and raises what went wrong."""
+    """The results of an operation; ``under_way``: with them, once that has ended. ``memory``: that it uses till then."""
 
     def __init__(
-        self, tensors: Sequence[Any], complete: Callable[[float | None], None] | None = None, source: int = -1
+        self,
+        results: Sequence[Any],
+        under_way: work.Work | None = None,
+        memory: Sequence[Range] = (),
+        source: int = -1,
     ) -> None:
         super().__init__()
-        self._tensors, self._complete, self._source = tensors, complete, source
-        self._error: BaseException | None = None
+        self._results, self._under_way, self._memory, self._source = results, under_way, memory, source
+        if under_way is not None:
+            pending.append(self)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
-        """Return when the results are there, or raise."""
-        if self._complete is not None:
-            complete, self._complete = self._complete, None
-            try:
-                complete(timeout.total_seconds() if timeout else None)
-            except BaseException as error:
-                self._error = error
-                raise
-        elif self._error is not None:
-            raise self._error
+        """Return when the results are there, or raise. After a TimeoutError of this wait the call goes on."""
+        if self._under_way is not None:
+            self._under_way.wait(timeout.total_seconds() if timeout else None)
         return True
 
     def synchronize(self) -> None:
@@ -38,31 +52,81 @@ class Work(distributed.Work):
         self.wait()
 
     def is_completed(self) -> bool:
-        """Whether it is over, well or not."""
-        return self._complete is None
+        """Whether it has ended, well or not; then the results are there."""
+        if self._under_way is None:
+            return True
+        is_done = self._under_way.done()
+        self.exception()  # makes the results of what has ended
+        return is_done
 
     def is_success(self) -> bool:
         """Whether the results are there."""
-        return self._complete is None and self._error is None
+        return self.is_completed() and self.exception() is None
 
-    def exception(self) -> BaseException | None:
-        """What ``wait`` has raised."""
-        return self._error
+    def exception(self) -> Exception | None:
+        """Why it has failed; None also while it is under way."""
+        if self._under_way is not None and self._under_way.done():
+            try:
+                self._under_way.result()
+            except Exception as error:
+                return error
+        return None
 
     def result(self) -> Sequence[Any]:
         """The tensors that hold the results."""
         self.wait()
-        return self._tensors
+        return self._results
 
     def source_rank(self) -> int:
-        """The rank in the group that a received message came from."""
+        """The rank in the group that a message comes from."""
         return self._source
 
     _source_rank = source_rank
 
     def get_future(self) -> torch.futures.Future[Any]:
-        """The results as a future."""
-        future: torch.futures.Future[Any] = torch.futures.Future()
-        self.wait()
-        future.set_result(list(self._tensors))
+        """The results as a future: what DDP takes."""
+        ended: torch.futures.Future[Any] = torch.futures.Future()
+        if self.is_completed():
+            ended.set_result(list(self.result()))
+            return ended
+
+        def wait() -> None:
+            with contextlib.suppress(Exception):  # raised by result() below
+                self.wait()
+            ended.set_result(None)
+
+        threading.Thread(target=wait, daemon=True).start()
+        # C++ would not see what set_exception() passes on (torch 2.13).
+        future: torch.futures.Future[Any] = ended.then(lambda _: list(self.result()))
         return future
+
+
+# Also those that the program has dropped: results may have to be divided or copied in the end.
+pending: list[Work] = []
+
+
+def make_way(memory: Sequence[Range]) -> None:
+    """Let calls end that use the same memory, as one after the other is what programs expect of a stream."""
+    for each in list(pending):
+        if any(own.excludes(other) for own in memory for other in each._memory):
+            with contextlib.suppress(Exception):  # raised by its own wait(), and the group is broken
+                each.wait()
+        if each.is_completed():
+            with contextlib.suppress(ValueError):  # another thread has done the same
+                pending.remove(each)
+
+
+class Coalesced(Work):
+    """Several, as one."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        super().__init__([])
+        self._works = works
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Wait for all."""
+        return all([each.wait(timeout) for each in self._works])
+
+    def is_completed(self) -> bool:
+        """Whether all have ended."""
+        return all([each.is_completed() for each in self._works])
