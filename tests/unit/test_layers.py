@@ -37,6 +37,8 @@ ORDER = (
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),
     ("mpi",),
+    ("mpi.communicators",),
+    ("groups",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -101,7 +103,7 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
+    "group/": ("members", "bounce", "remote", "p2p", "collective", "notices", "agreement", "core"),
     "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
@@ -112,6 +114,7 @@ BODY_OF = {
     "kernels_neon": "kernel_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
+    "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
     "group": "core",
 }
