@@ -47,7 +47,7 @@ try:
         sum_scatter,
     )
     from mlxdist.work import Work
-    from mlxdist.world import Group, Info, finalize, info, init, is_available
+    from mlxdist.world import Group, Info, finalize, group, info, init, is_available
 except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
@@ -79,6 +79,7 @@ __all__ = [
     "broadcast",
     "empty",
     "finalize",
+    "group",
     "info",
     "init",
     "install",

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What _core.pyx uses from the C core, the C library and NumPy."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, intptr_t
 
 
 cimport numpy as cnp
@@ -127,6 +127,7 @@ cdef extern from "mlxdist/wait.h" nogil:
     void wait_unwatch_interrupts()
 
 cdef extern from "mlxdist/mpi/transport.h" nogil:
+    ctypedef intptr_t comm_handle
     enum thread_level:
         pass
     struct transport:
@@ -137,6 +138,7 @@ cdef extern from "mlxdist/mpi/runtime.h" nogil:
     struct settings:
         wait_policy policy
         int share
+        comm_handle comm
     struct c_runtime "runtime":
         const transport *transport
         int ours
@@ -170,9 +172,12 @@ cdef extern from "mlxdist/group/core.h" nogil:
     int group_rank(const c_group *group)
     int group_size(const c_group *group)
     int group_local_size(const c_group *group)
+    int group_local_rank(const c_group *group)
     int group_is_broken(const c_group *group)
     void group_set_timeout(c_group *group, double timeout_s)
     int group_split(c_group *group, int color, int key, c_group **part, outcome *outcome)
+    int group_create(c_group *, const int *ranks, int n, int is_only_thread, c_group **part, outcome *)
+    int group_ranks_of(c_group *, comm_handle comm, int *ranks, int *n, outcome *)
     int group_run(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
     int group_run_raw(c_group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
                       double *spent_s, outcome *)

@@ -64,7 +64,13 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Comm_idup, (MPI_Comm, MPI_Comm *, MPI_Request *)) \
     row(Comm_split, (MPI_Comm, int, int, MPI_Comm *)) \
     row(Comm_split_type, (MPI_Comm, int, int, MPI_Info, MPI_Comm *)) \
+    row(Comm_create_group, (MPI_Comm, MPI_Group, int, MPI_Comm *)) \
+    row(Comm_group, (MPI_Comm, MPI_Group *)) \
     row(Comm_free, (MPI_Comm *)) \
+    row(Group_size, (MPI_Group, int *)) \
+    row(Group_incl, (MPI_Group, int, const int *, MPI_Group *)) \
+    row(Group_translate_ranks, (MPI_Group, int, const int *, MPI_Group, int *)) \
+    row(Group_free, (MPI_Group *)) \
     row(Op_create, (MPI_User_function *, int, MPI_Op *)) \
     row(Op_free, (MPI_Op *)) \
     row(Type_contiguous, (int, MPI_Datatype, MPI_Datatype *)) \
