@@ -33,9 +33,12 @@ try:
     from mlxdist.gradients import average_gradients
     from mlxdist.mlx.install import install
     from mlxdist.ops import (
+        all_band,
+        all_bor,
         all_gather,
         all_max,
         all_min,
+        all_prod,
         all_sum,
         barrier,
         broadcast,
@@ -70,9 +73,12 @@ __all__ = [
     "MismatchError",
     "PeerError",
     "Work",
+    "all_band",
+    "all_bor",
     "all_gather",
     "all_max",
     "all_min",
+    "all_prod",
     "all_sum",
     "average_gradients",
     "barrier",

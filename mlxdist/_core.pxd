@@ -61,6 +61,7 @@ cdef extern from "mlxdist/types.h" nogil:
     const char *const *numpy_names
     const char *const *call_names
     size_t element_size(element_type type)
+    int is_reducible(element_type type, reduction op)
 
 cdef extern from "mlxdist/mpi/abi.h" nogil:
     enum abi_family:
@@ -93,8 +94,9 @@ cdef extern from "mlxdist/call.h" nogil:
     """
     enum:
         OPERATION_ALLREDUCE, OPERATION_BROADCAST, OPERATION_SEND, OPERATION_RECV, OPERATIONS
-        CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
-        CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
+        CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_PROD, CALL_ALL_BAND, CALL_ALL_BOR
+        CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER, CALL_SEND, CALL_RECV, CALL_RECV_LIKE
+        CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED
         PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
         SHOWN_DIMENSIONS
@@ -202,7 +204,7 @@ cdef extern from "mlxdist/shim.h" nogil:
 
 cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
-        KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
+        KIND_REDUCTION, KIND_OTHER_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
     struct mlx_libmpi:
         void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire) noexcept
         void (*query_next_split)() noexcept

@@ -17,7 +17,17 @@ import mpis
 import pytest
 
 HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpis.ROOT / "include"
-COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
+COMPILE = (
+    "-std=c11",
+    "-ffp-contract=off",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-D_GNU_SOURCE",
+    f"-I{INCLUDE}",
+    f"-I{CORE}",
+)
 NODE = (*(f"shm/{name}.c" for name in ("segment", "consensus", "node", "arrival")), "call.c", "copy.c")
 KERNELS = tuple(str(path.relative_to(CORE)) for path in CORE.glob("kernels/*.c"))
 EVERYTHING = tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c")))

@@ -18,6 +18,9 @@ int abi_identify(void *library, enum abi_family *family);
     row(COMM_SELF,         "ompi_mpi_comm_self",            0x44000001, 0x102) \
     row(ERRORS_RETURN,     "ompi_mpi_errors_return",        0x54000001, 0x143) \
     row(OP_SUM,            "ompi_mpi_op_sum",               0x58000003, 0x21) \
+    row(OP_PROD,           "ompi_mpi_op_prod",              0x58000004, 0x24) \
+    row(OP_BAND,           "ompi_mpi_op_band",              0x58000006, 0x28) \
+    row(OP_BOR,            "ompi_mpi_op_bor",               0x58000008, 0x29) \
     row(INFO_NULL,         "ompi_mpi_info_null",            0x1c000000, 0x130) \
     row(BYTE,              "ompi_mpi_byte",                 0x4c00010d, 0x247) \
     row(INT8_T,            "ompi_mpi_int8_t",               0x4c000137, 0x240) \

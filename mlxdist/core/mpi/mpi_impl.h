@@ -107,34 +107,39 @@ static void version(char *text, size_t nbytes) {
     free(whole);
 }
 
-/* libmpi adds real and complex numbers. All other reductions are ours, since libraries lack them or give wrong or
- * different results: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
- * MPI 4.1.4, 4.1.8 and 5.0.11 saturate (8 and 16 bits, seen with AVX-512); unsigned max and min are signed in Debian's
- * MPICH 4.0.2. */
+/* libmpi's own reductions. All others are ours, since libraries lack them or give wrong or different results: 16-bit
+ * floats, order of complex numbers and their products with infinities, NaN in max and min; integer sums and products
+ * wrap, and Open MPI 4.1.4, 4.1.8 and 5.0.11 saturate sums (8 and 16 bits, seen with AVX-512); unsigned max and min are
+ * signed in Debian's MPICH 4.0.2. */
+#define LIBMPIS_LOGICAL {NULL}
+#define LIBMPIS_INTEGER {[REDUCE_BAND] = &mpi.OP_BAND, [REDUCE_BOR] = &mpi.OP_BOR}
+#define LIBMPIS_HALF {NULL}
+#define LIBMPIS_REAL {[REDUCE_SUM] = &mpi.OP_SUM, [REDUCE_PROD] = &mpi.OP_PROD}
+#define LIBMPIS_COMPLEX {[REDUCE_SUM] = &mpi.OP_SUM}
+#define LIBMPIS_OF(name, numpy, ctype, arithmetic, datatype) LIBMPIS_##arithmetic,
+static const MPI_Op *const libmpis[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(LIBMPIS_OF)};
+
 #define CALLBACK(op, called, name) \
     static void own_##name##_##op(void *in, void *inout, int *count, MPI_Datatype *datatype) { \
         (void)datatype; \
         reduce(TYPE_##name, REDUCE_##op, (const void *const[]){in, inout}, 2, inout, (size_t)*count); \
     }
-#define CALLBACKS(name, ...) MLXDIST_REDUCTIONS(CALLBACK, name)
+#define CALLBACKS(name, numpy, ctype, arithmetic, datatype) MLXDIST_##arithmetic##_REDUCTIONS(CALLBACK, name)
 MLXDIST_TYPES(CALLBACKS)
 
 #define CALLBACK_OF(op, called, name) own_##name##_##op,
-#define CALLBACK_ROW(name, ...) {MLXDIST_REDUCTIONS(CALLBACK_OF, name)},
+#define CALLBACK_ROW(name, numpy, ctype, arithmetic, datatype) {MLXDIST_##arithmetic##_REDUCTIONS(CALLBACK_OF, name)},
 static MPI_User_function *const own_ops[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(CALLBACK_ROW)};
 
-enum { MPI_ADDS_LOGICAL = 0, MPI_ADDS_INTEGER = 0, MPI_ADDS_HALF = 0, MPI_ADDS_REAL = 1, MPI_ADDS_COMPLEX = 1 };
-
 static int is_own(int type, int op) {
-#define MPI_ADDS(name, numpy, ctype, arithmetic, datatype) MPI_ADDS_##arithmetic,
-    static const int mpi_adds[ELEMENT_TYPES] = {MLXDIST_TYPES(MPI_ADDS)};
-    return op != REDUCE_SUM || !mpi_adds[type];
+    return own_ops[type][op] && !libmpis[type][op];
 }
 
 static int create_ops(struct outcome *outcome) {
     for (int type = 0; type < ELEMENT_TYPES; type++)
         for (int op = 0; op < REDUCTIONS; op++) {
-            ops[type][op] = mpi.OP_SUM;
+            if (libmpis[type][op])
+                ops[type][op] = *libmpis[type][op];
             if (is_own(type, op) && CALL(Op_create, own_ops[type][op], 1, &ops[type][op]))
                 return outcome->status;
         }
