@@ -12,7 +12,7 @@
 
 /* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
  * one of these changes. */
-enum { SHM_LAYOUT = 3 };
+enum { SHM_LAYOUT = 4 };
 
 /* The most bytes that come with an arrival, the most ranks, and how far apart in shared memory must lie what different
  * ranks write. */
