@@ -69,7 +69,8 @@ cdef extern from "mlxdist/mpi/abi.h" nogil:
     int abi_identify(void *library, abi_family *family)
 
 cdef extern from "mlxdist/kernels/kernels.h" nogil:
-    void reduce(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output, size_t count)
+    void c_reduce "reduce"(element_type type, reduction op, const void *const *inputs, int n_inputs, void *output,
+                           size_t count)
     int divide_by(element_type type, void *numbers, size_t count, int n)
     void narrow(element_type to, const float *numbers, void *narrowed, size_t count)
     void widen(element_type from_, const void *narrowed, float *numbers, size_t count)
@@ -96,9 +97,9 @@ cdef extern from "mlxdist/call.h" nogil:
         OPERATION_ALLREDUCE, OPERATION_BROADCAST, OPERATION_SEND, OPERATION_RECV, OPERATIONS
         CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_PROD, CALL_ALL_BAND, CALL_ALL_BOR
         CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER, CALL_SEND, CALL_RECV, CALL_RECV_LIKE
-        CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
-        RESULT_GATHERED, RESULT_SCATTERED
-        PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
+        CALL_ALL_TO_ALL, CALL_GATHER, CALL_SCATTER, CALL_REDUCE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
+        RESULT_GATHERED, RESULT_SCATTERED, RESULT_EXCHANGED
+        PEER_NONE, PEER_ROOT, PEER_DST_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
         SHOWN_DIMENSIONS
     struct call_row:
         const char *called
@@ -205,6 +206,7 @@ cdef extern from "mlxdist/shim.h" nogil:
 cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
         KIND_REDUCTION, KIND_OTHER_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
+        KIND_ALL_TO_ALL, KIND_GATHER, KIND_SCATTER, KIND_REDUCE
     struct mlx_libmpi:
         void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire) noexcept
         void (*query_next_split)() noexcept

@@ -116,6 +116,8 @@ BODY_OF = {
     "kernels_avx2": "kernel_impl",
     "kernels_avx512": "kernel_impl",
     "kernels_neon": "kernel_impl",
+    "mpi_collectives": "mpi_impl",
+    "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
     "mpi_comms": "mpi_impl",

@@ -58,9 +58,11 @@ int group_create(struct group *group, const int *ranks, int n, int is_only_threa
  * the group has; -1: not one of them. *n: how many it has. */
 int group_ranks_of(struct group *group, comm_handle comm, int *ranks, int *n, struct outcome *outcome);
 
-/* A collective. call->count is that of sendbuf; recvbuf has the same, for ALLGATHER size times as much, for
- * REDUCE_SCATTER a size-th. ALLREDUCE and BROADCAST may have sendbuf == recvbuf; BROADCAST of a device's memory must.
- * The smaller buffer of ALLGATHER and, in host memory, of REDUCE_SCATTER may be this rank's part of the larger.
+/* A collective. call->count is that of sendbuf; recvbuf has the same, for ALLGATHER and GATHER size times as much, for
+ * REDUCE_SCATTER and SCATTER a size-th. BROADCAST and SCATTER use only root's sendbuf, GATHER and REDUCE only root's
+ * recvbuf. ALLREDUCE, REDUCE, BROADCAST and, in host memory, ALLTOALL may have sendbuf == recvbuf; BROADCAST of a
+ * device's memory must. The smaller buffer of ALLGATHER, GATHER, SCATTER and, in host memory, of REDUCE_SCATTER may be
+ * this rank's part of the larger.
  * After MISMATCH, PEER_DIED, TIMED_OUT or INTERRUPTED the group is broken: every later call on it fails for the same
  * reason. call->rank is filled in. */
 int group_run(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
