@@ -42,8 +42,8 @@ cdef class Group:
     def local_size(self) -> int:
         """How many ranks of the group are on this host, this one among them.
 
-        On a host are those that share memory. Where that is disabled (MLXDIST_SHARED_MEMORY=0) or impossible, which
-        ``info().shared_memory`` reports, it is 1 on every rank, and with MLXDIST_SHARED_MEMORY=2 at most 2.
+        On a host are those that share memory. Where that is disabled or impossible, which
+        ``info().shared_memory`` reports, it is 1 on every rank.
 
         Example:
             >>> mlxdist.init().local_size()

@@ -265,9 +265,10 @@ static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     pthread_mutex_unlock(&call->notices->lock);
 }
 
+static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
+
 /* After BEGINS the leader alone decides: whoever has said it cannot give up. */
 static int await(struct agreement *call, int state, struct outcome *outcome) {
-    static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
     int is_bound = state == AGREED && !call->leads;
     call->awaited = state;
     return wait_for(&(struct wait_condition){poll_call, is_bound ? NULL : describe_call, call, 1, 0},
@@ -293,12 +294,31 @@ static int go_on(struct agreement *call, struct outcome *outcome) {
     return result;
 }
 
+/* What the others are waiting for has left. */
+static int poll_sent(void *it, int slow_check, struct outcome *outcome) {
+    struct agreement *call = it;
+    int is_left = 0;
+    if (slow_check && check_others(call, outcome))
+        return -1;
+    if (pthread_mutex_trylock(&call->notices->lock))
+        return 0;
+    int failed = notices_sweep(call->notices, outcome);
+    for (const struct letter *letter = call->notices->sent; letter; letter = letter->next)
+        is_left |= letter->notice.call == call->own.call;
+    pthread_mutex_unlock(&call->notices->lock);
+    return failed ? -1 : !is_left;
+}
+
 static int finish(struct agreement *call, int result, struct outcome *outcome) {
     struct notices *notices = call->notices;
     struct outcome second;
     pthread_mutex_lock(&notices->lock);
     if (!result && call->leads)
         result = say_to_others(call, GO, outcome);
+    pthread_mutex_unlock(&notices->lock);
+    if (!result)
+        result = wait_for(&(struct wait_condition){poll_sent, NULL, call, 1, 0}, &for_ever, outcome);
+    pthread_mutex_lock(&notices->lock);
     if (result && !call->is_told) {
         explain(call, outcome);
         say_to_others(call, GIVES_UP, &second);
