@@ -13,27 +13,23 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from mlxdist.torch import tensors
-from mlxdist.torch.schedule import NUMBERS, Schedule
+from mlxdist.torch.schedule import Schedule
 
 AVG = ReduceOp.AVG.value
-# What a ReduceOp means, by its value; AVG is a sum that is divided.
+# What a ReduceOp is in mlxdist, by its value; AVG is a sum that is divided.
 REDUCTIONS = {
-    op.value: name
-    for op, name in (
-        (ReduceOp.SUM, "all_sum"),
-        (ReduceOp.AVG, "all_sum"),
-        (ReduceOp.MAX, "all_max"),
-        (ReduceOp.MIN, "all_min"),
-        (ReduceOp.PRODUCT, "all_prod"),
-        (ReduceOp.BAND, "all_band"),
-        (ReduceOp.BOR, "all_bor"),
-    )
-    if name in NUMBERS
+    ReduceOp.SUM.value: "sum",
+    ReduceOp.AVG.value: "sum",
+    ReduceOp.MAX.value: "max",
+    ReduceOp.MIN.value: "min",
+    ReduceOp.PRODUCT.value: "prod",
+    ReduceOp.BAND.value: "band",
+    ReduceOp.BOR.value: "bor",
 }
 
 
 def reduction(operation: str, options: Any) -> tuple[str, bool]:
-    """The operation that a ReduceOp means, and whether its result is divided."""
+    """What a ReduceOp is in mlxdist, and whether the result is divided."""
     op = options.reduceOp.op
     name = REDUCTIONS.get(op.value)
     if name is None:
@@ -59,9 +55,9 @@ def check_list(operation: str, name: str, parts: Sequence[Tensor], size: int) ->
 
 def all_reduce(schedule: Schedule, x: Tensor, options: Any) -> None:
     """In place."""
-    name, mean = reduction(schedule.operation, options)
+    op, mean = reduction(schedule.operation, options)
     elements = schedule.writes(x)
-    schedule.reduce(name, elements, elements, mean)
+    schedule.reduce(f"all_{op}", None, None, mean, elements, elements)
 
 
 def broadcast(schedule: Schedule, x: Tensor, root: int) -> None:
@@ -85,24 +81,14 @@ def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, ra
         for root, output in enumerate(outputs):
             broadcast(schedule, output, root)
         return
-    whole = tensors.joined(outputs)
-    if whole is None:
-        whole = x.new_empty(size * x.numel())
-        for output, piece in tensors.pieces(whole, outputs):
-            schedule.copy(output, piece)
-    all_gather(schedule, whole, x, size)
+    all_gather(schedule, into_list(schedule, outputs, x), x, size)
 
 
-def reduce_scatter(schedule: Schedule, output: Tensor, x: Tensor, options: Any, rank: int, size: int) -> None:
+def reduce_scatter(schedule: Schedule, output: Tensor, x: Tensor, options: Any, size: int) -> None:
     """This rank's part of the reduction of one tensor."""
     check_sizes(schedule.operation, "input", x, output, size)
-    name, mean = reduction(schedule.operation, options)
-    if name == "all_sum":
-        schedule.reduce("sum_scatter", schedule.reads(x), schedule.writes(output), mean)
-        return
-    whole = schedule.reads(x).detach().clone().view(-1)
-    schedule.reduce(name, whole, whole, mean)
-    schedule.copy(output, whole[rank * output.numel() : (rank + 1) * output.numel()])
+    op, mean = reduction(schedule.operation, options)
+    schedule.reduce("sum_scatter", None, op, mean, schedule.reads(x), schedule.writes(output))
 
 
 def flattened(parts: Sequence[Tensor]) -> Tensor:
@@ -113,28 +99,51 @@ def flattened(parts: Sequence[Tensor]) -> Tensor:
 
 def reduce(schedule: Schedule, x: Tensor, options: Any, rank: int) -> None:
     """In place on the root; other ranks' tensors stay as they are."""
-    whole = schedule.reads(x).detach().clone()
-    all_reduce(schedule, whole, options)
-    if rank == options.rootRank:
-        schedule.copy(x, whole)
+    op, mean = reduction(schedule.operation, options)
+    root = options.rootRank
+    elements = schedule.writes(x) if rank == root else schedule.reads(x)
+    schedule.reduce("reduce", root, op, mean, elements, elements if rank == root else None)
 
 
 def gather(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, root: int, rank: int, size: int) -> None:
     """Into a tensor for each rank, on the root."""
-    into = outputs if rank == root else [torch.empty_like(x) for _ in range(size)]
-    all_gather_list(schedule, into, x, rank, size)
+    whole = None
+    if rank == root:
+        check_list(schedule.operation, "the list of outputs", outputs, size)
+        whole = into_list(schedule, outputs, x)
+        check_sizes(schedule.operation, "the list of outputs", whole, x, size)
+    schedule.call("gather", root, schedule.reads(x), whole)
+
+
+def into_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor) -> Tensor:
+    """One flat tensor over the memory of a list; or a new one, which is copied there in the end."""
+    whole = tensors.joined(outputs)
+    if whole is None:
+        whole = x.new_empty(sum(output.numel() for output in outputs))
+        for output, piece in tensors.pieces(whole, outputs):
+            schedule.copy(output, piece)
+    return whole
 
 
 def scatter(schedule: Schedule, output: Tensor, parts: Sequence[Tensor], root: int, rank: int, size: int) -> None:
     """From a tensor for each rank, on the root."""
     if rank == root:
         check_list(schedule.operation, "the list of inputs", parts, size)
-        whole = flattened(parts)
+        whole = schedule.reads(flattened(parts))
         check_sizes(schedule.operation, "the list of inputs", whole, output, size)
     else:
-        whole = output.new_empty(size * output.numel())
-    broadcast(schedule, whole, root)
-    schedule.copy(output, whole[rank * output.numel() : (rank + 1) * output.numel()])
+        whole = output.new_empty(size * output.numel())  # its values are not used
+    schedule.call("scatter", root, whole, schedule.writes(output))
+
+
+def all_to_all_single(schedule: Schedule, output: Tensor, x: Tensor, size: int) -> None:
+    """Equal parts of one tensor."""
+    check_sizes(schedule.operation, "output", output, x, 1)
+    if x.dim() == 0 or x.shape[0] % size:
+        raise ValueError(
+            f"[{schedule.operation}] axis 0 of {tuple(x.shape)} is not divisible by {size}: pass split sizes"
+        )
+    schedule.call("all_to_all", None, schedule.reads(x), schedule.writes(output))
 
 
 def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Tensor], rank: int, size: int) -> None:
@@ -149,21 +158,17 @@ def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Te
     for peer in ((meeting - rank) % size for meeting in range(size)):
         for sends in () if peer == rank else (rank < peer, rank > peer):
             if sends and parts[peer].numel():
-                source = schedule.reads(parts[peer])
-                schedule.call("send", peer, source, source)
+                schedule.call("send", peer, schedule.reads(parts[peer]), None)
             elif not sends and outputs[peer].numel():
                 target = schedule.writes(outputs[peer])
                 schedule.call("recv_like", peer, target, target)
 
 
 def divided(operation: str, x: Tensor, lengths: Sequence[int], size: int) -> list[Tensor]:
-    """The parts along axis 0: of the lengths that were passed, or equal ones."""
-    if lengths:
-        if len(lengths) != size or sum(lengths) != x.shape[0]:
-            raise ValueError(
-                f"[{operation}] split sizes {list(lengths)} for axis 0 of {tuple(x.shape)}: pass {size} that add up to it"
-            )
-        return list(x.detach().split(list(lengths)))
-    if x.shape[0] % size:
-        raise ValueError(f"[{operation}] axis 0 of {tuple(x.shape)} is not divisible by {size}: pass split sizes")
-    return list(x.detach().split(x.shape[0] // size)) if x.shape[0] else [x.detach()] * size
+    """The parts along axis 0, of the lengths that were passed."""
+    if len(lengths) != size or sum(lengths) != x.shape[0]:
+        raise ValueError(
+            f"[{operation}] split sizes {list(lengths)} for axis 0 of {tuple(x.shape)}: pass {size} that add up to it, "
+            "for output and input"
+        )
+    return list(x.detach().split(list(lengths)))

@@ -144,7 +144,7 @@ class ProcessGroup(distributed.ProcessGroup):
         parts = only("reduce_scatter", given)
         collectives.check_list("reduce_scatter", "the list of inputs", parts, self._size)
         whole, output = collectives.flattened(parts), only("reduce_scatter", outputs)
-        collectives.reduce_scatter(schedule, output, whole, opts, self._rank, self._size)
+        collectives.reduce_scatter(schedule, output, whole, opts, self._size)
         return self._issue(schedule, opts)
 
     def reduce_scatter_single(self, output: Tensor, given: Tensor, opts: Any = None) -> Work:
@@ -153,7 +153,7 @@ class ProcessGroup(distributed.ProcessGroup):
     def reduce_scatter_single_coalesced(self, outputs: list[Tensor], given: list[Tensor], opts: Any = None) -> Work:
         opts, schedule = opts or distributed.ReduceScatterOptions(), Schedule("reduce_scatter_tensor", outputs)
         for output, x in zip(outputs, given, strict=True):
-            collectives.reduce_scatter(schedule, output, x, opts, self._rank, self._size)
+            collectives.reduce_scatter(schedule, output, x, opts, self._size)
         return self._issue(schedule, opts)
 
     def gather(self, outputs: list[list[Tensor]], given: list[Tensor], opts: Any) -> Work:
@@ -178,9 +178,12 @@ class ProcessGroup(distributed.ProcessGroup):
     ) -> Work:
         name = "all_to_all_single"
         schedule = Schedule(name, [output])
-        targets = collectives.divided(name, schedule.writes(output), output_splits, self._size)
-        sources = collectives.divided(name, schedule.reads(given), input_splits, self._size)
-        collectives.all_to_all(schedule, targets, sources, self._rank, self._size)
+        if output_splits or input_splits:
+            targets = collectives.divided(name, schedule.writes(output), output_splits, self._size)
+            sources = collectives.divided(name, schedule.reads(given), input_splits, self._size)
+            collectives.all_to_all(schedule, targets, sources, self._rank, self._size)
+        else:
+            collectives.all_to_all_single(schedule, output, given, self._size)
         return self._issue(schedule, opts)
 
     def barrier(self, opts: Any = None) -> Work:
@@ -210,21 +213,23 @@ class ProcessGroup(distributed.ProcessGroup):
 
     # Messages
 
-    def _post(self, name: str, given: list[Tensor], peer: int) -> Work:
+    def _post(self, schedule: Schedule, peer: int) -> Work:
         """Messages to one rank, and from one rank, in order; those of different ranks do not wait for each other."""
-        x, schedule = only(name, given), Schedule(name, given)
-        elements = schedule.reads(x) if name == "send" else schedule.writes(x)
-        schedule.call("send" if name == "send" else "recv_like", peer, elements, elements)
         work = schedule.start(self._group, peer)
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work
 
     def send(self, given: list[Tensor], dst: int, tag: int = 0) -> Work:
-        return self._post("send", given, dst)
+        schedule = Schedule("send", given)
+        schedule.call("send", dst, schedule.reads(only("send", given)), None)
+        return self._post(schedule, dst)
 
     def recv(self, given: list[Tensor], src: int, tag: int = 0) -> Work:
-        return self._post("recv", given, src)
+        schedule = Schedule("recv", given)
+        elements = schedule.writes(only("recv", given))
+        schedule.call("recv_like", src, elements, elements)
+        return self._post(schedule, src)
 
     def recv_anysource(self, given: list[Tensor], tag: int = 0) -> Work:
         raise ValueError("[recv] mlxdist receives from a rank that is named: pass src=")

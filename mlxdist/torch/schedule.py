@@ -42,25 +42,35 @@ class Schedule:
             self._copies.append((x, dense))
         return dense
 
-    def call(self, name: str, peer: int | None, x: Tensor, out: Tensor) -> None:
-        """The operation ``name`` of mlxdist on elements that are only moved."""
+    def call(self, name: str, peer: int | None, x: Tensor, out: Tensor | None) -> None:
+        """The operation ``name`` of mlxdist on elements that are only moved; out: None where there is no result."""
         kind, each = tensors.type_to_move(x)
-        self._add(name, peer, kind, each, x, out, False)
+        self._add(name, peer, None, kind, each, x, out, False)
 
-    def reduce(self, name: str, x: Tensor, out: Tensor, mean: bool) -> None:
+    def reduce(self, name: str, peer: int | None, op: str | None, mean: bool, x: Tensor, out: Tensor | None) -> None:
         """The operation ``name`` of mlxdist, whose result is divided by the number of ranks for a mean."""
-        self._add(name, None, tensors.type_to_reduce(self.operation, x, mean), 1, x, out, mean)
-        if mean:
+        self._add(name, peer, op, tensors.type_to_reduce(self.operation, x, mean), 1, x, out, mean)
+        if mean and out is not None:
             self._means.append(out)
 
-    def _add(self, name: str, peer: int | None, kind: int, each: int, x: Tensor, out: Tensor, mean: bool) -> None:
-        counts = x.numel() * each, out.numel() * each
-        self._owners.append((x, out))
-        self._calls.append((NUMBERS[name], peer, kind, x.data_ptr(), counts[0], out.data_ptr(), counts[1], mean))
+    def _add(
+        self,
+        name: str,
+        peer: int | None,
+        op: str | None,
+        kind: int,
+        each: int,
+        x: Tensor,
+        out: Tensor | None,
+        mean: bool,
+    ) -> None:
+        into = (x.data_ptr(), -1) if out is None else (out.data_ptr(), out.numel() * each)
+        self._owners.append((x, x if out is None else out))
+        self._calls.append((NUMBERS[name], peer, op, kind, x.data_ptr(), x.numel() * each, *into, mean))
 
     def barrier(self) -> None:
         """A call without elements."""
-        self._calls.append((NUMBERS["barrier"], None, 0, 0, 0, 0, 0))
+        self._calls.append((NUMBERS["barrier"], None, None, 0, 0, 0, 0, 0))
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         """In the end, elements in C order into a tensor of as many."""
@@ -85,9 +95,8 @@ class Schedule:
 
     def _memory(self) -> list[Range]:
         used = []
-        for (number, *_), (x, out) in zip(self._calls, self._owners, strict=False):  # a barrier has none
-            is_written = number != NUMBERS["send"]
-            used.append(Range(out.data_ptr(), out.data_ptr() + out.nbytes, is_written))
+        for call, (x, out) in zip(self._calls, self._owners, strict=False):  # a barrier has none
+            used.append(Range(out.data_ptr(), out.data_ptr() + out.nbytes, is_written=call[-2] >= 0))
             if x is not out:
                 used.append(Range(x.data_ptr(), x.data_ptr() + x.nbytes, False))
         return used

@@ -14,7 +14,7 @@ from torch import distributed
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.rendezvous import _rendezvous_handlers
 
-from mlxdist import _core, config, ops, world
+from mlxdist import config, ops, world
 
 HOST_NBYTES = 256
 _of_environment = _rendezvous_handlers["env"]
@@ -47,7 +47,7 @@ def _store(everyone: world.Group, timeout: timedelta) -> Any:
     address = np.zeros(HOST_NBYTES, np.uint8)
     store = None
     if everyone.rank() == 0:
-        host = "127.0.0.1" if _core.local_size()[0] == everyone.size() else socket.gethostname()
+        host = "127.0.0.1" if everyone.local_size() == everyone.size() else socket.gethostname()
         store = distributed.TCPStore(host, 0, everyone.size(), True, timeout, wait_for_workers=False)
         text = f"{store.port} {host}".encode()
         address[: len(text)] = np.frombuffer(text, np.uint8)
