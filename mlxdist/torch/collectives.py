@@ -91,10 +91,10 @@ def reduce_scatter(schedule: Schedule, output: Tensor, x: Tensor, options: Any, 
     schedule.reduce("sum_scatter", None, op, mean, schedule.reads(x), schedule.writes(output))
 
 
-def flattened(parts: Sequence[Tensor]) -> Tensor:
+def flattened(schedule: Schedule, parts: Sequence[Tensor]) -> Tensor:
     """All parts in one flat tensor: over their memory if they lie so, else a copy."""
     whole = tensors.joined(parts)
-    return torch.cat([part.detach().reshape(-1) for part in parts]) if whole is None else whole
+    return torch.cat([schedule.reads(part).detach().view(-1) for part in parts]) if whole is None else whole
 
 
 def reduce(schedule: Schedule, x: Tensor, options: Any, rank: int) -> None:
@@ -129,7 +129,7 @@ def scatter(schedule: Schedule, output: Tensor, parts: Sequence[Tensor], root: i
     """From a tensor for each rank, on the root."""
     if rank == root:
         check_list(schedule.operation, "the list of inputs", parts, size)
-        whole = schedule.reads(flattened(parts))
+        whole = schedule.reads(flattened(schedule, parts))
         check_sizes(schedule.operation, "the list of inputs", whole, output, size)
     else:
         whole = output.new_empty(size * output.numel())  # its values are not used

@@ -143,7 +143,7 @@ class ProcessGroup(distributed.ProcessGroup):
         opts, schedule = opts or distributed.ReduceScatterOptions(), Schedule("reduce_scatter", outputs)
         parts = only("reduce_scatter", given)
         collectives.check_list("reduce_scatter", "the list of inputs", parts, self._size)
-        whole, output = collectives.flattened(parts), only("reduce_scatter", outputs)
+        whole, output = collectives.flattened(schedule, parts), only("reduce_scatter", outputs)
         collectives.reduce_scatter(schedule, output, whole, opts, self._size)
         return self._issue(schedule, opts)
 

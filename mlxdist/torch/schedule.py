@@ -8,10 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from mlxdist import _core, work
+from mlxdist.arrays import torch as arrays
 from mlxdist.torch import tensors
 from mlxdist.torch.work import Range, Work, make_way, pending
 
 NUMBERS = {name: number for number, name in enumerate(_core.OPERATION_NAMES)}
+
+
+def span(x: Tensor, *, is_written: bool) -> Range:
+    """From its first element to its last."""
+    first, end, _ = arrays.memory(x)
+    return Range(first, end, is_written)
 
 
 class Schedule:
@@ -33,10 +40,14 @@ class Schedule:
 
     def reads(self, x: Tensor) -> Tensor:
         """``x``, or a copy, as elements in C order."""
+        if pending:
+            make_way(span(x, is_written=False))
         return tensors.dense(self.operation, x)
 
     def writes(self, x: Tensor) -> Tensor:
         """``x``, or a copy that is copied back in the end, as elements in C order."""
+        if pending:
+            make_way(span(x, is_written=True))
         dense = tensors.dense(self.operation, x)
         if dense is not x:
             self._copies.append((x, dense))
@@ -74,12 +85,12 @@ class Schedule:
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         """In the end, elements in C order into a tensor of as many."""
+        if pending:
+            make_way(span(target, is_written=True))
         self._copies.append((target, source))
 
     def run(self, group: _core.Group) -> Work:
         """Carry out all of it."""
-        if pending:
-            make_way(self._memory())
         for call in self._calls:
             _core.run_flat(group, *call)
         self._finish(group.size())
@@ -87,18 +98,15 @@ class Schedule:
 
     def start(self, group: _core.Group, source: int = -1) -> Work:
         """The same in the background. source: the rank that a message comes from."""
-        memory = self._memory()
-        make_way(memory)
-        started = [_core.start_flat(self._owners, group, *call) for call in self._calls]
-        calls = [call for call in started if call is not None]
-        return Work(self.results, work.Work(calls, lambda: self._finish(group.size())), memory, source)
+        calls = [_core.start_flat(self._owners, group, *call) for call in self._calls]
+        under_way = work.Work([call for call in calls if call is not None], lambda: self._finish(group.size()))
+        is_near = group.local_size() == group.size()
+        return Work(self.results, is_near, source).follow(under_way, self._memory())
 
     def _memory(self) -> list[Range]:
-        used = []
+        used = [span(target, is_written=True) for target, _ in self._copies]
         for call, (x, out) in zip(self._calls, self._owners, strict=False):  # a barrier has none
-            used.append(Range(out.data_ptr(), out.data_ptr() + out.nbytes, is_written=call[-2] >= 0))
-            if x is not out:
-                used.append(Range(x.data_ptr(), x.data_ptr() + x.nbytes, False))
+            used += (span(x, is_written=False), span(out, is_written=call[-2] >= 0))
         return used
 
     def _finish(self, size: int) -> None:

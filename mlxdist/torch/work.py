@@ -27,19 +27,23 @@ class Range(NamedTuple):
 
 
 class Work(distributed.Work):
-    """The results of an operation; ``under_way``: with them, once that has ended. ``memory``: that it uses till then."""
+    """The results of an operation, which are there.
 
-    def __init__(
-        self,
-        results: Sequence[Any],
-        under_way: work.Work | None = None,
-        memory: Sequence[Range] = (),
-        source: int = -1,
-    ) -> None:
+    is_near: all ranks share memory. source: the rank that a message comes from.
+    """
+
+    _under_way: work.Work | None = None
+    _memory: Sequence[Range] = ()
+
+    def __init__(self, results: Sequence[Any], is_near: bool = True, source: int = -1) -> None:
         super().__init__()
-        self._results, self._under_way, self._memory, self._source = results, under_way, memory, source
-        if under_way is not None:
-            pending.append(self)
+        self._results, self._is_near, self._source = results, is_near, source
+
+    def follow(self, under_way: work.Work, memory: Sequence[Range]) -> Work:
+        """They are there when ``under_way`` has ended, which uses ``memory`` till then."""
+        self._under_way, self._memory = under_way, memory
+        pending.append(self)
+        return self
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return when the results are there, or raise. After a TimeoutError of this wait the call goes on."""
@@ -84,9 +88,13 @@ class Work(distributed.Work):
     _source_rank = source_rank
 
     def get_future(self) -> torch.futures.Future[Any]:
-        """The results as a future: what DDP takes."""
+        """The results as a future: what DDP takes.
+
+        Within a host it waits: that takes less time than the threads do that would wait meanwhile, and what it raises
+        comes out of ``loss.backward()`` as it is.
+        """
         ended: torch.futures.Future[Any] = torch.futures.Future()
-        if self.is_completed():
+        if self._is_near or self.is_completed():
             ended.set_result(list(self.result()))
             return ended
 
@@ -105,10 +113,10 @@ class Work(distributed.Work):
 pending: list[Work] = []
 
 
-def make_way(memory: Sequence[Range]) -> None:
-    """Let calls end that use the same memory, as one after the other is what programs expect of a stream."""
+def make_way(memory: Range) -> None:
+    """Let calls end that use the same memory: programs expect them to come one after the other."""
     for each in list(pending):
-        if any(own.excludes(other) for own in memory for other in each._memory):
+        if any(memory.excludes(other) for other in each._memory):
             with contextlib.suppress(Exception):  # raised by its own wait(), and the group is broken
                 each.wait()
         if each.is_completed():
