@@ -38,28 +38,33 @@ def floats(nbytes: int) -> Any:
 
 
 def all_reduce(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """In place."""
     x = torch.zeros(max(nbytes // 4, 1))
     return lambda: c10d.all_reduce(x, group=group), x
 
 
 def all_gather(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """From equal parts."""
     whole = floats(nbytes)
     part = whole.chunk(c10d.get_world_size())[c10d.get_rank()].clone()
     return lambda: c10d.all_gather_into_tensor(whole, part, group=group), whole
 
 
 def reduce_scatter(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """Into equal parts."""
     whole = floats(nbytes)
     part = torch.zeros(whole.numel() // c10d.get_world_size())
     return lambda: c10d.reduce_scatter_tensor(part, whole, group=group), part
 
 
 def broadcast(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """From rank 0."""
     x = floats(nbytes)
     return lambda: c10d.broadcast(x, 0, group=group), x
 
 
 def all_to_all(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """Equal parts."""
     x = floats(nbytes)
     output = torch.zeros_like(x)
     return lambda: c10d.all_to_all_single(output, x, group=group), output
@@ -78,6 +83,7 @@ def send(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
 
 
 def ddp(group: Any, nbytes: int) -> tuple[Callable[[], Any], Any]:
+    """Forward, backward and optimizer."""
     width = max(int((nbytes / 4 / 4) ** 0.5), 1)
     torch.manual_seed(0)
     layers = [torch.nn.Linear(width, width, bias=False) for _ in range(4)]
@@ -121,6 +127,7 @@ def timed_s(run: Callable[[], Any], repeats: int) -> float:
 
 
 def main() -> None:
+    """Print a row for each call and size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", default=",".join(CALLS))
     parser.add_argument("--sizes", default="4,4K,256K,4M,64M")

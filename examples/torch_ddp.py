@@ -3,8 +3,8 @@
     python examples/torch_ddp.py                   one process
     mpirun -np 2 python examples/torch_ddp.py      on two ranks
 
-Two lines differ from the same program on gloo: the import of mlxdist.torch, and the name of the backend. All ranks print
-the same loss, which does not depend on the number of ranks.
+Two lines differ from the same program on gloo: the import of mlxdist.torch, and the name of the backend. All ranks
+print the same loss, which does not depend on the number of ranks.
 """
 
 import torch

@@ -13,10 +13,7 @@ import argparse
 import contextlib
 import datetime
 import importlib
-import inspect
 import os
-import re
-import sys
 import tempfile
 import traceback
 import unittest
@@ -101,6 +98,8 @@ def main() -> None:
     counts = {"passed": 0, "skipped": 0, "failed": 0}
     folder = mlxdist.broadcast(np.frombuffer(tempfile.mkdtemp().encode().ljust(TEXT_NBYTES), np.uint8), 0)
     os.environ["TEMP_DIR"] = bytes(folder).decode().strip()
+    for name in ("barrier", "test_dir", "init_dir"):
+        Path(os.environ["TEMP_DIR"], name).mkdir(exist_ok=True)
     for name in names:
         if options.words and not any(word in name for word in options.words):
             continue

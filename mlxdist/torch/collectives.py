@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
+from mlxdist.arrays import torch as arrays
 from mlxdist.torch import tensors
 from mlxdist.torch.schedule import Schedule
 
@@ -77,7 +78,7 @@ def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, ra
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], x, 1)
     if any(output.numel() != x.numel() for output in outputs):
-        tensors.store(outputs[rank], schedule.reads(x))
+        arrays.copyto(outputs[rank], schedule.reads(x).view(outputs[rank].shape))
         for root, output in enumerate(outputs):
             broadcast(schedule, output, root)
         return
@@ -154,6 +155,7 @@ def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Te
     check_list(schedule.operation, "the list of inputs", parts, size)
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], parts[rank], 1)
+    schedule.barrier()  # finds ranks that make another call
     schedule.copy(outputs[rank], schedule.reads(parts[rank]))
     for peer in ((meeting - rank) % size for meeting in range(size)):
         for sends in () if peer == rank else (rank < peer, rank > peer):
@@ -165,10 +167,11 @@ def all_to_all(schedule: Schedule, outputs: Sequence[Tensor], parts: Sequence[Te
 
 
 def divided(operation: str, x: Tensor, lengths: Sequence[int], size: int) -> list[Tensor]:
-    """The parts along axis 0, of the lengths that were passed."""
+    """The parts along axis 0, of the lengths that were passed; without any, of equal lengths."""
+    if not lengths and x.shape[0] % size == 0:
+        lengths = [x.shape[0] // size] * size
     if len(lengths) != size or sum(lengths) != x.shape[0]:
         raise ValueError(
-            f"[{operation}] split sizes {list(lengths)} for axis 0 of {tuple(x.shape)}: pass {size} that add up to it, "
-            "for output and input"
+            f"[{operation}] split sizes {list(lengths)} for axis 0 of {tuple(x.shape)}: pass {size} that add up to it"
         )
     return list(x.detach().split(list(lengths)))

@@ -34,7 +34,7 @@ class ProcessGroup(distributed.ProcessGroup):
         super().__init__(group.rank(), group.size())
         self._group, self._rank, self._size = group, group.rank(), group.size()
         self._name, self._desc = name, ""
-        self._coalesced: list[Work] | None = None
+        self._coalesced: list[Work] | None = None  # those within a coalescing manager
         self.set_timeout(timeout)
 
     @property
@@ -45,7 +45,7 @@ class ProcessGroup(distributed.ProcessGroup):
     def name(self) -> str:
         return "mlxdist"
 
-    getBackendName = name  # noqa: N815
+    getBackendName = name
 
     def getGroupName(self) -> str:
         return self._name
@@ -80,7 +80,7 @@ class ProcessGroup(distributed.ProcessGroup):
 
     abort = shutdown
 
-    def _issue(self, schedule: Schedule, options: Any) -> Work:
+    def _issue(self, schedule: Schedule, options: Any = None) -> Work:
         """At once, or in the background with async_op=True."""
         limit = UNSET if options is None else options.timeout
         if limit != UNSET:
@@ -91,6 +91,9 @@ class ProcessGroup(distributed.ProcessGroup):
         finally:
             if limit != UNSET:
                 _core.set_timeout(self._group, self._timeout_s)
+        return self._issued(work)
+
+    def _issued(self, work: Work) -> Work:
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work
@@ -208,28 +211,20 @@ class ProcessGroup(distributed.ProcessGroup):
 
     def _end_coalescing(self, device: torch.device) -> Work:
         works, self._coalesced = self._coalesced or [], None
-
         return Coalesced(works)
 
-    # Messages
-
-    def _post(self, schedule: Schedule, peer: int) -> Work:
-        """Messages to one rank, and from one rank, in order; those of different ranks do not wait for each other."""
-        work = schedule.start(self._group, peer)
-        if self._coalesced is not None:
-            self._coalesced.append(work)
-        return work
+    # Messages: those to one rank, and from one rank, in order; those of different ranks do not wait for each other
 
     def send(self, given: list[Tensor], dst: int, tag: int = 0) -> Work:
         schedule = Schedule("send", given)
         schedule.call("send", dst, schedule.reads(only("send", given)), None)
-        return self._post(schedule, dst)
+        return self._issued(schedule.start(self._group))
 
     def recv(self, given: list[Tensor], src: int, tag: int = 0) -> Work:
         schedule = Schedule("recv", given)
         elements = schedule.writes(only("recv", given))
         schedule.call("recv_like", src, elements, elements)
-        return self._post(schedule, src)
+        return self._issued(schedule.start(self._group, src))
 
     def recv_anysource(self, given: list[Tensor], tag: int = 0) -> Work:
         raise ValueError("[recv] mlxdist receives from a rank that is named: pass src=")

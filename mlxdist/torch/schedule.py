@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mlxdist import _core, work
@@ -12,6 +13,7 @@ from mlxdist.arrays import torch as arrays
 from mlxdist.torch import tensors
 from mlxdist.torch.work import Range, Work, make_way, pending
 
+NOTHING = torch.empty(0)
 NUMBERS = {name: number for number, name in enumerate(_core.OPERATION_NAMES)}
 
 
@@ -81,7 +83,8 @@ class Schedule:
 
     def barrier(self) -> None:
         """A call without elements."""
-        self._calls.append((NUMBERS["barrier"], None, None, 0, 0, 0, 0, 0))
+        self._owners.append((NOTHING, NOTHING))
+        self._calls.append((NUMBERS["barrier"], None, None, 0, 0, 0, 0, 0, False))
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         """In the end, elements in C order into a tensor of as many."""
@@ -105,12 +108,14 @@ class Schedule:
 
     def _memory(self) -> list[Range]:
         used = [span(target, is_written=True) for target, _ in self._copies]
-        for call, (x, out) in zip(self._calls, self._owners, strict=False):  # a barrier has none
+        for call, (x, out) in zip(self._calls, self._owners, strict=True):
             used += (span(x, is_written=False), span(out, is_written=call[-2] >= 0))
         return used
 
     def _finish(self, size: int) -> None:
-        for total in self._means:
-            total.detach().div_(size)
-        for target, source in self._copies:
-            tensors.store(target, source)
+        if self._means or self._copies:
+            with torch.inference_mode():  # without autograd, as every backend of torch.distributed
+                for total in self._means:
+                    total.div_(size)
+                for target, source in self._copies:
+                    target.copy_(source.view(target.shape))

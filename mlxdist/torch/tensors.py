@@ -21,7 +21,7 @@ def type_to_reduce(operation: str, x: Tensor, mean: bool) -> int:
     kind = TYPES.get(x.dtype)
     if kind is None:
         raise TypeError(
-            f"[{operation}] a tensor has dtype {x.dtype}, which cannot be reduced: pass one of {', '.join(_core.DTYPES)}"
+            f"[{operation}] a tensor has dtype {x.dtype}, which cannot be added: pass one of {', '.join(_core.DTYPES)}"
         )
     if mean and not _core.divides(kind):
         raise TypeError(f"[{operation}] {x.dtype} cannot hold a mean: use ReduceOp.SUM")
@@ -41,13 +41,10 @@ def dense(operation: str, x: Tensor) -> Tensor:
     if not x.is_cpu:
         raise TypeError(f"[{operation}] a tensor is on {x.device}: this backend takes those on the CPU, pass x.cpu()")
     if x.is_contiguous() and not (x.is_neg() or x.is_conj()):
+        if not x.data_ptr() and x.numel():
+            raise TypeError(f"[{operation}] a {type(x).__name__} has no memory: pass a plain tensor, x.to_local()")
         return x
     return x.detach().resolve_conj().resolve_neg().contiguous()
-
-
-def store(target: Tensor, source: Tensor) -> None:
-    """Copy elements in C order into a tensor, without autograd, as every backend of torch.distributed does."""
-    target.detach().copy_(source.detach().view(target.shape))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor | None:

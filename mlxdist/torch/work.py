@@ -133,8 +133,8 @@ class Coalesced(Work):
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait for all."""
-        return all([each.wait(timeout) for each in self._works])
+        return all(each.wait(timeout) for each in self._works)
 
     def is_completed(self) -> bool:
         """Whether all have ended."""
-        return all([each.is_completed() for each in self._works])
+        return all(each.is_completed() for each in self._works)

@@ -108,9 +108,7 @@ for step in range(4):
 """
 
 
-def test_a_rank_that_dies_is_an_error_in_backward(
-    pytestconfig: pytest.Config, two: mpis.MPI, ranks: Ranks
-) -> None:
+def test_a_rank_that_dies_is_an_error_in_backward(pytestconfig: pytest.Config, two: mpis.MPI, ranks: Ranks) -> None:
     if two != mpis.TWO[0] and not pytestconfig.getoption("--full"):
         pytest.skip("one will do: shared memory says who has died, not the MPI")
     program = ranks.folder / "program.py"
@@ -127,9 +125,7 @@ def test_torchrun_is_told_how_to_start(pytestconfig: pytest.Config, ranks: Ranks
     if not pytestconfig.getoption("--full"):
         pytest.skip("takes 10 s, and test_start_and_errors_on_ranks sees the same error")
     program = ranks.folder / "program.py"
-    program.write_text(
-        'import torch, mlxdist.torch\ntorch.distributed.init_process_group("mlxdist")\n'
-    )
+    program.write_text('import torch, mlxdist.torch\ntorch.distributed.init_process_group("mlxdist")\n')
     finished = run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)])
     assert finished.status
     assert "start them with mlxdist launch -n 2 train.py" in finished

@@ -21,6 +21,8 @@ DTYPES = ("float32", "bfloat16", "float16", "float64", "int64", "int8", "uint8",
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 SHAPES = ((6,), (3, 4), (0,), (), (2, 0, 3), (40_000,))
 rank, size = dist.init().rank(), dist.init().size()
+# Importing DTensor takes seconds.
+on_one_mpi = pytest.mark.skipif(dist.info().family == "mpich", reason="one MPI will do: its calls are tested on both")
 several = pytest.mark.skipif(size == 1, reason="one rank has no peers")
 
 
@@ -359,7 +361,7 @@ def test_refused() -> None:
         c10d.all_reduce(x, c10d._make_nccl_premul_sum(2.0))
     with pytest.raises(TypeError, match="cannot hold a mean"):
         c10d.all_reduce(torch.ones(4, dtype=torch.int64), c10d.ReduceOp.AVG)
-    with pytest.raises(TypeError, match="cannot be reduced"):
+    with pytest.raises(TypeError, match="cannot be added"):
         c10d.all_reduce(torch.ones(4).to(torch.float8_e5m2))
     with pytest.raises(TypeError, match="layout"):
         c10d.all_reduce(torch.eye(3).to_sparse())
@@ -436,6 +438,7 @@ def test_groups(gloo: Any) -> None:
     same(x, numbers((3,)))
 
 
+@on_one_mpi
 def test_mesh_and_dtensor() -> None:
     """A mesh of two dimensions where the ranks allow it; sharded matrices give the whole product."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -444,8 +447,8 @@ def test_mesh_and_dtensor() -> None:
     shape = (2, size // 2) if size % 2 == 0 else (size, 1)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "model"))
     left, right = torch.arange(48.0).reshape(6, 8), torch.arange(40.0).reshape(8, 5) % 7
-    placed = (
-        distribute_tensor(left, mesh, [Shard(0), Shard(1)]) @ distribute_tensor(right, mesh, [Replicate(), Shard(0)])
+    placed = distribute_tensor(left, mesh, [Shard(0), Shard(1)]) @ distribute_tensor(
+        right, mesh, [Replicate(), Shard(0)]
     )
     same(placed.full_tensor(), left @ right)
     moved = distribute_tensor(left, mesh, [Shard(0), Replicate()]).redistribute(mesh, [Shard(1), Replicate()])
@@ -474,6 +477,7 @@ def trained(wrapped: Any, x: Any, y: Any, step: Callable[[], None] = lambda: Non
     return losses
 
 
+@on_one_mpi
 def test_ddp_and_fsdp_learn_what_one_process_does(groups: dict[str, Any], tmp_path: Any) -> None:
     import torch.distributed.checkpoint as checkpoint
     from torch.distributed.device_mesh import DeviceMesh
