@@ -31,17 +31,20 @@ cdef int check_pending(str call, const void *sendbuf, int64_t read, const void *
 
 
 cdef int check_call(Group group, const call *made, const void *sendbuf, void *recvbuf) except -1:
-    return check_pending(name_of(made.name), sendbuf, nbytes_read(made), recvbuf, nbytes_written(group, made))
+    return check_pending(name_of(made.name), sendbuf, nbytes_read(group, made), recvbuf, nbytes_written(group, made))
 
 
-cdef inline int64_t nbytes_read(const call *made) noexcept:
-    return 0 if made.operation == OPERATION_RECV else call_nbytes(made)
+cdef inline int64_t nbytes_read(Group group, const call *made) noexcept:
+    cdef bint reads = made.operation != OPERATION_RECV and (
+        not call_is_collective(made) or call_reads(made, group_rank(group.handle))
+    )
+    return call_nbytes(made) if reads else 0
 
 
 cdef inline int64_t nbytes_written(Group group, const call *made) noexcept:
     cdef int64_t nbytes = call_nbytes(made)
     cdef int rule = call_rows[made.name].result
-    if made.operation == OPERATION_SEND:
+    if not has_result(made, group):
         return 0
     if rule == RESULT_GATHERED:
         return nbytes * group.size_
@@ -71,7 +74,7 @@ cdef Pending start_call(Group group, const call *made, const void *sendbuf, void
         sweep()
         check_call(group, made, sendbuf, recvbuf)
     started.source, started.target = <uintptr_t>sendbuf, <uintptr_t>recvbuf
-    started.read, started.written = nbytes_read(made), nbytes_written(group, made)
+    started.read, started.written = nbytes_read(group, made), nbytes_written(group, made)
     started.name, started.owners = made.name, owners
     started.left = made.on_device and not call_is_collective(made)
     with nogil:

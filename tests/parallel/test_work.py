@@ -26,11 +26,19 @@ COLLECTIVES: dict[str, Callable[..., Any]] = {
     "all_min": dist.all_min,
     "all_gather": dist.all_gather,
     "sum_scatter": dist.sum_scatter,
+    "all_prod": dist.all_prod,
+    "all_to_all": dist.all_to_all,
     "broadcast": lambda x, **options: dist.broadcast(x, SIZE - 1, **options),
+    "scatter": lambda x, **options: dist.scatter(x, SIZE - 1, **options),
 }
-OPERATIONS = COLLECTIVES | (
+TO_A_ROOT: dict[str, Callable[..., Any]] = {
+    "gather": lambda x, **options: dist.gather(x, SIZE - 1, **options),
+    "reduce": lambda x, **options: dist.reduce(x, SIZE - 1, op="max", **options),
+}
+WITH_OUT = COLLECTIVES | (
     {"sendrecv": lambda x, **options: dist.sendrecv(x, NEXT, BEFORE, **options)} if SIZE > 1 else {}
 )
+OPERATIONS = WITH_OUT | TO_A_ROOT
 
 
 def numpy_array(x: np.ndarray) -> Any:
@@ -91,7 +99,7 @@ def test_every_dtype_in_place(name: str) -> None:
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_the_result_goes_to_out(framework: str) -> None:
     made = made_by(framework)
-    for operation, call in OPERATIONS.items():
+    for operation, call in WITH_OUT.items():
         x = made(drawn(50))
         expected = call(x)
         out = made(np.zeros(tuple(expected.shape), np.float32))
