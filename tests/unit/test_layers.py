@@ -37,6 +37,7 @@ ORDER = (
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),
     ("mpi",),
+    ("work",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -101,7 +102,7 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
+    "group/": ("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "core"),
     "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
