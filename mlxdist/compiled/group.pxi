@@ -14,7 +14,7 @@ cdef class Group:
     def __cinit__(self, *args, **kwargs):
         if len(args) != 1 or args[0] is not made_here:
             raise TypeError(
-                "[Group] a group cannot be created directly: call mlxdist.init(), mlxdist.group() or a group's split()"
+                "[Group] a group cannot be created directly: call mlxdist.init() or group(), or a group's split()"
             )
 
     def __dealloc__(self):
