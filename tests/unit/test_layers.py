@@ -37,6 +37,7 @@ ORDER = (
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),
     ("mpi",),
+    ("work",),
     ("mpi.communicators",),
     ("groups",),
     ("world",),
@@ -103,7 +104,10 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "notices", "agreement", "core"),
+    "group/": (
+        *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
+        "core",
+    ),
     "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
@@ -112,6 +116,8 @@ BODY_OF = {
     "kernels_avx2": "kernel_impl",
     "kernels_avx512": "kernel_impl",
     "kernels_neon": "kernel_impl",
+    "mpi_collectives": "mpi_impl",
+    "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
     "mpi_comms": "mpi_impl",

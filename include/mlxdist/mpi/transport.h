@@ -1,4 +1,4 @@
-/* What is asked of MPI: about twenty whole operations, the same for every library.
+/* What is asked of MPI: some twenty whole operations, the same for every library.
  *
  * mpi_int serves the MPICH family, mpi_ptr Open MPI and the standard ABI (one source, mpi_impl.h, compiled twice),
  * alone a single process without any MPI (alone.c). Collectives block; an operation that may have to wait for a peer is
@@ -68,6 +68,17 @@ struct transport {
                           enum reduction op, struct outcome *outcome);
     /* sendbuf: nbytes, this rank's part of recvbuf or without overlap; recvbuf: size * nbytes. */
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
+    /* A block of nbytes for each rank, and one from each; sendbuf may be recvbuf in memory of the host. */
+    int (*alltoall)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
+    /* As allgather and reduce, for root alone; the others have no recvbuf. sendbuf of root may be its recvbuf, of
+     * gather its part there. */
+    int (*gather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, int root,
+                  struct outcome *outcome);
+    int (*reduce)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                  enum reduction op, int root, struct outcome *outcome);
+    /* recvbuf: nbytes, of root perhaps its part of sendbuf; the others have no sendbuf. */
+    int (*scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, int root,
+                   struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);
     int (*barrier)(struct comm *comm, struct outcome *outcome);
 
