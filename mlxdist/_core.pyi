@@ -143,6 +143,31 @@ def prepare(
     digest: int = 0,
     wire: int = 0,
 ) -> Call: ...
+def run_flat(
+    group: Group,
+    name: int,
+    peer: Any,
+    op: str | None,
+    type: int,
+    x: int,
+    count: int,
+    out: int,
+    out_count: int,
+    mean: bool = False,
+) -> None: ...
+def start_flat(
+    owners: object,
+    group: Group,
+    name: int,
+    peer: Any,
+    op: str | None,
+    type: int,
+    x: int,
+    count: int,
+    out: int,
+    out_count: int,
+    mean: bool = False,
+) -> Pending | None: ...
 def operation(general: _Function) -> _Function: ...
 def all_sum(x: Any, *, group: Any = None, stream: Any = None, out: Any = None, wait: Any = True) -> Any: ...
 def all_max(x: Any, *, group: Any = None, stream: Any = None, out: Any = None, wait: Any = True) -> Any: ...

@@ -11,6 +11,7 @@ import math
 import operator
 import sys
 import threading
+import types
 from os import fsdecode, fsencode, pipe
 
 import numpy
