@@ -42,6 +42,7 @@ ORDER = (
     ("ops",),
     ("gradients",),
     ("mlx.install",),
+    ("jax", "jax.backend", "jax.distributed"),
     ("",),  # mlxdist itself
     ("cli.objects",),
     ("cli.launch.hosts",),
@@ -102,7 +103,7 @@ WITHIN = {
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
     "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
-    "shims/": ("mlx_libmpi",),
+    "shims/": ("mlx_libmpi", "mpiabi_names", "jax_mpiwrapper"),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {
