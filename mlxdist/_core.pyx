@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 import threading
-from os import fsdecode, fsencode
+from os import fsdecode, fsencode, pipe
 
 import numpy
 
@@ -33,8 +33,9 @@ cnp.import_array()
 
 
 MLX_KINDS = {
-    "reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broadcast": KIND_BROADCAST,
-    "sendrecv": KIND_SENDRECV,
+    "reduction": KIND_REDUCTION, "other reduction": KIND_OTHER_REDUCTION, "sum_scatter": KIND_SUM_SCATTER,
+    "broadcast": KIND_BROADCAST, "sendrecv": KIND_SENDRECV, "all_to_all": KIND_ALL_TO_ALL,
+    "gather": KIND_GATHER, "scatter": KIND_SCATTER, "reduce": KIND_REDUCE,
 }
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")
@@ -52,6 +53,7 @@ include "compiled/group.pxi"
 include "compiled/mlx.pxi"
 include "compiled/jax.pxi"
 include "compiled/shared.pxi"
+include "compiled/work.pxi"
 include "compiled/operations.pxi"
 include "compiled/fast_path.pxi"
 include "compiled/gradients.pxi"

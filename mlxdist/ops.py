@@ -17,7 +17,9 @@ from mlxdist.arrays import numpy
 
 
 @_core.operation
-def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_sum(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
     Args:
@@ -50,11 +52,13 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
 
     As ``mx.distributed.all_sum``; MPI_Allreduce (MPI 4.1, section 6.9.6).
     """
-    return dispatch.run("all_sum", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_sum", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_max(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "or". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -63,11 +67,13 @@ def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     Example:
         >>> mlxdist.all_max(np.float32(loss))
     """
-    return dispatch.run("all_max", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_max", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_min(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "and". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -76,11 +82,69 @@ def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     Example:
         >>> mlxdist.all_min(np.arange(4))
     """
-    return dispatch.run("all_min", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_min", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_prod(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The product of all ranks' ``x``, element by element, on every rank.
+
+    bool: "and". Integers wrap. 16-bit floats are multiplied in float32 and rounded as a sum is. Arguments, result and
+    errors as for ``all_sum``.
+
+    The gradient of an mx.array follows the rule of MLX's ``all_sum``: each rank's is that of its own result alone, its
+    cotangent times the product of the other ranks' x. It is right where elements are zero, for which it gathers x.
+
+    Example:
+        >>> mlxdist.all_prod(np.array([2, 3]))        # 2 ranks: array([4, 9])
+
+    MPI_Allreduce with MPI_PROD (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_prod", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_band(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in all ranks' ``x``, element by element, on every rank.
+
+    x has integers, or bools: "and". Its gradient, of an mx.array, is 0. Arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError: x has floats or complex numbers.
+
+    Example:
+        >>> mlxdist.all_band(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0100)
+
+    MPI_Allreduce with MPI_BAND (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_band", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_bor(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in any rank's ``x``, element by element, on every rank.
+
+    x has integers, or bools: "or". Otherwise as ``all_band``.
+
+    Example:
+        >>> mlxdist.all_bor(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0111)
+
+    MPI_Allreduce with MPI_BOR (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_bor", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_gather(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """All ranks' ``x``, concatenated along axis 0 in rank order, on every rank.
 
     x of shape (n, ...) gives (size * n, ...), a number gives (size,), also in a group of one, where
@@ -93,11 +157,13 @@ def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = No
 
     As ``mx.distributed.all_gather``; MPI_Allgather (MPI 4.1, section 6.7).
     """
-    return dispatch.run("all_gather", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_gather", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def sum_scatter(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
     x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may be these
@@ -112,11 +178,13 @@ def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = N
 
     As ``mx.distributed.sum_scatter``; MPI_Reduce_scatter_block (MPI 4.1, section 6.10.1).
     """
-    return dispatch.run("sum_scatter", x, group=group, stream=stream, out=out)
+    return dispatch.run("sum_scatter", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def broadcast(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 
     Every rank passes an x of the same shape and dtype; only src's values are used. Otherwise arguments, result and
@@ -130,11 +198,105 @@ def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream:
 
     MPI_Bcast (MPI 4.1, section 6.4).
     """
-    return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out)
+    return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def barrier(*, group: world.GroupLike | None = None) -> None:
+def all_to_all(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """Block j of ``x`` to rank j, from every rank; block i of the result comes from rank i.
+
+    x of shape (size * n, ...) consists of blocks of n rows; the result has x's shape. Otherwise arguments, result and
+    errors as for ``all_sum``.
+
+    Raises:
+        ValueError: the length of axis 0 is not a multiple of the group's size.
+
+    Example:
+        >>> mlxdist.all_to_all(np.arange(2) + 10 * rank)        # 2 ranks: array([0, 10]) and array([1, 11])
+
+    MPI_Alltoall (MPI 4.1, section 6.8).
+    """
+    return dispatch.run("all_to_all", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def gather(
+    x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """All ranks' ``x``, concatenated along axis 0 in rank order, on rank ``dst``; the others get x itself.
+
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,). On the other ranks an mx.array is sent when the
+    result is evaluated. x may be dst's part of ``out`` (MPI_IN_PLACE). Otherwise arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; out was passed on another rank than dst.
+
+    Example:
+        >>> losses = mlxdist.gather(loss, 0)
+
+    MPI_Gather (MPI 4.1, section 6.5).
+    """
+    return dispatch.run("gather", x, dst, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def scatter(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """This rank's part of rank ``src``'s ``x``.
+
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n. Every rank passes an x of the same
+    shape and dtype; only src's values are used. ``out`` may be these rows of x. Otherwise arguments, result and errors
+    as for ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: src is not a rank of the group; the length of axis 0 is not a multiple of its size.
+
+    Example:
+        >>> batch = mlxdist.scatter(batches, 0)
+
+    MPI_Scatter (MPI 4.1, section 6.6).
+    """
+    return dispatch.run("scatter", x, src, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def reduce(
+    x: Any,
+    dst: int,
+    *,
+    op: str = "sum",
+    group: world.GroupLike | None = None,
+    stream: Any = None,
+    out: Any = None,
+    wait: bool = True,
+) -> Any:
+    """The sum of all ranks' ``x``, or another reduction, on rank ``dst``; the others get x itself.
+
+    On the other ranks an mx.array is sent when the result is evaluated.
+
+    Args:
+        x, group, stream, out: as for ``all_sum``.
+        dst: the rank that gets the result.
+        op: "sum" as of ``all_sum``, "max" as of ``all_max``, and so on: each reduction that all ranks can get.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; op is not a reduction; out was passed on another rank
+            than dst. Other errors as for ``all_sum``.
+
+    Example:
+        >>> longest = mlxdist.reduce(seconds, 0, op="max")
+
+    MPI_Reduce (MPI 4.1, section 6.9.1).
+    """
+    return dispatch.run("reduce", x, dst, op=op, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
     """Return when every rank of the group has called it.
 
     Example:
@@ -142,14 +304,14 @@ def barrier(*, group: world.GroupLike | None = None) -> None:
 
     MPI_Barrier (MPI 4.1, section 6.3).
     """
-    dispatch.barrier(group)
+    return dispatch.barrier(group, wait)
 
 
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
     """An uninitialised NumPy array in memory that the ranks of the group share; every rank must make the same call.
 
-    ``all_sum``, ``all_max`` and ``all_min`` of such arrays, in place or into another one as ``out``, work directly on
-    all ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
+    Reductions, ``all_sum`` and its like, of such arrays, in place or into another one as ``out``, work directly on all
+    ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
     respect it is an ordinary array that belongs to this rank. After an error no other rank reads or writes it any more.
     Its memory is freed with the last array that uses it.
 
@@ -179,7 +341,7 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None 
 
 
 @_core.operation
-def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
+def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, wait: bool = True) -> Any:
     """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
 
     An mx.array is sent when the result is evaluated.
@@ -195,11 +357,13 @@ def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any 
 
     As ``mx.distributed.send``; MPI_Send (MPI 4.1, section 3.2).
     """
-    return dispatch.run("send", x, dst, group=group, stream=stream)
+    return dispatch.run("send", x, dst, group=group, stream=stream, wait=wait)
 
 
 @_core.operation
-def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
+def recv(
+    shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, wait: bool = True
+) -> Any:
     """An array of ``shape`` and ``dtype`` that rank ``src`` sends.
 
     Args:
@@ -219,11 +383,13 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = No
 
     As ``mx.distributed.recv``; MPI_Improbe and MPI_Imrecv (MPI 4.1, section 3.8.2).
     """
-    return dispatch.receive(shape, dtype, src, group=group, stream=stream)
+    return dispatch.receive(shape, dtype, src, group=group, stream=stream, wait=wait)
 
 
 @_core.operation
-def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def recv_like(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 
     Errors as for ``recv`` and, for out, ``all_sum``.
@@ -233,12 +399,19 @@ def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream:
 
     As ``mx.distributed.recv_like``.
     """
-    return dispatch.run("recv_like", x, src, group=group, stream=stream, out=out)
+    return dispatch.run("recv_like", x, src, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
 def sendrecv(
-    x: Any, dst: int, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None
+    x: Any,
+    dst: int,
+    src: int,
+    *,
+    group: world.GroupLike | None = None,
+    stream: Any = None,
+    out: Any = None,
+    wait: bool = True,
 ) -> Any:
     """Send ``x`` to rank ``dst`` and receive an array like it from rank ``src``, at the same time.
 
@@ -261,4 +434,4 @@ def sendrecv(
 
     MPI_Sendrecv (MPI 4.1, section 3.10).
     """
-    return dispatch.run("sendrecv", x, (dst, src), group=group, stream=stream, out=out)
+    return dispatch.run("sendrecv", x, (dst, src), group=group, stream=stream, out=out, wait=wait)

@@ -86,9 +86,11 @@ def test_signatures_are_those_of_mlx(name: str) -> None:
 
 
 def test_signatures_beyond_mlx() -> None:
+    for name in ("all_prod", "all_band", "all_bor"):
+        assert inspect.signature(getattr(dist, name)) == inspect.signature(dist.all_sum)
     assert [written(p) for p in inspect.signature(dist.broadcast).parameters.values()] == [
-        *("x", "src", "group=None", "stream=None", "out=None")
+        *("x", "src", "group=None", "stream=None", "out=None", "wait=True")
     ]
-    assert [written(p) for p in inspect.signature(dist.barrier).parameters.values()] == ["group=None"]
+    assert [written(p) for p in inspect.signature(dist.barrier).parameters.values()] == ["group=None", "wait=True"]
     for call in (dist.broadcast, dist.barrier):
         assert inspect.signature(call).parameters["group"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -37,6 +37,9 @@ ORDER = (
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),
     ("mpi",),
+    ("work",),
+    ("mpi.communicators",),
+    ("groups",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -102,7 +105,10 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
+    "group/": (
+        *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
+        "core",
+    ),
     "shims/": ("mlx_libmpi", "mpiabi_names", "jax_mpiwrapper"),
 }
 # Bodies that have another name than their contract.
@@ -111,8 +117,11 @@ BODY_OF = {
     "kernels_avx2": "kernel_impl",
     "kernels_avx512": "kernel_impl",
     "kernels_neon": "kernel_impl",
+    "mpi_collectives": "mpi_impl",
+    "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
+    "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
     "group": "core",
 }

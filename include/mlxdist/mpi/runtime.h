@@ -14,6 +14,7 @@ extern "C" {
 struct settings {
     struct wait_policy policy;
     int share; /* 0: no shared memory; more than 1: so many ranks of a host share it, as if those were a host */
+    comm_handle comm; /* the ranks of this communicator are the world; 0: those of MPI_COMM_WORLD */
 };
 
 struct runtime {
@@ -34,6 +35,8 @@ int runtime_start(const struct transport *transport, const struct settings *sett
 /* Around every operation: the end waits for those that have entered. */
 int runtime_enter(struct outcome *outcome);
 void runtime_leave(void);
+/* Other threads than the one that started MPI may enter. */
+int runtime_allows_threads(void);
 /* Around every call of MPI: where it allows less than MPI_THREAD_MULTIPLE, one at a time. */
 void runtime_begin_call(void);
 void runtime_end_call(void);

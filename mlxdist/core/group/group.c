@@ -5,13 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mlxdist/group/agreement.h"
+#include "mlxdist/group/background.h"
 #include "mlxdist/group/collective.h"
-#include "mlxdist/group/p2p.h"
 #include "mlxdist/measure.h"
 
 struct group {
     struct members members;
     pthread_mutex_t turn; /* of its collectives */
+    struct work_queue collectives, messages;
+    struct notices notices;
+    uint64_t splits; /* so far, as on the other ranks */
     atomic_int is_broken;
     struct outcome why_broken;
     atomic_long references;
@@ -25,6 +29,8 @@ static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 /* MPI_Finalize would wait for a rank that is missing, or for a request that no rank will complete. */
 static atomic_int skip_finalize;
 
+static const struct work_owner owner;
+
 static struct group *new_group(const struct wait_policy *policy, struct outcome *outcome) {
     struct group *group = calloc(1, sizeof *group);
     if (!group) {
@@ -36,12 +42,18 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
     group->members.policy =
         (struct wait_policy){policy->spins, policy->timeout_s, policy->quiet, policy->interrupt, NULL, NULL};
     pthread_mutex_init(&group->turn, NULL);
+    work_queue_open(&group->collectives, group, &owner, carry_out_collectives, &group->members);
+    work_queue_open(&group->messages, group, &owner, carry_out_messages, &group->members);
+    notices_open(&group->notices);
     atomic_init(&group->references, 1);
     return group;
 }
 
 static void free_group(struct group *group) {
+    work_queue_close(&group->collectives);
+    work_queue_close(&group->messages);
     pthread_mutex_destroy(&group->turn);
+    notices_close(&group->notices);
     free(group);
 }
 
@@ -203,8 +215,28 @@ static int end_together(struct outcome *outcome) {
     return result ? result : confirmed;
 }
 
+/* Works end by themselves, or by their timeout; none is cut off. */
+static int await_works(struct outcome *outcome) {
+    for (int result = STATUS_OK;;) {
+        struct work *last = NULL;
+        pthread_mutex_lock(&groups_lock);
+        for (struct group *group = live; group && !last; group = group->next)
+            if (!(last = work_queue_last(&group->collectives, NULL)))
+                last = work_queue_last(&group->messages, NULL);
+        pthread_mutex_unlock(&groups_lock);
+        if (!last)
+            return result;
+        result = work_await(last, -1, outcome);
+        work_release(last);
+        if (result)
+            return result;
+    }
+}
+
 int core_finish(struct outcome *outcome) {
     static const struct wait_policy none;
+    if (!runtime_is_closed() && await_works(outcome))
+        return outcome->status;
     int closed = runtime_close(world ? &world->members.policy : &none, outcome);
     if (closed <= 0)
         return closed ? outcome->status : STATUS_OK;
@@ -233,7 +265,7 @@ void group_release(struct group *group) {
         place = &(*place)->next;
     *place = group->next;
     pthread_mutex_unlock(&groups_lock);
-    int is_pending = members_are_pending(&group->members);
+    int is_pending = members_are_pending(&group->members) || notices_are_pending(&group->notices);
     if (group->members.shm && !runtime_is_forked())
         shm_leave(group->members.shm, 1);
     members_close(&group->members);
@@ -252,12 +284,27 @@ int group_is_broken(const struct group *group) {
     return atomic_load_explicit(&group->is_broken, memory_order_acquire);
 }
 
+int group_local_rank(const struct group *group) {
+    return group->members.shm ? shm_local_rank(group->members.shm) : 0;
+}
+
 int group_local_size(const struct group *group) {
     return group->members.shm ? shm_local_size(group->members.shm) : 1;
 }
 
 void group_set_timeout(struct group *group, double timeout_s) {
     group->members.policy.timeout_s = timeout_s;
+}
+
+/* Works of the group that this call comes after, if there are any. */
+static int await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
+    if (!atomic_load_explicit(&queue->pending, memory_order_acquire) || wait_is_in_background())
+        return STATUS_OK;
+    struct work *last = work_queue_last(queue, call);
+    int result = last ? work_await(last, -1, outcome) : STATUS_OK;
+    if (last)
+        work_release(last);
+    return result;
 }
 
 /* What every operation does first and last. Collectives of a group take turns; messages do not, or a thread that
@@ -267,7 +314,8 @@ static int begin_call(struct group *group, struct call *call, struct outcome *ou
     call->rank = group->members.comm->rank;
     if (runtime_enter(outcome))
         return outcome->status;
-    if (!is_collective || !wait_for_turn(&group->turn, &group->members.policy, outcome)) {
+    if (!await_earlier(is_collective ? &group->collectives : &group->messages, call, outcome) &&
+        (!is_collective || !wait_for_turn(&group->turn, &group->members.policy, outcome))) {
         if (!group_is_broken(group))
             return STATUS_OK;
         *outcome = group->why_broken;
@@ -296,21 +344,60 @@ static int split_members(struct group *group, int color, int key, struct group *
         result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
     if (!result)
         result = open_group(part, outcome);
+    part->notices.group = notices_mix(group->notices.group, ++group->splits << 32 | (uint32_t)color);
     return end_call(group, &call, result);
+}
+
+/* The other ranks of the group may be in a call: so this one takes no turn, and cannot break it. */
+static int create_members(struct group *group, const int *ranks, int n, int is_only_thread, struct group *part,
+                          struct outcome *outcome) {
+    struct agreed agreed;
+    if (runtime_enter(outcome))
+        return outcome->status;
+    int result = group_is_broken(group) ? (*outcome = group->why_broken).status : STATUS_OK;
+    if (!result)
+        result = agreement_reach(&group->members, &group->notices, ranks, n, is_only_thread, &agreed, outcome);
+    if (!result)
+        result = free_retired(outcome);
+    if (!result)
+        result = TRANSPORT(create, group->members.comm, ranks, n, agreed.tag, &part->members.comm, outcome);
+    if (!result)
+        result = open_group(part, outcome);
+    if (!result)
+        part->notices.group = agreed.group;
+    runtime_leave();
+    return result;
+}
+
+/* One that was not made goes the way of those that were freed. */
+static int made(int result, struct group *created, struct group **part) {
+    *part = result ? NULL : created;
+    if (result && created->members.comm)
+        add_to(&retired, created);
+    else if (result)
+        free_group(created);
+    return result;
 }
 
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
     struct group *created = new_group(&group->members.policy, outcome);
     *part = NULL;
-    if (!created)
+    return created ? made(split_members(group, color, key, created, outcome), created, part) : outcome->status;
+}
+
+int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
+                 struct outcome *outcome) {
+    struct group *created = new_group(&group->members.policy, outcome);
+    *part = NULL;
+    return created ? made(create_members(group, ranks, n, is_only_thread, created, outcome), created, part)
+                   : outcome->status;
+}
+
+int group_ranks_of(struct group *group, comm_handle comm, int *ranks, int *n, struct outcome *outcome) {
+    if (runtime_enter(outcome))
         return outcome->status;
-    int result = split_members(group, color, key, created, outcome);
-    if (!result)
-        *part = created;
-    else if (created->members.comm)
-        add_to(&retired, created);
-    else
-        free_group(created);
+    int result = TRANSPORT(ranks_of, group->members.comm, comm, ranks, n, outcome);
+    runtime_leave();
     return result;
 }
 
@@ -370,12 +457,46 @@ void group_free(struct group *group, struct symmetric *symmetric) {
     group_release(group);
 }
 
+static int end_message(struct group *group, const struct call *call, int pending, int result, struct outcome *outcome) {
+    if (pending || result == STATUS_PEER_DIED)
+        break_group(group, pending, outcome);
+    return end_call(group, call, result);
+}
+
 int group_p2p(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
     int pending;
     if (begin_call(group, call, outcome))
         return outcome->status;
     int result = p2p_run(&group->members, call, sendbuf, recvbuf, &pending, outcome);
-    if (pending || result == STATUS_PEER_DIED)
-        break_group(group, pending, outcome);
-    return end_call(group, call, result);
+    return end_message(group, call, pending, result, outcome);
+}
+
+static const struct work_owner owner = {group_retain, group_release, begin_call, group_run, end_message};
+
+int group_start(struct group *group, const struct call *call, const void *sendbuf, void *recvbuf, struct work **work,
+                struct outcome *outcome) {
+    int is_collective = call_is_collective(call), result = STATUS_OK;
+    struct work_queue *queue = is_collective ? &group->collectives : &group->messages;
+    *work = NULL;
+    if (runtime_enter(outcome))
+        return outcome->status;
+    if (group_is_broken(group)) {
+        *outcome = group->why_broken;
+        result = outcome->status;
+    } else if (!runtime_allows_threads() && !is_collective) {
+        result = outcome->status = STATUS_WRONG_THREAD;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "MPI was initialized for one thread, which cannot carry out messages while it computes: leave out "
+                 "wait=False, or let mlxdist initialize MPI (it asks for MPI_THREAD_MULTIPLE)");
+    } else if (!(*work = work_new(queue, call, sendbuf, recvbuf, outcome))) {
+        result = outcome->status;
+    } else if (!runtime_allows_threads()) {
+        work_finish(*work, group_run(group, &(*work)->call, sendbuf, recvbuf, &(*work)->outcome));
+    } else if ((result = work_queue_add(queue, *work, outcome))) {
+        work_finish(*work, result);
+        work_release(*work);
+        *work = NULL;
+    }
+    runtime_leave();
+    return result;
 }
