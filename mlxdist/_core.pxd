@@ -216,4 +216,4 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
 
 cdef extern from "mlxdist/shims/jax_mpiwrapper.h" nogil:
     struct jax_mpiwrapper:
-        pass
+        void (*set_clique)(c_group *group) noexcept

@@ -1,4 +1,4 @@
-"""``jax.distributed.initialize()`` from the world: address, number and id of the processes, and mlxdist as their MPI."""
+"""``jax.distributed.initialize()`` from the world: address, number and ids of the processes, and our MPI for XLA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlxdist import config, ops, world
-from mlxdist.jax import backend
+from mlxdist.jax import backend, cliques
 
 _IDENTITY = ("coordinator_address", "num_processes", "process_id")
 _NAME_NBYTES = 256  # more than a host name has
@@ -50,25 +50,24 @@ def initialize(**options: Any) -> None:
         >>> jax.process_count() == mlxdist.init().size()
         True
     """
-    jax = importlib.import_module("jax")
     world.init()
     backend.attach()
     replace_initialize()
-    jax.config.update("jax_cpu_collectives_implementation", "mpi")
-    jax.distributed.initialize(**options)
+    importlib.import_module("jax").distributed.initialize(**options)
 
 
 def _initialize(*args: Any, **options: Any) -> None:
-    """What a program that knows nothing of mlxdist calls."""
-    jax = importlib.import_module("jax")
+    """What a program that knows nothing of mlxdist calls. JAX's processes are ours if they have the same numbers."""
     assert _native is not None
     given = inspect.signature(_native).bind(*args, **options).arguments
     group = world.init()
-    if not config.JAX_COLLECTIVES.get() and given.get("num_processes") in (None, group.size()) and group.size() > 1:
-        backend.attach()
-        jax.config.update("jax_cpu_collectives_implementation", "mpi")
     if not config.JAX_COORDINATOR.get() and all(given.get(name) is None for name in _IDENTITY):
         given |= zip(_IDENTITY, (_coordinator(group), group.size(), group.rank()), strict=True)
+    is_ours = (given.get("num_processes"), given.get("process_id")) == (group.size(), group.rank())
+    if is_ours and group.size() > 1 and not config.JAX_COLLECTIVES.get():
+        backend.attach()
+        cliques.watch_programs()
+        importlib.import_module("jax").config.update("jax_cpu_collectives_implementation", "mpi")
     _native(**given)
 
 

@@ -45,7 +45,7 @@ ORDER = (
     ("ops",),
     ("gradients",),
     ("mlx.install",),
-    ("jax", "jax.backend", "jax.distributed"),
+    ("jax", "jax.backend", "jax.cliques", "jax.distributed"),
     ("",),  # mlxdist itself
     ("cli.objects",),
     ("cli.launch.hosts",),

@@ -14,11 +14,10 @@ typedef uintptr_t handle;
 #define NUMBER(name) NUMBER_##name,
 enum { MLXDIST_MPIABI_CONSTANTS(NUMBER) NUMBERS };
 
-/* XLA's clique of devices. Without a group: why every call on it fails. XLA ignores what the split returns. */
+/* XLA's clique of devices. Without a group every call on it fails, since XLA ignores what the split returns. */
 struct communicator {
     struct group *group;
     int rank, size;
-    char why_not[1000];
 };
 
 /* Of XLA's permutation: all of them are begun on one thread, which then waits for each. */
@@ -32,7 +31,7 @@ struct request {
 };
 
 static _Atomic(const struct core_functions *) connected;
-static _Atomic(struct group *) parent; /* of the next splits; NULL: the world */
+static _Atomic(struct group *) clique; /* of the next split; NULL: unknown */
 static _Thread_local struct request *begun;
 static _Thread_local char error_text[1024]; /* XLA's buffer has as many */
 
@@ -60,7 +59,12 @@ static const int reductions[NUMBERS] = {
     [NUMBER_SUM] = 1 + REDUCE_SUM,
     [NUMBER_MAX] = 1 + REDUCE_MAX,
     [NUMBER_MIN] = 1 + REDUCE_MIN,
+    [NUMBER_PROD] = 1 + REDUCE_PROD,
 };
+
+static const char unknown_clique[] = "mlxdist does not know which processes XLA communicates in here: call "
+                                     "mlxdist.jax.initialize() before computing, or "
+                                     "set JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo and report it";
 
 static const struct core_functions *core(void) {
     return atomic_load_explicit(&connected, memory_order_acquire);
@@ -90,7 +94,7 @@ static int64_t elements(int count) {
 
 static int check(const struct communicator *comm, const char *call, int type, int op) {
     if (!comm || !comm->group)
-        return fail(call, comm ? comm->why_not : "there is no communicator of this handle");
+        return fail(call, unknown_clique);
     if (type < 0 || op < 0)
         return fail(call, "jaxlib uses an element type or a reduction that mlxdist does not know: report it with "
                           "the version of jaxlib");
@@ -102,6 +106,10 @@ static int run(handle comm, const char *name, struct call *call, const void *sen
     struct communicator *on = communicator_of(comm);
     if (check(on, name, call->type, call->op))
         return NUMBER_ERR_OTHER;
+    if (on->size == 1) { /* of an axis of length 1; XLA itself copies what it would send to itself */
+        memmove(recvbuf, sendbuf, (size_t)call_nbytes(call));
+        return NUMBER_SUCCESS;
+    }
     if ((call_is_collective(call) ? core()->group_run : core()->group_p2p)(on->group, call, sendbuf, recvbuf, &outcome))
         return fail(name, outcome.text);
     return NUMBER_SUCCESS;
@@ -131,41 +139,11 @@ static void run_begun(void) {
     begun = NULL;
 }
 
-/* Every rank of the new group must have the rank that XLA counts on. It has not where a process has several devices in
- * the clique, since each of them splits. */
-static int ranks_are_right(struct group *group, int key, struct outcome *outcome) {
-    uint8_t is_wrong = core()->group_rank(group) != key;
-    struct call call = flat_call(OPERATION_ALLREDUCE, REDUCE_MAX, TYPE_UINT8, 0, 1);
-    if (core()->group_run(group, &call, &is_wrong, &is_wrong, outcome))
-        return 0;
-    snprintf(outcome->text, sizeof outcome->text,
-             "the devices of this computation do not come from as many processes: give each process one CPU device, or "
-             "use JAX's gloo");
-    return !is_wrong;
+static void set_clique(struct group *group) {
+    atomic_store_explicit(&clique, group, memory_order_release);
 }
 
-static void split_into(struct communicator *part, int color, int key) {
-    struct outcome outcome;
-    struct group *from = atomic_load_explicit(&parent, memory_order_acquire);
-    snprintf(outcome.text, sizeof outcome.text,
-             "mlxdist has not been started: call mlxdist.jax.initialize() instead of jax.distributed.initialize()");
-    if (core() && !from)
-        from = core()->core_world();
-    if (from && !core()->group_split(from, color, key, &part->group, &outcome)) {
-        part->size = core()->group_size(part->group);
-        if (ranks_are_right(part->group, key, &outcome))
-            return;
-        core()->group_release(part->group);
-        part->group = NULL;
-    }
-    snprintf(part->why_not, sizeof part->why_not, "%.990s", outcome.text);
-}
-
-static void split_within(struct group *group) {
-    atomic_store_explicit(&parent, group, memory_order_release);
-}
-
-static const struct jax_mpiwrapper functions = {split_within};
+static const struct jax_mpiwrapper functions = {set_clique};
 
 const void *mlxdist_connect(const struct core_functions *functions_of_core) {
     atomic_store_explicit(&connected, functions_of_core, memory_order_release);
@@ -231,16 +209,21 @@ EXPORT int MPIABI_Comm_size(handle comm, int *size) {
     return NUMBER_SUCCESS;
 }
 
+/* XLA passes the clique's first device as color, and its own place in the clique as key. */
 EXPORT int MPIABI_Comm_split(handle comm, int color, int key, handle *part) {
+    struct group *group = atomic_load_explicit(&clique, memory_order_acquire);
     struct communicator *made = calloc(1, sizeof *made);
-    (void)comm;
+    (void)comm, (void)color;
     *part = made ? (handle)made : (handle)NUMBER_COMM_NULL;
     if (!made)
         return fail("split", "no memory for a communicator: free some");
     made->rank = key;
     made->size = 1;
-    split_into(made, color, key);
-    return made->group ? NUMBER_SUCCESS : fail("split", made->why_not);
+    if (!group || core()->group_rank(group) != key)
+        return fail("split", unknown_clique);
+    made->group = core()->group_retain(group);
+    made->size = core()->group_size(group);
+    return NUMBER_SUCCESS;
 }
 
 EXPORT int MPIABI_Comm_free(handle *comm) {
