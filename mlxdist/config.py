@@ -57,9 +57,7 @@ JAX_MPI = Variable(
     "",
     "set while jax is imported, if mlxdist.jax was before: the library that jaxlib opens as MPI",
 )
-JAX_COLLECTIVES = Variable(
-    "JAX_CPU_COLLECTIVES_IMPLEMENTATION", "", "JAX's own: if it is set, jax.distributed.initialize() leaves it as it is"
-)
+JAX_COLLECTIVES = Variable("JAX_CPU_COLLECTIVES_IMPLEMENTATION", "", "JAX's own: gloo, instead of mlxdist")
 JAX_COORDINATOR = Variable("JAX_COORDINATOR_ADDRESS", "", "JAX's own: its coordinator, instead of one on rank 0")
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"

@@ -64,7 +64,7 @@ def _initialize(*args: Any, **options: Any) -> None:
     if not config.JAX_COORDINATOR.get() and all(given.get(name) is None for name in _IDENTITY):
         given |= zip(_IDENTITY, (_coordinator(group), group.size(), group.rank()), strict=True)
     is_ours = (given.get("num_processes"), given.get("process_id")) == (group.size(), group.rank())
-    if is_ours and group.size() > 1 and not config.JAX_COLLECTIVES.get():
+    if is_ours and group.size() > 1 and config.JAX_COLLECTIVES.get() in ("", "mpi"):
         backend.attach()
         cliques.watch_programs()
         importlib.import_module("jax").config.update("jax_cpu_collectives_implementation", "mpi")
