@@ -214,3 +214,7 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
         c_group *(*queried_group)() noexcept
         int (*has_failed)() noexcept
         void (*forget_failure)() noexcept
+
+cdef extern from "mlxdist/shims/jax_mpiwrapper.h" nogil:
+    struct jax_mpiwrapper:
+        void (*set_clique)(c_group *group) noexcept

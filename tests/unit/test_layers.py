@@ -45,6 +45,7 @@ ORDER = (
     ("ops",),
     ("gradients",),
     ("mlx.install",),
+    ("jax", "jax.backend", "jax.cliques", "jax.distributed"),
     ("",),  # mlxdist itself
     ("torch.tensors",),
     ("torch.work",),
@@ -113,7 +114,7 @@ WITHIN = {
         *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
         "core",
     ),
-    "shims/": ("mlx_libmpi",),
+    "shims/": ("mlx_libmpi", "mpiabi_names", "jax_mpiwrapper"),
 }
 # Bodies that have another name than their contract.
 BODY_OF = {
