@@ -215,8 +215,9 @@ static int end_together(struct outcome *outcome) {
     return result ? result : confirmed;
 }
 
-/* Works end by themselves, or by their timeout; none is cut off. */
+/* They end by themselves or by their timeout: none is cut off. */
 static int await_works(struct outcome *outcome) {
+    double timeout_s = world ? world->members.policy.timeout_s : 0;
     for (int result = STATUS_OK;;) {
         struct work *last = NULL;
         pthread_mutex_lock(&groups_lock);
@@ -226,7 +227,7 @@ static int await_works(struct outcome *outcome) {
         pthread_mutex_unlock(&groups_lock);
         if (!last)
             return result;
-        result = work_await(last, -1, outcome);
+        result = work_await(last, timeout_s > 0 ? timeout_s : -1, outcome);
         work_release(last);
         if (result)
             return result;
