@@ -231,7 +231,7 @@ def averaged(
     digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
     calls: list[_core.Pending] = []
-    finishes = []
+    finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         wire = wires.get(element_type, 0)
