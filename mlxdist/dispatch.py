@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlxdist import _core, arrays, world
-from mlxdist.arrays import mlx
+from mlxdist.arrays import jax, mlx
 from mlxdist.mlx import backend
 
 
@@ -34,6 +34,8 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
     if mlx.owns(x):
         mlx.check(call, x.size, out)
         return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
+    if jax.is_traced(x):
+        return traced().run(call, x, peer, group, stream, out)
     framework = arrays.of(x)
     array = framework.as_array(call, x)
     framework.synchronize(call, array, stream)
@@ -54,6 +56,13 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
     gathered = framework.empty_like(array, ready.shape)  # of a number: one dimension more
     framework.copyto(gathered.owner, array)
     return framework.result(array, gathered)
+
+
+def traced() -> Any:
+    """The operations on what JAX traces; imported when it first does."""
+    from mlxdist.jax import primitives
+
+    return primitives
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:

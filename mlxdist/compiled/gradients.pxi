@@ -106,6 +106,7 @@ def average(Group group, list sources, list targets, int type, int digest, int w
         recvbuf = pieces[0].target if n == 1 else sendbuf
         made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
         made.name, made.digest, made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
+        settle()
         with nogil:
             at = sendbuf
             for i in range(n if n > 1 else 0):

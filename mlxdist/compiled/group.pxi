@@ -8,14 +8,18 @@ cdef class Group:
 
     cdef c_group *handle
     cdef int size_  # how many ranks
+    cdef int number  # in programs of XLA, see xla.pxi; -1: in none
     cdef dict mlx_groups  # MLX's of the same ranks, by kind, root and wire: see mlx/backend.py
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         if len(args) != 1 or args[0] is not made_here:
             raise TypeError("[Group] a group cannot be created directly: call mlxdist.init() or a group's split()")
+        self.number = -1
 
     def __dealloc__(self):
+        if self.number >= 0:
+            xla_drop_group(self.number)
         if self.handle != NULL:
             group_release(self.handle)
 
@@ -139,6 +143,7 @@ def finish() -> None:
     """End all communication, after calls under way have ended and the other ranks of this host do the same."""
     cdef outcome why
     cdef int failed
+    settle()
     with nogil:
         failed = core_finish(&why)
     if runtime_is_closed():  # else other threads are still in calls
@@ -174,6 +179,7 @@ def split(Group parent, int color, int key) -> Group:
     cdef outcome why
     cdef c_group *part
     cdef int failed
+    settle()
     with nogil:
         failed = group_split(parent.handle, color, key, &part, &why)
     if failed:

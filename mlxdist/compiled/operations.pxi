@@ -151,6 +151,7 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
     cdef outcome why
     cdef int failed
     cdef bint is_message = not call_is_collective(made)
+    settle()
     cdef bint was_usable = made.on_device and is_message and not group_is_broken(group.handle)
     with nogil:
         if is_message:
