@@ -67,16 +67,11 @@ def bind(x: Any, *, call: str, group: _core.Group, peer: Any = 0, digest: int = 
 def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wire: int) -> list[Any]:
     """The means of several arrays of one dtype over all ranks, by one sum; ranks raise if digests or wires differ."""
     flat = xs[0] if len(xs) == 1 else jnp.concatenate([x.reshape(-1) for x in xs])
-    mean = _quotient(bind(flat, call="average_gradients", group=group, digest=digest, wire=wire), group.size())
+    mean = bind(flat, call="average_gradients", group=group, digest=digest, wire=wire)
     if len(xs) == 1:
         return [mean]
     *ends, _ = itertools.accumulate(x.size for x in xs)
     return [part.reshape(x.shape) for part, x in zip(jnp.split(mean, ends), xs, strict=True)]
-
-
-def _quotient(x: Any, n: int) -> Any:
-    """As outside of jit, where infinite real parts leave imaginary parts alone."""
-    return jax.lax.complex(x.real / n, x.imag / n) if jnp.iscomplexobj(x) else x / n
 
 
 def _prepared(call: str, x: Any, group: _core.Group, peer: Any, digest: int, wire: int) -> _core.Call:
@@ -104,7 +99,7 @@ def _own_part(ct: Any, x: Any, group: _core.Group, peer: int) -> Any:
 
 TRANSPOSED: dict[str, Callable[[Any, Any, _core.Group, Any], Any]] = {
     "all_sum": lambda ct, x, group, peer: ct,
-    "average_gradients": lambda ct, x, group, peer: ct,
+    "average_gradients": lambda ct, x, group, peer: ct / group.size(),
     "all_gather": _own_part,
     "sum_scatter": lambda ct, x, group, peer: bind(ct, call="all_gather", group=group),
     "broadcast": _summed_on_root,

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mlxdist/kernels/kernels.h"
+
 static _Atomic(struct group *) groups[XLA_GROUPS];
 static void (*after_call)(void);
 
@@ -96,5 +98,7 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     int failed =
         (call_is_collective(&made.call) ? group_run : group_p2p)(group, &made.call, sendbuf, recvbuf, &outcome);
     after_call();
+    if (!failed && made.call.name == CALL_AVERAGE_GRADIENTS) /* XLA would multiply by 1 / size, rounded */
+        divide_by(made.call.type, recvbuf, (size_t)made.call.count, group_size(group));
     return failed ? error_of(frame->api, called, &outcome) : NULL;
 }
