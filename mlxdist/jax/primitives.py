@@ -33,15 +33,22 @@ class Order(effects.Effect):
     """Operations happen in the order of the program, on whichever groups: as outside of jit."""
 
 
+class Communication(effects.Effect):
+    """Has no order. A program that was compiled ahead of time, ``lower().compile()``, fails at its second call if all
+    of its effects have one (JAX 0.10.2)."""
+
+
 ORDER = Order()
+EFFECTS = {ORDER, Communication()}
 for allowed in (
-    effects.ordered_effects,
     effects.lowerable_effects,
     effects.control_flow_allowed_effects,
     effects.custom_derivatives_allowed_effects,
     effects.remat_allowed_effects,
 ):
     allowed.add_type(Order)
+    allowed.add_type(Communication)
+effects.ordered_effects.add_type(Order)
 
 operation = Primitive("mlxdist")
 cotangent = Primitive("mlxdist_cotangent")  # of what only has a vjp
@@ -80,7 +87,7 @@ def _prepared(call: str, x: Any, group: _core.Group, peer: Any, digest: int, wir
 
 @operation.def_effectful_abstract_eval
 def _abstract(x: Any, *, call: str, group: _core.Group, peer: Any, digest: int, wire: int) -> Any:
-    return core.ShapedArray(_prepared(call, x, group, peer, digest, wire).shape, x.dtype), {ORDER}
+    return core.ShapedArray(_prepared(call, x, group, peer, digest, wire).shape, x.dtype), EFFECTS
 
 
 operation.def_impl(functools.partial(xla.apply_primitive, operation))
