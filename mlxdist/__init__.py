@@ -46,6 +46,7 @@ try:
         sendrecv,
         sum_scatter,
     )
+    from mlxdist.work import Work
     from mlxdist.world import Group, Info, finalize, info, init, is_available
 except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
@@ -68,6 +69,7 @@ __all__ = [
     "MPIError",
     "MismatchError",
     "PeerError",
+    "Work",
     "all_gather",
     "all_max",
     "all_min",

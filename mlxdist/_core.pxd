@@ -92,7 +92,7 @@ cdef extern from "mlxdist/call.h" nogil:
     static const char *const operation_names[] = {MLXDIST_OPERATIONS(OPERATION_NAME)};
     """
     enum:
-        OPERATION_ALLREDUCE, OPERATION_SEND, OPERATIONS
+        OPERATION_ALLREDUCE, OPERATION_BROADCAST, OPERATION_SEND, OPERATION_RECV, OPERATIONS
         CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
         CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED
@@ -109,6 +109,7 @@ cdef extern from "mlxdist/call.h" nogil:
         int64_t shape[8]
         int name, digest, wire
     int call_is_collective(const call *call)
+    int64_t call_nbytes(const call *call)
     call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names
 
@@ -148,6 +149,14 @@ cdef extern from "mlxdist/mpi/runtime.h" nogil:
     void runtime_end_start()
     int runtime_is_forked()
 
+cdef extern from "mlxdist/group/work.h" nogil:
+    struct work:
+        pass
+    int work_is_done(const work *)
+    int work_wait(work *, double timeout_s, outcome *)
+    void work_notify(work *, int descriptor)
+    void work_release(work *)
+
 cdef extern from "mlxdist/group/core.h" nogil:
     struct c_group "group":
         pass
@@ -172,6 +181,10 @@ cdef extern from "mlxdist/group/core.h" nogil:
     int group_empty(c_group *, int64_t nbytes, symmetric **, void **memory, outcome *)
     void group_free(c_group *, symmetric *)
     int group_p2p(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
+    int group_start(c_group *, const call *, const void *sendbuf, void *recvbuf, work **, outcome *)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int descriptor)
 
 cdef extern from "<pythread.h>" nogil:
     unsigned long PyThread_get_thread_ident()

@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 import threading
-from os import fsdecode, fsencode
+from os import fsdecode, fsencode, pipe
 
 import numpy
 
@@ -52,6 +52,7 @@ include "compiled/library.pxi"
 include "compiled/group.pxi"
 include "compiled/mlx.pxi"
 include "compiled/shared.pxi"
+include "compiled/work.pxi"
 include "compiled/operations.pxi"
 include "compiled/xla.pxi"
 include "compiled/fast_path.pxi"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from mlxdist import _core, arrays, world
+import numpy as np
+
+from mlxdist import _core, arrays, work, world
 from mlxdist.arrays import jax, mlx
 from mlxdist.mlx import backend
 
@@ -28,13 +30,42 @@ def group_of(call: str, group: object) -> _core.Group:
     return group
 
 
-def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None) -> Any:
+def carry_out(
+    ready: _core.Call, source: _core.Buffer, target: _core.Buffer, finish: Callable[[], Any], wait: bool
+) -> Any:
+    """Communicate, and return what ``finish`` makes of it; wait=False: a Work that does."""
+    if not wait:
+        return work.Work([ready.start(source, target)], finish)
+    ready.run(source, target)
+    return finish()
+
+
+def given(result: Any, wait: bool) -> Any:
+    """A result without communication."""
+    return result if wait else work.Work([], lambda: result)
+
+
+LAZY = {
+    "MLX": "MLX is lazy already: leave out wait=False, and pass the result to mx.async_eval()",
+    "JAX": "JAX runs programs in the background already: leave out wait=False inside jit and grad",
+}
+
+
+def refuse_lazy(call: str, wait: bool, framework: str = "MLX") -> None:
+    """What is computed in the background anyway."""
+    if not wait:
+        raise TypeError(f"[{call}] {LAZY[framework]}")
+
+
+def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None, wait: bool = True) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)
     if mlx.owns(x):
+        refuse_lazy(call, wait)
         mlx.check(call, x.size, out)
         return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
     if jax.is_traced(x):
+        refuse_lazy(call, wait, "JAX")
         return traced().run(call, x, peer, group, stream, out)
     framework = arrays.of(x)
     array = framework.as_array(call, x)
@@ -44,18 +75,17 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
     ready = _core.prepare(call, group, peer, array, into, memory=memory)
     if call == "send":
         sent = framework.as_buffer(array)
-        ready.run(sent, sent)
-        return x
+        return carry_out(ready, sent, sent, lambda: x, wait)
     if group.size() > 1:
-        return _result(call, framework, array, ready, group, out, into)
+        return _result(call, framework, array, ready, group, out, into, wait)
     if into is not None:
         framework.copyto(into, array)
-        return out
+        return given(out, wait)
     if tuple(array.shape) == ready.shape:
-        return array
+        return given(array, wait)
     gathered = framework.empty_like(array, ready.shape)  # of a number: one dimension more
     framework.copyto(gathered.owner, array)
-    return framework.result(array, gathered)
+    return given(framework.result(array, gathered), wait)
 
 
 def traced() -> Any:
@@ -82,7 +112,14 @@ def _kind(x: object) -> str:
 
 
 def _result(
-    call: str, framework: arrays.Framework, array: Any, ready: _core.Call, group: _core.Group, out: Any, into: Any
+    call: str,
+    framework: arrays.Framework,
+    array: Any,
+    ready: _core.Call,
+    group: _core.Group,
+    out: Any,
+    into: Any,
+    wait: bool,
 ) -> Any:
     """Communicate into ``into``, by way of a copy where MPI cannot have its memory, or into a new array."""
     target = framework.empty_like(array, ready.shape) if into is None else framework.as_buffer(into)
@@ -94,17 +131,25 @@ def _result(
         source = framework.as_buffer(array)
     if call == "sum_scatter" and ready.in_place and source.on_device:  # see group_run
         target = framework.empty_like(array, ready.shape)
-    ready.run(source, target)
-    if into is None:
-        return framework.result(array, target)
-    if target.owner is not into:
-        framework.copyto(into, target.owner)
-    return out
+
+    def finish() -> Any:
+        if into is None:
+            return framework.result(array, target)
+        if target.owner is not into:
+            framework.copyto(into, target.owner)
+        return out
+
+    return carry_out(ready, source, target, finish, wait)
 
 
-def barrier(group: Any) -> None:
+def barrier(group: Any, wait: bool) -> Any:
     """Wait for every rank of the group."""
-    _core.barrier(group=group_of("barrier", group))
+    group = group_of("barrier", group)
+    if wait:
+        return _core.barrier(group=group)
+    nothing = _core.buffer_of(np.empty(0, np.bool_))
+    ready = _core.prepare("barrier", group, None, nothing.owner)
+    return carry_out(ready, nothing, nothing, lambda: None, wait) if group.size() > 1 else given(None, wait)
 
 
 class Wanted(NamedTuple):
@@ -118,13 +163,14 @@ def _too_large(shape: object) -> ValueError:
     return ValueError(f"[recv] shape={shape} is larger than memory can be: pass the shape that was sent")
 
 
-def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any) -> Any:
+def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any, wait: bool = True) -> Any:
     """An array that rank ``src`` sends, of the framework that ``dtype`` belongs to."""
     group = group_of("recv", group)
     lengths = shape_of("recv", shape)
     if math.prod(lengths) > sys.maxsize:
         raise _too_large(shape)
     if mlx.owns_dtype(dtype):
+        refuse_lazy("recv", wait)
         ready = _core.prepare("recv", group, src, Wanted(dtype, lengths))
         return mlx.receive(lengths, dtype, ready.peer, group, stream)
     framework, template = arrays.to_receive("recv", dtype)
@@ -134,8 +180,7 @@ def receive(shape: Any, dtype: Any, src: Any, *, group: Any, stream: Any) -> Any
         filled = framework.empty_like(template, lengths)
     except (OverflowError, RuntimeError, TypeError, ValueError):  # what NumPy and torch raise
         raise _too_large(shape) from None
-    ready.run(filled, filled)
-    return framework.result(template, filled)
+    return carry_out(ready, filled, filled, lambda: framework.result(template, filled), wait)
 
 
 def shape_of(call: str, shape: Any) -> tuple[int, ...]:

@@ -17,7 +17,9 @@ from mlxdist.arrays import numpy
 
 
 @_core.operation
-def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_sum(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The sum of all ranks' ``x``, on every rank.
 
     Args:
@@ -50,11 +52,13 @@ def all_sum(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
 
     As ``mx.distributed.all_sum``; MPI_Allreduce (MPI 4.1, section 6.9.6).
     """
-    return dispatch.run("all_sum", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_sum", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_max(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The largest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "or". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -63,11 +67,13 @@ def all_max(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     Example:
         >>> mlxdist.all_max(np.float32(loss))
     """
-    return dispatch.run("all_max", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_max", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_min(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The smallest of all ranks' ``x``, element by element, on every rank.
 
     NaN if any rank has NaN there. bool: "and". Complex numbers are ordered by real, then imaginary part, as in MLX.
@@ -76,11 +82,13 @@ def all_min(x: Any, *, group: world.GroupLike | None = None, stream: Any = None,
     Example:
         >>> mlxdist.all_min(np.arange(4))
     """
-    return dispatch.run("all_min", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_min", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_gather(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """All ranks' ``x``, concatenated along axis 0 in rank order, on every rank.
 
     x of shape (n, ...) gives (size * n, ...), a number gives (size,), also in a group of one, where
@@ -93,11 +101,13 @@ def all_gather(x: Any, *, group: world.GroupLike | None = None, stream: Any = No
 
     As ``mx.distributed.all_gather``; MPI_Allgather (MPI 4.1, section 6.7).
     """
-    return dispatch.run("all_gather", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_gather", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def sum_scatter(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """This rank's part of the sum of all ranks' ``x``.
 
     x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n of the sum. ``out`` may be these
@@ -112,11 +122,13 @@ def sum_scatter(x: Any, *, group: world.GroupLike | None = None, stream: Any = N
 
     As ``mx.distributed.sum_scatter``; MPI_Reduce_scatter_block (MPI 4.1, section 6.10.1).
     """
-    return dispatch.run("sum_scatter", x, group=group, stream=stream, out=out)
+    return dispatch.run("sum_scatter", x, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def broadcast(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """Rank ``src``'s ``x``, on every rank.
 
     Every rank passes an x of the same shape and dtype; only src's values are used. Otherwise arguments, result and
@@ -130,11 +142,11 @@ def broadcast(x: Any, src: int, *, group: world.GroupLike | None = None, stream:
 
     MPI_Bcast (MPI 4.1, section 6.4).
     """
-    return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out)
+    return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
-def barrier(*, group: world.GroupLike | None = None) -> None:
+def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
     """Return when every rank of the group has called it.
 
     Example:
@@ -142,7 +154,7 @@ def barrier(*, group: world.GroupLike | None = None) -> None:
 
     MPI_Barrier (MPI 4.1, section 6.3).
     """
-    dispatch.barrier(group)
+    return dispatch.barrier(group, wait)
 
 
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
@@ -179,7 +191,7 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None 
 
 
 @_core.operation
-def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
+def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, wait: bool = True) -> Any:
     """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
 
     An mx.array is sent when the result is evaluated.
@@ -195,11 +207,13 @@ def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any 
 
     As ``mx.distributed.send``; MPI_Send (MPI 4.1, section 3.2).
     """
-    return dispatch.run("send", x, dst, group=group, stream=stream)
+    return dispatch.run("send", x, dst, group=group, stream=stream, wait=wait)
 
 
 @_core.operation
-def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None) -> Any:
+def recv(
+    shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, wait: bool = True
+) -> Any:
     """An array of ``shape`` and ``dtype`` that rank ``src`` sends.
 
     Args:
@@ -219,11 +233,13 @@ def recv(shape: Any, dtype: Any, src: int, *, group: world.GroupLike | None = No
 
     As ``mx.distributed.recv``; MPI_Improbe and MPI_Imrecv (MPI 4.1, section 3.8.2).
     """
-    return dispatch.receive(shape, dtype, src, group=group, stream=stream)
+    return dispatch.receive(shape, dtype, src, group=group, stream=stream, wait=wait)
 
 
 @_core.operation
-def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def recv_like(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 
     Errors as for ``recv`` and, for out, ``all_sum``.
@@ -233,12 +249,19 @@ def recv_like(x: Any, src: int, *, group: world.GroupLike | None = None, stream:
 
     As ``mx.distributed.recv_like``.
     """
-    return dispatch.run("recv_like", x, src, group=group, stream=stream, out=out)
+    return dispatch.run("recv_like", x, src, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation
 def sendrecv(
-    x: Any, dst: int, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None
+    x: Any,
+    dst: int,
+    src: int,
+    *,
+    group: world.GroupLike | None = None,
+    stream: Any = None,
+    out: Any = None,
+    wait: bool = True,
 ) -> Any:
     """Send ``x`` to rank ``dst`` and receive an array like it from rank ``src``, at the same time.
 
@@ -261,4 +284,4 @@ def sendrecv(
 
     MPI_Sendrecv (MPI 4.1, section 3.10).
     """
-    return dispatch.run("sendrecv", x, (dst, src), group=group, stream=stream, out=out)
+    return dispatch.run("sendrecv", x, (dst, src), group=group, stream=stream, out=out, wait=wait)

@@ -24,6 +24,10 @@ extern "C" {
     row(group_split) \
     row(group_run) \
     row(group_p2p) \
+    row(group_start) \
+    row(work_is_done) \
+    row(work_wait) \
+    row(work_release) \
     row(reduce)
 /* clang-format on */
 

@@ -36,6 +36,10 @@ struct wait_policy {
     void *checked;
 };
 
+/* What a poll does besides looking. DRIVES_PROGRESS: without it messages do not move: never sleep. SLEEPS: by itself,
+ * for about a millisecond, unless it is there sooner. */
+enum { POLL_ONLY_LOOKS, POLL_DRIVES_PROGRESS, POLL_SLEEPS };
+
 /* What is waited for. */
 struct wait_condition {
     /* 1: it is there. 0: not yet. -1: it will never be, see outcome. slow_check: once a millisecond. */
@@ -44,12 +48,14 @@ struct wait_condition {
      * up; the policy then has no timeout and no interrupt, and is quiet. */
     void (*describe)(void *it, int to_all, char *text, size_t nbytes);
     void *it;
-    int poll_drives_progress; /* without poll messages do not move: never sleep */
-    int is_for_all;           /* of a group, which policy->check is for */
+    int polling;    /* one of the above */
+    int is_for_all; /* of a group, which policy->check is for */
 };
 
 /* OK, TIMED_OUT, INTERRUPTED, GROUP_CLOSED or what poll reports. */
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome);
+/* TIMED_OUT, in the words of wait_for, for a condition that is one of several in a wait. */
+int wait_timed_out(const struct wait_condition *condition, double timeout_s, struct outcome *outcome);
 
 /* Lock a mutex that another thread of this rank may hold for long; as wait_for. WRONG_THREAD: it is held, and this is a
  * signal handler within another wait, which may be the one that holds it. */
@@ -57,6 +63,13 @@ int wait_for_turn(pthread_mutex_t *turn, const struct wait_policy *policy, struc
 
 /* This thread is in a wait: what runs is a signal handler, called by policy->interrupt. */
 int wait_is_under_way(void);
+
+/* From now on this thread works while the program computes: SIGINT does not end its waits, which leave the processor to
+ * others between polls, unless a thread waits for what it does (wait_hurry). */
+void wait_in_background(void);
+int wait_is_in_background(void);
+/* 1: until the call with 0, background threads wait as others do. */
+void wait_hurry(int hurry);
 
 /* 1: from now on waits of other threads end with GROUP_CLOSED if they last for half a second more; 0: no longer. */
 void wait_end_others(int end);

@@ -91,77 +91,81 @@ cdef cnp.ndarray to_receive(shape, dtype):
 cdef list general_of = [None] * CALLS
 
 
-cdef object collective(int name, x, group, stream, out):
-    result = fast(name, x, None, group, stream, out)
+cdef object collective(int name, x, group, stream, out, wait):
+    result = fast(name, x, None, group, stream, out) if wait is True else None
     if result is not None:
         return result
     # A number that MLX gathers in a group of one would have no dimension.
     cdef bint is_lazy = <PyObject *>Py_TYPE(x) == load_object(&mlx_array, memory_order_acquire)
-    if is_lazy and out is None and native_of[name] is not None and resolved_group(group) is not None and (
-        name != CALL_ALL_GATHER or x.ndim
+    if is_lazy and out is None and wait is True and native_of[name] is not None and (
+        resolved_group(group) is not None and (name != CALL_ALL_GATHER or x.ndim)
     ):
         check_open(name_of(name))
         return mlx_collective(name_of(name), native_of[name], x, group, stream)
-    return general_of[name](x, group=group, stream=stream, out=out)
+    return general_of[name](x, group=group, stream=stream, out=out, wait=wait)
 
 
-cdef object with_peer(int name, x, peer, group, stream, out):
-    result = fast(name, x, peer, group, stream, out)
-    return general_of[name](x, peer, group=group, stream=stream, out=out) if result is None else result
+cdef object with_peer(int name, x, peer, group, stream, out, wait):
+    result = fast(name, x, peer, group, stream, out) if wait is True else None
+    return general_of[name](x, peer, group=group, stream=stream, out=out, wait=wait) if result is None else result
 
 
-def all_sum(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_SUM, x, group, stream, out)
+def all_sum(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_SUM, x, group, stream, out, wait)
 
 
-def all_max(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_MAX, x, group, stream, out)
+def all_max(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_MAX, x, group, stream, out, wait)
 
 
-def all_min(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_MIN, x, group, stream, out)
+def all_min(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_MIN, x, group, stream, out, wait)
 
 
-def all_gather(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_GATHER, x, group, stream, out)
+def all_gather(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_GATHER, x, group, stream, out, wait)
 
 
-def sum_scatter(x, *, group=None, stream=None, out=None):
-    return collective(CALL_SUM_SCATTER, x, group, stream, out)
+def sum_scatter(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_SUM_SCATTER, x, group, stream, out, wait)
 
 
-def broadcast(x, src, *, group=None, stream=None, out=None):
-    return with_peer(CALL_BROADCAST, x, src, group, stream, out)
+def broadcast(x, src, *, group=None, stream=None, out=None, wait=True):
+    return with_peer(CALL_BROADCAST, x, src, group, stream, out, wait)
 
 
-def recv_like(x, src, *, group=None, stream=None, out=None):
-    return with_peer(CALL_RECV_LIKE, x, src, group, stream, out)
+def recv_like(x, src, *, group=None, stream=None, out=None, wait=True):
+    return with_peer(CALL_RECV_LIKE, x, src, group, stream, out, wait)
 
 
-def sendrecv(x, dst, src, *, group=None, stream=None, out=None):
-    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out)
-    return general_of[CALL_SENDRECV](x, dst, src, group=group, stream=stream, out=out) if result is None else result
+def sendrecv(x, dst, src, *, group=None, stream=None, out=None, wait=True):
+    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out) if wait is True else None
+    if result is not None:
+        return result
+    return general_of[CALL_SENDRECV](x, dst, src, group=group, stream=stream, out=out, wait=wait)
 
 
-def send(x, dst, *, group=None, stream=None):
-    result = fast(CALL_SEND, x, dst, group, stream, None)
-    return general_of[CALL_SEND](x, dst, group=group, stream=stream) if result is None else x
+def send(x, dst, *, group=None, stream=None, wait=True):
+    result = fast(CALL_SEND, x, dst, group, stream, None) if wait is True else None
+    return general_of[CALL_SEND](x, dst, group=group, stream=stream, wait=wait) if result is None else x
 
 
-def recv(shape, dtype, src, *, group=None, stream=None):
-    result = to_receive(shape, dtype) if stream is None else None
+def recv(shape, dtype, src, *, group=None, stream=None, wait=True):
+    result = to_receive(shape, dtype) if stream is None and wait is True else None
     if result is not None:
         result = fast(CALL_RECV, result, src, group, stream, result)
-    return general_of[CALL_RECV](shape, dtype, src, group=group, stream=stream) if result is None else result
+    if result is not None:
+        return result
+    return general_of[CALL_RECV](shape, dtype, src, group=group, stream=stream, wait=wait)
 
 
-def barrier(*, group=None):
-    cdef Group resolved = resolved_group(group)
+def barrier(*, group=None, wait=True):
+    cdef Group resolved = resolved_group(group) if wait is True else None
     cdef elements result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
     if resolved is None:
-        return general_of[CALL_BARRIER](group=group)
+        return general_of[CALL_BARRIER](group=group, wait=wait)
     if resolved.size_ == 1 and not runtime_is_closed():
         return
     prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, &made, &result, shape)

@@ -146,6 +146,7 @@ def finish() -> None:
     settle()
     with nogil:
         failed = core_finish(&why)
+    drop_all()
     if runtime_is_closed():  # else other threads are still in calls
         wait_unwatch_interrupts()
     if failed:

@@ -142,16 +142,14 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
     return 0
 
 
-# Memory of devices, of messages that were given up: MPI may still read or write it.
-cdef list left_with_mpi = []
-
-
 cdef inline int run_call(Group group, call *made, const void *sendbuf, void *recvbuf, owners) except -1:
     """Carry out a call; ``owners`` keep the memory of a device."""
     cdef outcome why
     cdef int failed
     cdef bint is_message = not call_is_collective(made)
     settle()
+    if len(pending):
+        check_pending(group, made, sendbuf, recvbuf)
     cdef bint was_usable = made.on_device and is_message and not group_is_broken(group.handle)
     with nogil:
         if is_message:
@@ -186,6 +184,11 @@ cdef class Call:
         """Communicate from ``x`` into ``out``; an operation that uses only one gets it twice."""
         self.made.on_device = x.on_device or out.on_device
         run_call(self.group, &self.made, x.address, out.address, (x.owner, out.owner))
+
+    def start(self, Buffer x, Buffer out) -> Pending:
+        """The same in the background."""
+        self.made.on_device = x.on_device or out.on_device
+        return start_call(self.group, &self.made, x.address, out.address, (x.owner, out.owner))
 
 
 cdef int describe(str call, dtype, tuple shape, memory, elements *array, cnp.npy_intp *lengths) except -1:

@@ -10,7 +10,8 @@ static atomic_int interrupts, is_watching;
 static struct sigaction earlier;
 /* Threads that end the waits of others, whether this is one, and signal handlers that run within its waits. */
 static atomic_int endings;
-static _Thread_local int own_endings, handlers;
+static _Thread_local int own_endings, handlers, is_in_background;
+static atomic_int hurries; /* relaxed: how a thread waits orders nothing */
 
 static void count_interrupt(int number, siginfo_t *info, void *context) {
     atomic_fetch_add_explicit(&interrupts, 1, memory_order_relaxed);
@@ -78,10 +79,11 @@ double wait_now_s(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* After a long wait, one that is a thousandth longer does not matter, and a processor that is free for others does. */
-static void rest(double waited_s) {
-    const double most_s = 1e-3;
-    double pause_s = waited_s / 1000 < most_s ? waited_s / 1000 : most_s;
+/* After a long wait, one that is longer by a small share of it does not matter, and a processor that is free for others
+ * does. */
+static void rest(double waited_s, double share, double least_s, double most_s) {
+    double pause_s = waited_s * share;
+    pause_s = pause_s < least_s ? least_s : pause_s > most_s ? most_s : pause_s;
     nanosleep(&(struct timespec){0, (long)(pause_s * 1e9)}, NULL);
 }
 
@@ -100,7 +102,7 @@ static int give_up(const struct wait_condition *condition, int status, const cha
     return status;
 }
 
-static int timed_out(const struct wait_condition *condition, double timeout_s, struct outcome *outcome) {
+int wait_timed_out(const struct wait_condition *condition, double timeout_s, struct outcome *outcome) {
     char how[40];
     snprintf(how, sizeof how, "waited for %.3g s", timeout_s);
     return give_up(condition, STATUS_TIMED_OUT, how, outcome);
@@ -117,6 +119,22 @@ int wait_is_under_way(void) {
     return handlers > 0;
 }
 
+void wait_in_background(void) {
+    is_in_background = 1;
+}
+
+int wait_is_in_background(void) {
+    return is_in_background;
+}
+
+void wait_hurry(int hurry) {
+    atomic_fetch_add_explicit(&hurries, hurry ? 1 : -1, memory_order_relaxed);
+}
+
+static int gives_way(void) {
+    return is_in_background && !atomic_load_explicit(&hurries, memory_order_relaxed);
+}
+
 void wait_end_others(int end) {
     own_endings += end ? 1 : -1;
     atomic_fetch_add(&endings, end ? 1 : -1);
@@ -126,8 +144,8 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
     enum { POLLS_PER_CLOCK = 16 };
     const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;
     struct outcome why;
-    int done;
-    for (int i = 0; i < policy->spins; i++) {
+    int done, spins = gives_way() || condition->polling == POLL_SLEEPS ? 0 : policy->spins;
+    for (int i = 0; i < spins; i++) {
         if ((done = condition->poll(condition->it, 0, outcome)))
             return done > 0 ? STATUS_OK : outcome->status;
         pause_briefly();
@@ -135,10 +153,12 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
     int before = atomic_load_explicit(&interrupts, memory_order_relaxed), seen = before;
     double began_s = wait_now_s(), checked_s = began_s, asked_s = 0, say_s = 10, ended_s = 0;
     for (;;) {
-        for (int i = 0; i < POLLS_PER_CLOCK; i++) {
+        int gives = gives_way(), polls = gives || condition->polling == POLL_SLEEPS ? 1 : POLLS_PER_CLOCK;
+        for (int i = 0; i < polls; i++) {
             if ((done = condition->poll(condition->it, 0, outcome)))
                 return done > 0 ? STATUS_OK : outcome->status;
-            sched_yield();
+            if (condition->polling != POLL_SLEEPS)
+                sched_yield();
         }
         double now = wait_now_s(), waited_s = now - began_s;
         if (now - checked_s >= check_s) {
@@ -152,7 +172,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
                 return why.status;
             }
             int signals = atomic_load_explicit(&interrupts, memory_order_relaxed);
-            if (policy->interrupt && (signals != seen || now - asked_s >= ask_s)) {
+            if (policy->interrupt && !is_in_background && (signals != seen || now - asked_s >= ask_s)) {
                 count_interrupts();
                 if (is_interrupted(policy, signals != seen ? signals - before : 0))
                     return give_up(condition, STATUS_INTERRUPTED, "interrupted", outcome);
@@ -161,7 +181,7 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
             }
             double timeout_s = atomic_load_explicit(&policy->timeout_s, memory_order_relaxed);
             if (timeout_s > 0 && waited_s >= timeout_s)
-                return timed_out(condition, timeout_s, outcome);
+                return wait_timed_out(condition, timeout_s, outcome);
             int is_ended = condition->describe && atomic_load_explicit(&endings, memory_order_relaxed) && !own_endings;
             ended_s = !is_ended ? 0 : ended_s > 0 ? ended_s : now;
             if (is_ended && now - ended_s >= last_s)
@@ -171,8 +191,10 @@ int wait_for(const struct wait_condition *condition, const struct wait_policy *p
                 say_s *= 2;
             }
         }
-        if (waited_s >= idle_s && !condition->poll_drives_progress)
-            rest(waited_s);
+        if (gives)
+            rest(waited_s, 0.1, 20e-6, 500e-6);
+        else if (waited_s >= idle_s && condition->polling == POLL_ONLY_LOOKS)
+            rest(waited_s, 1e-3, 0, 1e-3);
     }
 }
 

@@ -87,8 +87,8 @@ def test_signatures_are_those_of_mlx(name: str) -> None:
 
 def test_signatures_beyond_mlx() -> None:
     assert [written(p) for p in inspect.signature(dist.broadcast).parameters.values()] == [
-        *("x", "src", "group=None", "stream=None", "out=None")
+        *("x", "src", "group=None", "stream=None", "out=None", "wait=True")
     ]
-    assert [written(p) for p in inspect.signature(dist.barrier).parameters.values()] == ["group=None"]
+    assert [written(p) for p in inspect.signature(dist.barrier).parameters.values()] == ["group=None", "wait=True"]
     for call in (dist.broadcast, dist.barrier):
         assert inspect.signature(call).parameters["group"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -39,6 +39,7 @@ ORDER = (
     ("arrays", "arrays.*"),
     ("jax.primitives",),
     ("mpi",),
+    ("work",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -103,7 +104,7 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "core"),
+    "group/": ("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "core"),
     "xla/": ("ffi", "handler"),
     "shims/": ("mlx_libmpi",),
 }

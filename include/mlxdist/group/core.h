@@ -7,6 +7,7 @@
 #define MLXDIST_GROUP_CORE_H
 
 #include "mlxdist/call.h"
+#include "mlxdist/group/work.h"
 #include "mlxdist/mpi/runtime.h"
 
 #ifdef __cplusplus
@@ -19,7 +20,7 @@ struct group;
 int core_start(const struct transport *transport, const struct settings *settings, struct outcome *outcome);
 struct group *core_world(void);
 
-/* Waits for operations under way, then for the other ranks; afterwards every call fails with GROUP_CLOSED.
+/* Waits for works and operations under way, then for the other ranks; afterwards every call fails with GROUP_CLOSED.
  * Does nothing when repeated. */
 int core_finish(struct outcome *outcome);
 /* End all ranks of the job with this exit status. */
@@ -71,6 +72,13 @@ void group_free(struct group *group, struct symmetric *symmetric);
  * a message, and after PEER_DIED, it is broken. Nothing of the caller's is in use afterwards, except memory of a device
  * when the group was broken: MPI may still read or write that. */
 int group_p2p(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome);
+
+/* Either of these in the background, see work.h. Collectives are carried out in the order in which they were started;
+ * messages progress together, and those to one rank, or from one rank, are sent or received in that order. A call that
+ * is not started like this comes after those that were. The buffers are in use until the work is done; call is copied.
+ * Where MPI allows one thread only, a collective is carried out at once, and a message is refused: WRONG_THREAD. */
+int group_start(struct group *group, const struct call *call, const void *sendbuf, void *recvbuf, struct work **work,
+                struct outcome *outcome);
 
 #ifdef __cplusplus
 }

@@ -34,6 +34,8 @@ int runtime_start(const struct transport *transport, const struct settings *sett
 /* Around every operation: the end waits for those that have entered. */
 int runtime_enter(struct outcome *outcome);
 void runtime_leave(void);
+/* Other threads than the one that started MPI may enter. */
+int runtime_allows_threads(void);
 /* Around every call of MPI: where it allows less than MPI_THREAD_MULTIPLE, one at a time. */
 void runtime_begin_call(void);
 void runtime_end_call(void);

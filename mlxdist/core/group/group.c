@@ -5,13 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mlxdist/group/background.h"
 #include "mlxdist/group/collective.h"
-#include "mlxdist/group/p2p.h"
 #include "mlxdist/measure.h"
 
 struct group {
     struct members members;
     pthread_mutex_t turn; /* of its collectives */
+    struct work_queue collectives, messages;
     atomic_int is_broken;
     struct outcome why_broken;
     atomic_long references;
@@ -25,6 +26,8 @@ static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 /* MPI_Finalize would wait for a rank that is missing, or for a request that no rank will complete. */
 static atomic_int skip_finalize;
 
+static const struct work_owner owner;
+
 static struct group *new_group(const struct wait_policy *policy, struct outcome *outcome) {
     struct group *group = calloc(1, sizeof *group);
     if (!group) {
@@ -36,11 +39,15 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
     group->members.policy =
         (struct wait_policy){policy->spins, policy->timeout_s, policy->quiet, policy->interrupt, NULL, NULL};
     pthread_mutex_init(&group->turn, NULL);
+    work_queue_open(&group->collectives, group, &owner, carry_out_collectives, &group->members);
+    work_queue_open(&group->messages, group, &owner, carry_out_messages, &group->members);
     atomic_init(&group->references, 1);
     return group;
 }
 
 static void free_group(struct group *group) {
+    work_queue_close(&group->collectives);
+    work_queue_close(&group->messages);
     pthread_mutex_destroy(&group->turn);
     free(group);
 }
@@ -203,8 +210,28 @@ static int end_together(struct outcome *outcome) {
     return result ? result : confirmed;
 }
 
+/* Works end by themselves, or by their timeout; none is cut off. */
+static int await_works(struct outcome *outcome) {
+    for (int result = STATUS_OK;;) {
+        struct work *last = NULL;
+        pthread_mutex_lock(&groups_lock);
+        for (struct group *group = live; group && !last; group = group->next)
+            if (!(last = work_queue_last(&group->collectives, NULL)))
+                last = work_queue_last(&group->messages, NULL);
+        pthread_mutex_unlock(&groups_lock);
+        if (!last)
+            return result;
+        result = work_await(last, -1, outcome);
+        work_release(last);
+        if (result)
+            return result;
+    }
+}
+
 int core_finish(struct outcome *outcome) {
     static const struct wait_policy none;
+    if (!runtime_is_closed() && await_works(outcome))
+        return outcome->status;
     int closed = runtime_close(world ? &world->members.policy : &none, outcome);
     if (closed <= 0)
         return closed ? outcome->status : STATUS_OK;
@@ -260,6 +287,17 @@ void group_set_timeout(struct group *group, double timeout_s) {
     group->members.policy.timeout_s = timeout_s;
 }
 
+/* Works of the group that this call comes after, if there are any. */
+static int await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
+    if (!atomic_load_explicit(&queue->pending, memory_order_acquire) || wait_is_in_background())
+        return STATUS_OK;
+    struct work *last = work_queue_last(queue, call);
+    int result = last ? work_await(last, -1, outcome) : STATUS_OK;
+    if (last)
+        work_release(last);
+    return result;
+}
+
 /* What every operation does first and last. Collectives of a group take turns; messages do not, or a thread that
  * waits for a message could keep another from sending the one that its peer waits for. */
 static int begin_call(struct group *group, struct call *call, struct outcome *outcome) {
@@ -267,7 +305,8 @@ static int begin_call(struct group *group, struct call *call, struct outcome *ou
     call->rank = group->members.comm->rank;
     if (runtime_enter(outcome))
         return outcome->status;
-    if (!is_collective || !wait_for_turn(&group->turn, &group->members.policy, outcome)) {
+    if (!await_earlier(is_collective ? &group->collectives : &group->messages, call, outcome) &&
+        (!is_collective || !wait_for_turn(&group->turn, &group->members.policy, outcome))) {
         if (!group_is_broken(group))
             return STATUS_OK;
         *outcome = group->why_broken;
@@ -370,12 +409,46 @@ void group_free(struct group *group, struct symmetric *symmetric) {
     group_release(group);
 }
 
+static int end_message(struct group *group, const struct call *call, int pending, int result, struct outcome *outcome) {
+    if (pending || result == STATUS_PEER_DIED)
+        break_group(group, pending, outcome);
+    return end_call(group, call, result);
+}
+
 int group_p2p(struct group *group, struct call *call, const void *sendbuf, void *recvbuf, struct outcome *outcome) {
     int pending;
     if (begin_call(group, call, outcome))
         return outcome->status;
     int result = p2p_run(&group->members, call, sendbuf, recvbuf, &pending, outcome);
-    if (pending || result == STATUS_PEER_DIED)
-        break_group(group, pending, outcome);
-    return end_call(group, call, result);
+    return end_message(group, call, pending, result, outcome);
+}
+
+static const struct work_owner owner = {group_retain, group_release, begin_call, group_run, end_message};
+
+int group_start(struct group *group, const struct call *call, const void *sendbuf, void *recvbuf, struct work **work,
+                struct outcome *outcome) {
+    int is_collective = call_is_collective(call), result = STATUS_OK;
+    struct work_queue *queue = is_collective ? &group->collectives : &group->messages;
+    *work = NULL;
+    if (runtime_enter(outcome))
+        return outcome->status;
+    if (group_is_broken(group)) {
+        *outcome = group->why_broken;
+        result = outcome->status;
+    } else if (!runtime_allows_threads() && !is_collective) {
+        result = outcome->status = STATUS_WRONG_THREAD;
+        snprintf(outcome->text, sizeof outcome->text,
+                 "MPI was initialized for one thread, which cannot carry out messages while it computes: leave out "
+                 "wait=False, or let mlxdist initialize MPI (it asks for MPI_THREAD_MULTIPLE)");
+    } else if (!(*work = work_new(queue, call, sendbuf, recvbuf, outcome))) {
+        result = outcome->status;
+    } else if (!runtime_allows_threads()) {
+        work_finish(*work, group_run(group, &(*work)->call, sendbuf, recvbuf, &(*work)->outcome));
+    } else if ((result = work_queue_add(queue, *work, outcome))) {
+        work_finish(*work, result);
+        work_release(*work);
+        *work = NULL;
+    }
+    runtime_leave();
+    return result;
 }

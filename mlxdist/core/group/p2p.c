@@ -4,29 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mlxdist/group/remote.h"
-
-/* A message under way, first in shared memory, if that reaches the peer, and then perhaps by MPI. It is on the path of
- * the shortest messages, so nothing is set before it is needed. */
-struct request {
-    struct members *members;
-    const struct call *call; /* a SEND or a RECV */
-    char *buf;               /* memory of the host, but for a SEND of a device */
-    char *device;            /* for a RECV: where it goes in the end; NULL: buf */
-    enum { NOT_BEGUN, SHARED, BY_MPI } way;
-    int is_done, is_announced; /* the receiver has been told in shared memory that it comes by MPI */
-    union {
-        struct transfer shared;
-        struct remote remote;
-    };
-};
-
 static int begin_by_mpi(struct request *request, struct outcome *outcome) {
     if (remote_begin(request->members, request->call, request->buf, request->device, &request->remote, outcome)) {
-        request->way = NOT_BEGUN;
+        request->way = REQUEST_NOT_BEGUN;
         return outcome->status;
     }
-    request->way = BY_MPI;
+    request->way = REQUEST_BY_MPI;
     return STATUS_OK;
 }
 
@@ -36,12 +19,12 @@ static int begin(struct request *request, struct outcome *outcome) {
     int by_mpi = call->operation == OPERATION_SEND && call->on_device;
     if (!shm || shm_begin(shm, call, request->buf, by_mpi, &request->shared))
         return begin_by_mpi(request, outcome);
-    request->way = SHARED;
+    request->way = REQUEST_SHARED;
     return STATUS_OK;
 }
 
 static int advance(struct request *request, int slow_check, struct outcome *outcome) {
-    if (request->way == BY_MPI) {
+    if (request->way == REQUEST_BY_MPI) {
         int moved = remote_advance(&request->remote, slow_check, outcome);
         request->is_done = request->remote.is_done;
         return moved;
@@ -55,17 +38,10 @@ static int advance(struct request *request, int slow_check, struct outcome *outc
     return begin_by_mpi(request, outcome) ? -1 : 1;
 }
 
-/* Those of one call, which progress together. */
-struct requests {
-    int n;
-    struct request each[2];
-};
-
-static int poll_requests(void *it, int slow_check, struct outcome *outcome) {
-    struct requests *requests = it;
+int p2p_advance(struct p2p *p2p, int slow_check, struct outcome *outcome) {
     int moved = 0;
-    for (int i = 0; i < requests->n; i++) {
-        int result = requests->each[i].is_done ? 0 : advance(&requests->each[i], slow_check, outcome);
+    for (int i = 0; i < p2p->n; i++) {
+        int result = p2p->each[i].is_done ? 0 : advance(&p2p->each[i], slow_check, outcome);
         if (result < 0)
             return -1;
         moved |= result;
@@ -73,53 +49,33 @@ static int poll_requests(void *it, int slow_check, struct outcome *outcome) {
     return moved;
 }
 
-static void describe_requests(void *it, int to_all, char *text, size_t nbytes) {
+void p2p_describe(void *it, int to_all, char *text, size_t nbytes) {
     (void)to_all;
-    const struct requests *requests = it;
-    const struct request *request = &requests->each[requests->each[0].is_done];
-    if (request->way == BY_MPI)
+    const struct p2p *p2p = it;
+    const struct request *request = &p2p->each[p2p->each[0].is_done];
+    if (request->way == REQUEST_BY_MPI)
         remote_describe(&request->remote, text, nbytes);
     else
         mailbox_describe(&request->shared, text, nbytes);
 }
 
-static int is_over(const struct requests *requests) {
-    for (int i = 0; i < requests->n; i++)
-        if (!requests->each[i].is_done)
+int p2p_is_done(const struct p2p *p2p) {
+    for (int i = 0; i < p2p->n; i++)
+        if (!p2p->each[i].is_done)
             return 0;
     return 1;
 }
 
 /* Whether it fails in the middle: begun, or announced, which is not done again. */
 static int is_pending(const struct request *request) {
-    return !request->is_done && (request->is_announced || (request->way == SHARED && request->shared.is_begun) ||
-                                 (request->way == BY_MPI && request->remote.is_begun));
-}
-
-/* The timeout is for each step, not for the whole of a long message. */
-static int complete(struct requests *requests, int *pending, struct outcome *outcome) {
-    int result = STATUS_OK;
-    for (int i = 0; i < requests->n && !result; i++)
-        result = begin(&requests->each[i], outcome);
-    while (!result && !is_over(requests)) {
-        int by_mpi = requests->each[0].way == BY_MPI || (requests->n > 1 && requests->each[1].way == BY_MPI);
-        result = wait_for(&(struct wait_condition){poll_requests, describe_requests, requests, by_mpi, 0},
-                          &requests->each[0].members->policy, outcome);
-    }
-    for (int i = 0; i < requests->n; i++) {
-        struct request *request = &requests->each[i];
-        *pending |= is_pending(request);
-        if (request->way == BY_MPI)
-            remote_end(&request->remote, result);
-        else if (request->way == SHARED)
-            mailbox_give_up(&request->shared);
-    }
-    return result;
+    return !request->is_done &&
+           (request->is_announced || (request->way == REQUEST_SHARED && request->shared.is_begun) ||
+            (request->way == REQUEST_BY_MPI && request->remote.is_begun));
 }
 
 /* What was received may not be what was expected. */
 static int check_received(const struct request *request, struct outcome *outcome) {
-    int by_mpi = request->way == BY_MPI;
+    int by_mpi = request->way == REQUEST_BY_MPI;
     int64_t nbytes = by_mpi ? request->remote.nbytes : request->shared.nbytes;
     int type = by_mpi ? request->remote.type : request->shared.type;
     return call_expects(request->call, nbytes, type) ? STATUS_OK
@@ -167,52 +123,87 @@ static int move_to_device(const struct request *request, const void *received, i
     return STATUS_OK;
 }
 
-static void add(struct requests *requests, struct members *members, const struct call *call, char *buf, char *device) {
-    struct request *request = &requests->each[requests->n++];
+int p2p_polling(const struct p2p *p2p) {
+    for (int i = 0; i < p2p->n; i++)
+        if (p2p->each[i].way == REQUEST_BY_MPI)
+            return POLL_DRIVES_PROGRESS;
+    return POLL_ONLY_LOOKS;
+}
+
+static void add(struct p2p *p2p, struct members *members, const struct call *call, char *buf, char *device) {
+    struct request *request = &p2p->each[p2p->n++];
     request->members = members, request->call = call, request->buf = buf, request->device = device;
-    request->way = NOT_BEGUN;
+    request->way = REQUEST_NOT_BEGUN;
     request->is_done = request->is_announced = 0;
 }
 
-int p2p_run(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf, int *pending,
-            struct outcome *outcome) {
-    struct requests requests;
-    struct call halves[2];
+int p2p_begin(struct p2p *p2p, struct members *members, const struct call *call, const void *sendbuf, void *recvbuf,
+              struct outcome *outcome) {
     const struct call *send = call, *recv = call;
     int sends = call->operation != OPERATION_RECV, receives = call->operation != OPERATION_SEND,
         in_place = sends && receives && sendbuf == recvbuf;
-    /* In place: what is sent. On a device: what is received. Never both. */
-    char *own = NULL;
-    *pending = 0;
+    p2p->call = call, p2p->own = NULL, p2p->n = 0;
     if (in_place && call->on_device) {
         outcome->status = STATUS_NOT_SHARED;
         snprintf(outcome->text, sizeof outcome->text,
                  "memory of a GPU cannot be sent and overwritten: pass another out");
         return STATUS_NOT_SHARED;
     }
-    if ((in_place || (receives && call->on_device)) && !(own = malloc((size_t)call_nbytes(call) + 1)))
+    if ((in_place || (receives && call->on_device)) && !(p2p->own = malloc((size_t)call_nbytes(call) + 1)))
         return remote_out_of_memory(call_nbytes(call), outcome);
     if (in_place)
-        sendbuf = memcpy(own, sendbuf, (size_t)call_nbytes(call));
+        sendbuf = memcpy(p2p->own, sendbuf, (size_t)call_nbytes(call));
     if (sends && receives) {
-        halves[0] = halves[1] = *call;
-        halves[0].operation = OPERATION_SEND;
-        halves[1].operation = OPERATION_RECV, halves[1].peer = call->src;
-        send = &halves[0], recv = &halves[1];
+        p2p->halves[0] = p2p->halves[1] = *call;
+        p2p->halves[0].operation = OPERATION_SEND;
+        p2p->halves[1].operation = OPERATION_RECV, p2p->halves[1].peer = call->src;
+        send = &p2p->halves[0], recv = &p2p->halves[1];
     }
-    requests.n = 0;
     if (sends)
-        add(&requests, members, send, (char *)sendbuf, NULL);
+        add(p2p, members, send, (char *)sendbuf, NULL);
     if (receives)
-        add(&requests, members, recv, call->on_device ? own : recvbuf, call->on_device ? recvbuf : NULL);
-    const struct request *last = &requests.each[requests.n - 1];
-    int is_left = 0, result = complete(&requests, pending, outcome);
+        add(p2p, members, recv, call->on_device ? p2p->own : recvbuf, call->on_device ? recvbuf : NULL);
+    int result = STATUS_OK;
+    for (int i = 0; i < p2p->n && !result; i++)
+        result = begin(&p2p->each[i], outcome);
+    return result;
+}
+
+int p2p_end(struct p2p *p2p, int result, int *pending, struct outcome *outcome) {
+    const struct call *call = p2p->call;
+    const struct request *last = p2p->n ? &p2p->each[p2p->n - 1] : NULL;
+    int receives = call->operation != OPERATION_SEND, is_left = 0;
+    *pending = 0;
+    for (int i = 0; i < p2p->n; i++) {
+        struct request *request = &p2p->each[i];
+        *pending |= is_pending(request);
+        if (request->way == REQUEST_BY_MPI)
+            remote_end(&request->remote, result);
+        else if (request->way == REQUEST_SHARED)
+            mailbox_give_up(&request->shared);
+    }
     if (!result && receives)
         result = check_received(last, outcome);
-    if (!result && receives && call->on_device && !(last->way == BY_MPI && last->remote.is_whole))
-        result = move_to_device(last, own, &is_left, outcome);
+    if (!result && receives && call->on_device && !(last->way == REQUEST_BY_MPI && last->remote.is_whole))
+        result = move_to_device(last, p2p->own, &is_left, outcome);
     *pending |= is_left;
     if (!is_left)
-        free(own);
+        free(p2p->own);
     return result;
+}
+
+static int poll_p2p(void *it, int slow_check, struct outcome *outcome) {
+    return p2p_advance(it, slow_check, outcome);
+}
+
+/* The timeout is for each step, not for the whole of a long message. */
+int p2p_run(struct members *members, const struct call *call, const void *sendbuf, void *recvbuf, int *pending,
+            struct outcome *outcome) {
+    struct p2p p2p;
+    int result = p2p_begin(&p2p, members, call, sendbuf, recvbuf, outcome);
+    while (!result && !p2p_is_done(&p2p)) {
+        struct wait_condition progress = {poll_p2p, p2p_describe, &p2p, p2p_polling(&p2p), 0};
+        result = wait_for(&progress, &members->policy, outcome);
+    }
+    return p2p_end(&p2p, result, pending, outcome);
 }

@@ -105,6 +105,10 @@ int runtime_is_forked(void) {
     return atomic_load(&forked);
 }
 
+int runtime_allows_threads(void) {
+    return runtime.threads >= THREADS_SERIALIZED;
+}
+
 int runtime_enter(struct outcome *outcome) {
     /* Never wait for it: the thread that closes may keep it for long, and a signal handler may run on that very thread.
      */
@@ -114,7 +118,7 @@ int runtime_enter(struct outcome *outcome) {
         snprintf(outcome->text, sizeof outcome->text, "%s",
                  runtime_is_forked() ? "this process was forked from a rank: only the rank itself may communicate"
                                      : "MPI has been finalized: communicate before finalize() and the program's end");
-    } else if (runtime.threads < THREADS_SERIALIZED && !pthread_equal(starter, pthread_self())) {
+    } else if (!runtime_allows_threads() && !pthread_equal(starter, pthread_self())) {
         outcome->status = STATUS_WRONG_THREAD;
         snprintf(outcome->text, sizeof outcome->text,
                  "MPI was initialized for one thread, and this is another: call from the thread that called init(), "
