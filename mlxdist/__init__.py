@@ -33,21 +33,28 @@ try:
     from mlxdist.gradients import average_gradients
     from mlxdist.mlx.install import install
     from mlxdist.ops import (
+        all_band,
+        all_bor,
         all_gather,
         all_max,
         all_min,
+        all_prod,
         all_sum,
+        all_to_all,
         barrier,
         broadcast,
         empty,
+        gather,
         recv,
         recv_like,
+        reduce,
+        scatter,
         send,
         sendrecv,
         sum_scatter,
     )
     from mlxdist.work import Work
-    from mlxdist.world import Group, Info, finalize, info, init, is_available
+    from mlxdist.world import Group, Info, finalize, group, info, init, is_available
 except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
@@ -70,21 +77,29 @@ __all__ = [
     "MismatchError",
     "PeerError",
     "Work",
+    "all_band",
+    "all_bor",
     "all_gather",
     "all_max",
     "all_min",
+    "all_prod",
     "all_sum",
+    "all_to_all",
     "average_gradients",
     "barrier",
     "broadcast",
     "empty",
     "finalize",
+    "gather",
+    "group",
     "info",
     "init",
     "install",
     "is_available",
     "recv",
     "recv_like",
+    "reduce",
+    "scatter",
     "send",
     "sendrecv",
     "sum_scatter",

@@ -57,23 +57,33 @@ def refuse_lazy(call: str, wait: bool, framework: str = "MLX") -> None:
         raise TypeError(f"[{call}] {LAZY[framework]}")
 
 
-def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None, wait: bool = True) -> Any:
+def run(
+    call: str,
+    x: Any,
+    peer: Any = None,
+    *,
+    group: Any,
+    stream: Any,
+    out: Any = None,
+    wait: bool = True,
+    op: Any = None,
+) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)
     if mlx.owns(x):
         refuse_lazy(call, wait)
         mlx.check(call, x.size, out)
-        return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
+        return mlx.run(call, x, _core.prepare(call, group, peer, x, op=op).peer, group, stream, op)
     if jax.is_traced(x):
         refuse_lazy(call, wait, "JAX")
-        return traced().run(call, x, peer, group, stream, out)
+        return traced().run(call, x, peer, group, stream, out, op)
     framework = arrays.of(x)
     array = framework.as_array(call, x)
     framework.synchronize(call, array, stream)
     into = None if out is None else _writable(framework, call, array, x, out)
     memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
-    ready = _core.prepare(call, group, peer, array, into, memory=memory)
-    if call == "send":
+    ready = _core.prepare(call, group, peer, array, into, memory=memory, op=op)
+    if not ready.has_result:
         sent = framework.as_buffer(array)
         return carry_out(ready, sent, sent, lambda: x, wait)
     if group.size() > 1:
@@ -127,9 +137,9 @@ def _result(
     if call == "broadcast":  # travels in its result
         if group.rank() == ready.peer:
             framework.copyto(target.owner, array)
-    elif call != "recv_like":
+    elif call != "recv_like" and (call != "scatter" or group.rank() == ready.peer):
         source = framework.as_buffer(array)
-    if call == "sum_scatter" and ready.in_place and source.on_device:  # see group_run
+    if call in ("sum_scatter", "all_to_all") and ready.in_place and source.on_device:  # see group_run
         target = framework.empty_like(array, ready.shape)
 
     def finish() -> Any:

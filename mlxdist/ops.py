@@ -86,6 +86,62 @@ def all_min(
 
 
 @_core.operation
+def all_prod(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The product of all ranks' ``x``, element by element, on every rank.
+
+    bool: "and". Integers wrap. 16-bit floats are multiplied in float32 and rounded as a sum is. Arguments, result and
+    errors as for ``all_sum``.
+
+    The gradient of an mx.array follows the rule of MLX's ``all_sum``: each rank's is that of its own result alone, its
+    cotangent times the product of the other ranks' x. It is right where elements are zero, for which it gathers x.
+
+    Example:
+        >>> mlxdist.all_prod(np.array([2, 3]))        # 2 ranks: array([4, 9])
+
+    MPI_Allreduce with MPI_PROD (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_prod", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_band(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in all ranks' ``x``, element by element, on every rank.
+
+    x has integers, or bools: "and". Its gradient, of an mx.array, is 0. Arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError: x has floats or complex numbers.
+
+    Example:
+        >>> mlxdist.all_band(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0100)
+
+    MPI_Allreduce with MPI_BAND (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_band", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_bor(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in any rank's ``x``, element by element, on every rank.
+
+    x has integers, or bools: "or". Otherwise as ``all_band``.
+
+    Example:
+        >>> mlxdist.all_bor(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0111)
+
+    MPI_Allreduce with MPI_BOR (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_bor", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
 def all_gather(
     x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
 ) -> Any:
@@ -146,6 +202,100 @@ def broadcast(
 
 
 @_core.operation
+def all_to_all(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """Block j of ``x`` to rank j, from every rank; block i of the result comes from rank i.
+
+    x of shape (size * n, ...) consists of blocks of n rows; the result has x's shape. Otherwise arguments, result and
+    errors as for ``all_sum``.
+
+    Raises:
+        ValueError: the length of axis 0 is not a multiple of the group's size.
+
+    Example:
+        >>> mlxdist.all_to_all(np.arange(2) + 10 * rank)        # 2 ranks: array([0, 10]) and array([1, 11])
+
+    MPI_Alltoall (MPI 4.1, section 6.8).
+    """
+    return dispatch.run("all_to_all", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def gather(
+    x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """All ranks' ``x``, concatenated along axis 0 in rank order, on rank ``dst``; the others get x itself.
+
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,). On the other ranks an mx.array is sent when the
+    result is evaluated. x may be dst's part of ``out`` (MPI_IN_PLACE). Otherwise arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; out was passed on another rank than dst.
+
+    Example:
+        >>> losses = mlxdist.gather(loss, 0)
+
+    MPI_Gather (MPI 4.1, section 6.5).
+    """
+    return dispatch.run("gather", x, dst, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def scatter(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """This rank's part of rank ``src``'s ``x``.
+
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n. Every rank passes an x of the same
+    shape and dtype; only src's values are used. ``out`` may be these rows of x. Otherwise arguments, result and errors
+    as for ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: src is not a rank of the group; the length of axis 0 is not a multiple of its size.
+
+    Example:
+        >>> batch = mlxdist.scatter(batches, 0)
+
+    MPI_Scatter (MPI 4.1, section 6.6).
+    """
+    return dispatch.run("scatter", x, src, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def reduce(
+    x: Any,
+    dst: int,
+    *,
+    op: str = "sum",
+    group: world.GroupLike | None = None,
+    stream: Any = None,
+    out: Any = None,
+    wait: bool = True,
+) -> Any:
+    """The sum of all ranks' ``x``, or another reduction, on rank ``dst``; the others get x itself.
+
+    On the other ranks an mx.array is sent when the result is evaluated.
+
+    Args:
+        x, group, stream, out: as for ``all_sum``.
+        dst: the rank that gets the result.
+        op: "sum" as of ``all_sum``, "max" as of ``all_max``, and so on: each reduction that all ranks can get.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; op is not a reduction; out was passed on another rank
+            than dst. Other errors as for ``all_sum``.
+
+    Example:
+        >>> longest = mlxdist.reduce(seconds, 0, op="max")
+
+    MPI_Reduce (MPI 4.1, section 6.9.1).
+    """
+    return dispatch.run("reduce", x, dst, op=op, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
 def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
     """Return when every rank of the group has called it.
 
@@ -160,8 +310,8 @@ def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
     """An uninitialised NumPy array in memory that the ranks of the group share; every rank must make the same call.
 
-    ``all_sum``, ``all_max`` and ``all_min`` of such arrays, in place or into another one as ``out``, work directly on
-    all ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
+    Reductions, ``all_sum`` and its like, of such arrays, in place or into another one as ``out``, work directly on all
+    ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
     respect it is an ordinary array that belongs to this rank. After an error no other rank reads or writes it any more.
     Its memory is freed with the last array that uses it.
 

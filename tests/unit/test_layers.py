@@ -40,6 +40,8 @@ ORDER = (
     ("jax.primitives",),
     ("mpi",),
     ("work",),
+    ("mpi.communicators",),
+    ("groups",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -104,7 +106,10 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "core"),
+    "group/": (
+        *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
+        "core",
+    ),
     "xla/": ("ffi", "handler"),
     "shims/": ("mlx_libmpi",),
 }
@@ -114,8 +119,11 @@ BODY_OF = {
     "kernels_avx2": "kernel_impl",
     "kernels_avx512": "kernel_impl",
     "kernels_neon": "kernel_impl",
+    "mpi_collectives": "mpi_impl",
+    "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
+    "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
     "group": "core",
 }
