@@ -221,6 +221,7 @@ def create(Group parent, list ranks, bint is_only_thread) -> Group:
     cdef outcome why
     cdef c_group *part
     cdef int failed, n = len(ranks)
+    settle()
     cdef int *members = <int *>malloc(n * sizeof(int))
     if members == NULL:
         raise MemoryError("[group] no memory for a list of ranks: free some")

@@ -54,21 +54,23 @@ operation = Primitive("mlxdist")
 cotangent = Primitive("mlxdist_cotangent")  # of what only has a vjp
 
 
-def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any = None) -> Any:
+def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any, op: str | None) -> Any:
     """The operation ``call`` on ``x``, when the program runs."""
     x = eager.as_array(call, x)
     eager.synchronize(call, x, stream)
     if out is not None:
         eager.writable(call, out)
-    ready = _core.prepare(call, group, peer, x)
+    ready = _core.prepare(call, group, peer, x, op=op)
     if group.size() == 1:
         return x.reshape(ready.shape)
-    return bind(x, call=call, group=group, peer=ready.peer)
+    return bind(x, call=call, group=group, peer=ready.peer, op=op)
 
 
-def bind(x: Any, *, call: str, group: _core.Group, peer: Any = 0, digest: int = 0, wire: int = 0) -> Any:
+def bind(
+    x: Any, *, call: str, group: _core.Group, peer: Any = 0, op: str | None = None, digest: int = 0, wire: int = 0
+) -> Any:
     """The primitive, with all its parameters."""
-    return operation.bind(x, call=call, group=group, peer=peer, digest=digest, wire=wire)
+    return operation.bind(x, call=call, group=group, peer=peer, op=op, digest=digest, wire=wire)
 
 
 def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wire: int) -> list[Any]:
@@ -81,13 +83,14 @@ def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wir
     return [part.reshape(x.shape) for part, x in zip(jnp.split(mean, ends), xs, strict=True)]
 
 
-def _prepared(call: str, x: Any, group: _core.Group, peer: Any, digest: int, wire: int) -> _core.Call:
-    return _core.prepare(call, group, peer, x, digest=digest, wire=wire)
+def _prepared(x: Any, *, call: str, group: _core.Group, peer: Any, **options: Any) -> _core.Call:
+    return _core.prepare(call, group, peer, x, **options)
 
 
 @operation.def_effectful_abstract_eval
-def _abstract(x: Any, *, call: str, group: _core.Group, peer: Any, digest: int, wire: int) -> Any:
-    return core.ShapedArray(_prepared(call, x, group, peer, digest, wire).shape, x.dtype), EFFECTS
+def _abstract(x: Any, **params: Any) -> Any:
+    ready = _prepared(x, **params)
+    return core.ShapedArray(ready.shape if ready.has_result else x.shape, x.dtype), EFFECTS
 
 
 operation.def_impl(functools.partial(xla.apply_primitive, operation))
@@ -104,6 +107,17 @@ def _own_part(ct: Any, x: Any, group: _core.Group, peer: int) -> Any:
     return ct[group.rank() * length : (group.rank() + 1) * length].reshape(x.shape)
 
 
+def _from_root(ct: Any, x: Any, group: _core.Group, peer: int) -> Any:
+    # Elsewhere it is not used, but has the shape, and is part of a batch if it is on the root
+    whole = ct if group.rank() == peer else jnp.concatenate([jnp.atleast_1d(ct)] * group.size())
+    return bind(whole, call="scatter", group=group, peer=peer).reshape(x.shape)
+
+
+def _to_root(ct: Any, x: Any, group: _core.Group, peer: int) -> Any:
+    whole = bind(ct, call="gather", group=group, peer=peer)
+    return whole if group.rank() == peer else jnp.zeros(x.shape, ct.dtype)
+
+
 TRANSPOSED: dict[str, Callable[[Any, Any, _core.Group, Any], Any]] = {
     "all_sum": lambda ct, x, group, peer: ct,
     "average_gradients": lambda ct, x, group, peer: ct / group.size(),
@@ -111,9 +125,20 @@ TRANSPOSED: dict[str, Callable[[Any, Any, _core.Group, Any], Any]] = {
     "sum_scatter": lambda ct, x, group, peer: bind(ct, call="all_gather", group=group),
     "broadcast": _summed_on_root,
     "sendrecv": lambda ct, x, group, peer: bind(ct, call="sendrecv", group=group, peer=peer[::-1]),
+    "all_to_all": lambda ct, x, group, peer: bind(ct, call="all_to_all", group=group),
+    "gather": _from_root,
+    "scatter": _to_root,
+    "reduce": lambda ct, x, group, peer: bind(ct, call="broadcast", group=group, peer=peer),
 }
 UNCHANGED = ("all_max", "all_min")  # not linear: MLX passes the cotangent on as it is
 INDEPENDENT = ("recv_like",)  # of x, but for its shape
+
+
+def _others_product(x: Any, group: _core.Group) -> Any:
+    """The product of the other ranks' x: by no division, since elements may be zero."""
+    each = bind(x[None], call="all_gather", group=group)
+    wide = each.astype(jnp.float32) if each.dtype.itemsize == 2 else each
+    return jnp.delete(wide, group.rank(), axis=0, assume_unique_indices=True).prod(axis=0).astype(x.dtype)
 
 
 def _jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
@@ -125,13 +150,19 @@ def _jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
     if call in UNCHANGED:
         passed_on = cotangent.bind(tangent, call=call)
         return operation.bind(x, **params), passed_on
+    if call == "all_prod":
+        return operation.bind(x, **params), bind(
+            tangent * _others_product(x, params["group"]), call="all_sum", group=params["group"]
+        )
+    if params["op"] not in (None, "sum"):
+        raise ValueError(f'[{call}] op="{params["op"]}" has no gradient: pass op="sum", or jax.lax.stop_gradient(x)')
     if call not in TRANSPOSED:
         raise TypeError(f"[{call}] JAX cannot differentiate it: pass jax.lax.stop_gradient(x), or use sendrecv")
     return operation.bind(x, **params), operation.bind(tangent, **params)
 
 
 def _transpose(ct: Any, x: Any, *, call: str, group: _core.Group, peer: Any, **_: Any) -> list[Any]:
-    return [ct if type(ct) is ad.Zero else TRANSPOSED[call](ct, x.aval, group, peer)]
+    return [TRANSPOSED[call](ad.instantiate_zeros(ct), x.aval, group, peer)]  # which other ranks may wait for
 
 
 ad.primitive_jvps[operation] = _jvp
@@ -154,7 +185,7 @@ batching.defvectorized(cotangent)
 
 
 # Operations that take axis 0 apart or make it longer; the others treat all elements alike.
-ALONG_AXIS_0 = ("all_gather", "sum_scatter")
+ALONG_AXIS_0 = ("all_gather", "sum_scatter", "all_to_all", "gather", "scatter")
 
 
 def _batched(args: Any, axes: Any, **params: Any) -> tuple[Any, int]:
@@ -162,31 +193,28 @@ def _batched(args: Any, axes: Any, **params: Any) -> tuple[Any, int]:
     if params["call"] not in ALONG_AXIS_0:
         return operation.bind(x, **params), axis
     x = jnp.moveaxis(x, axis, -1)
-    result = operation.bind(x.reshape(1, -1) if x.ndim == 1 else x, **params)
+    result = operation.bind(x[None] if x.ndim == 1 else x, **params)
+    if result.shape == (1, *x.shape):  # numbers that another rank gathers
+        return x, 0
     return result, result.ndim - 1
 
 
 batching.primitive_batchers[operation] = _batched
 
 
-def _row_major(aval: Any) -> tuple[int, ...]:
-    return tuple(reversed(range(len(getattr(aval, "shape", ())))))
-
-
-READS_NOTHING, WRITES_NOTHING = ("recv_like",), ("send",)
-
-
-def _lowered(ctx: Any, x: Any, *, call: str, group: _core.Group, peer: Any, digest: int, wire: int) -> list[Any]:
+def _lowered(ctx: Any, x: Any, **params: Any) -> list[Any]:
     (aval,) = ctx.avals_in
-    ctx.module_context.add_keepalive(group)
-    packed = _core.packed(_prepared(call, aval, group, peer, digest, wire))
-    reads, writes = call not in READS_NOTHING, call not in WRITES_NOTHING
+    ctx.module_context.add_keepalive(params["group"])
+    ready = _prepared(aval, **params)
+    reads, writes = params["call"] not in INDEPENDENT, ready.has_result
     with_tokens = ctx.replace(
         avals_in=[aval] * reads + [core.abstract_token],
         avals_out=[*ctx.avals_out] * writes + [core.abstract_token],
     )
     lower = jax.ffi.ffi_lowering(TARGET, has_side_effect=True)
-    *results, token = lower(with_tokens, *[x] * reads, ctx.tokens_in.get(ORDER), call=np.frombuffer(packed, np.uint8))
+    *results, token = lower(
+        with_tokens, *[x] * reads, ctx.tokens_in.get(ORDER), call=np.frombuffer(_core.packed(ready), np.uint8)
+    )
     ctx.set_tokens_out(mlir.TokenSet({ORDER: token}))
     return results if writes else [x]
 

@@ -93,8 +93,8 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     memcpy(&made, bytes, sizeof made);
     const char *called = call_rows[made.call.name].called;
     struct group *group = atomic_load(&groups[made.group]);
-    const void *sendbuf = array_of(&frame->arguments);
-    void *recvbuf = array_of(&frame->results);
+    void *sendbuf = array_of(&frame->arguments), *recvbuf = array_of(&frame->results);
+    recvbuf = recvbuf ? recvbuf : sendbuf; /* what a rank without a result passes */
     int failed =
         (call_is_collective(&made.call) ? group_run : group_p2p)(group, &made.call, sendbuf, recvbuf, &outcome);
     after_call();

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parallel.reference import CALLS, NAMES, WITH_MEAN, assert_same, mean, reduced, values
+from parallel.reference import BITWISE, CALLS, NAMES, WITH_MEAN, assert_same, mean, reduced, values
 from parallel.refused import OTHER, RANK, SIZE, WORLD, assert_refused, case
 from parallel.ring import needs_peers
+from parallel.rooted import ROOTED
 
 import mlxdist as dist
 
@@ -22,25 +23,38 @@ jax.config.update("jax_enable_x64", True)
 
 NEXT, BEFORE = (RANK + 1) % SIZE, (RANK - 1) % SIZE
 SHAPES = ((), (0,), (5,), (2, 3), (12 * SIZE, 3000))
+ROOT = SIZE - 1
 OPERATIONS: dict[str, Callable[[Any], Any]] = {
     **CALLS,
+    **{
+        call: lambda x, run=operation.run: run(x, ROOT)
+        for call, operation in ROOTED.items()
+        if call.partition(" ")[2] not in BITWISE
+    },
     "all_gather": dist.all_gather,
     "sum_scatter": dist.sum_scatter,
-    "broadcast": functools.partial(dist.broadcast, src=SIZE - 1),
+    "broadcast": functools.partial(dist.broadcast, src=ROOT),
 }
 if SIZE > 1:
     OPERATIONS["sendrecv"] = functools.partial(dist.sendrecv, dst=NEXT, src=BEFORE)
+PARTED = ("sum_scatter", "all_to_all", "scatter")  # x consists of a part for each rank
+DIFFERENTIABLE = {call: run for call, run in OPERATIONS.items() if call.partition(" ")[2] in ("", "all_sum")}
+for call in BITWISE:
+    del DIFFERENTIABLE[call]
 
 
 def expected(call: str, xs: list[np.ndarray]) -> np.ndarray:
     """What this rank gets of all ranks' ``xs``."""
     if call in CALLS:
         return reduced(call, xs)
+    if call in ROOTED:
+        own = ROOTED[call].expected(xs, RANK, ROOT)
+        return xs[RANK] if own is None else own
     if call == "sum_scatter":
         return np.split(reduced("all_sum", xs), SIZE)[RANK]
     if call == "all_gather":
         return np.concatenate([np.atleast_1d(x) for x in xs])
-    return xs[SIZE - 1 if call == "broadcast" else BEFORE]
+    return xs[ROOT if call == "broadcast" else BEFORE]
 
 
 def test_values() -> None:
@@ -48,7 +62,8 @@ def test_values() -> None:
     arguments, wanted = [], []
     kinds = [*((name, (2 * SIZE, 3)) for name in NAMES), *(("float32", shape) for shape in SHAPES)]
     for call, (name, shape) in itertools.product(OPERATIONS, kinds):
-        if call != "sum_scatter" or (shape and shape[0] % SIZE == 0):
+        is_parted = call not in PARTED or (shape and shape[0] % SIZE == 0)
+        if is_parted and (call not in BITWISE or name not in WITH_MEAN):
             each = [values(name, shape, rank) for rank in range(SIZE)]
             arguments.append((call, jnp.asarray(each[RANK])))
             wanted.append(expected(call, each))
@@ -112,12 +127,12 @@ def functions(lib: Any) -> dict[str, Callable[[Any], Any]]:
 
     def of(call: str) -> Callable[[Any], Any]:
         def f(x: Any) -> Any:
-            y = OPERATIONS[call](x * x)
+            y = DIFFERENTIABLE[call](x * x)
             return (y * y * (weights[: y.shape[0]] if y.shape[0] <= 2 * SIZE else weights[:1])).sum()
 
         return f
 
-    return {call: of(call) for call in OPERATIONS}
+    return {call: of(call) for call in DIFFERENTIABLE}
 
 
 def test_gradients_are_those_of_mlx() -> None:
@@ -174,7 +189,7 @@ def test_vmap() -> None:
                 jax.vmap(jax.grad(functools.partial(square, run)))(each),
                 jnp.stack([jax.grad(functools.partial(square, run))(x) for x in each]),
             )
-            for call, run in OPERATIONS.items()
+            for call, run in DIFFERENTIABLE.items()
         }
 
     for call, (mapped, gradient, single) in program(jnp.asarray(each)).items():
@@ -186,8 +201,11 @@ def test_vmap() -> None:
 
 
 def test_numbers_are_gathered_in_a_batch() -> None:
-    gathered = jax.vmap(dist.all_gather)(jnp.arange(3.0) + 10 * RANK)
+    x = jnp.arange(3.0) + 10 * RANK
+    gathered = jax.vmap(dist.all_gather)(x)
     assert gathered.tolist() == [[i + 10 * r for r in range(SIZE)] for i in range(3)]
+    on_root = jax.vmap(lambda x: dist.gather(x, ROOT))(x)
+    assert on_root.tolist() == (gathered if RANK == ROOT else x).tolist()
 
 
 def test_messages() -> None:
@@ -259,6 +277,13 @@ def test_refused_while_traced() -> None:
         cases += [
             case("sum_scatter", scatter, ValueError, jax.jit(dist.sum_scatter), jnp.ones(SIZE + 1)),
             case("sum_scatter", scatter, ValueError, jax.vmap(dist.sum_scatter), jnp.ones((SIZE, SIZE + 1))),
+            case(
+                "reduce",
+                'op="max" has no gradient',
+                ValueError,
+                jax.grad(lambda x: dist.reduce(x, 0, op="max").sum()),
+                x,
+            ),
             case("all_max", "in reverse only", TypeError, jax.jvp, dist.all_max, (x,), (x,)),
             case("send", "use sendrecv", TypeError, jax.jit(jax.grad(lambda x: dist.send(x, OTHER).sum())), x),
             case("all_sum", "for cuda: .*outside of jit", NotImplementedError, lower, lowering_platforms=("cuda",)),
