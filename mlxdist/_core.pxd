@@ -201,6 +201,9 @@ cdef extern from "<pythread.h>" nogil:
 cdef extern from "<Python.h>" nogil:
     int PyGILState_Check()
 
+cdef extern from "<Python.h>":
+    int Py_AddPendingCall(int (*)(void *) except -1, void *)
+
 cdef extern from "mlxdist/shim.h" nogil:
     const void *shim_connect(const char *path)
 
@@ -218,3 +221,18 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
 cdef extern from "mlxdist/shims/jax_mpiwrapper.h" nogil:
     struct jax_mpiwrapper:
         void (*set_clique)(c_group *group) noexcept
+
+cdef extern from "mlxdist/xla/handler.h" nogil:
+    enum:
+        XLA_GROUPS
+    struct xla_call:
+        int64_t group
+        call call
+    struct ffi_frame:
+        pass
+    struct ffi_error:
+        pass
+    int xla_add_group(c_group *group)
+    void xla_drop_group(int number)
+    ffi_error *xla_handler(ffi_frame *frame) noexcept
+    void xla_after_call(void (*after)() noexcept nogil)

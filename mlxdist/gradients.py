@@ -13,15 +13,16 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from mlxdist import _core, arrays, dispatch, work, world
-from mlxdist.arrays import mlx
+from mlxdist.arrays import jax, mlx
 
 OPERATION = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
 # Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
 # from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
 DIRECT = 1 << 18
-# Where leaves are averaged; each device of a framework is a number from 2 on. Ranks compare them, see ``described``.
-HOST, MLX = 0, 1
+# Where leaves are averaged; each device of a framework is a number from 3 on. Ranks compare them, see ``described``.
+HOST, MLX, TRACED = 0, 1, 2
+LAZY = (MLX, TRACED)
 # ``wire``: how sums of these dtypes cross between hosts; those of others do as they are.
 WIRES: dict[str | None, dict[int, int]] = {
     None: {},
@@ -85,7 +86,7 @@ def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
 
 
 def described(place: int, type: int, shape: Sequence[int]) -> bytes:
-    """A leaf's part of the outline: HOST, MLX or a device; its dtype; its shape."""
+    """A leaf's part of the outline: HOST, MLX, TRACED or a device; its dtype; its shape."""
     return struct.pack(f"={3 + len(shape)}q", place, type, len(shape), *shape)
 
 
@@ -108,18 +109,18 @@ def planned(outline: bytes, all_reduce_size: float) -> tuple[list[Bucket], int]:
         sizes.append(math.prod(words[at + 3 : at + 3 + ndim]) * ITEMSIZES[type])
         at += 3 + ndim
     buckets = [Bucket(*kinds[leaves[0]], leaves) for leaves in plan(kinds, sizes, all_reduce_size)]
-    # MLX's first: they are lazy, so what MLX refuses is refused before the others communicate
-    buckets.sort(key=lambda bucket: bucket.place != MLX)
+    # The lazy ones first: what MLX or JAX refuses is refused before the others communicate
+    buckets.sort(key=lambda bucket: bucket.place not in LAZY)
     return buckets, zlib.crc32(repr(buckets).encode())
 
 
 class Leaf(NamedTuple):
-    """A leaf of the tree as an array of its framework; None for MLX's arrays."""
+    """A leaf of the tree as an array of its framework; None for lazy arrays."""
 
     given: Any
     array: Any
     framework: arrays.Framework | None
-    device: Hashable  # of the framework; None in host memory, and for MLX
+    place: Hashable  # HOST, MLX, TRACED or a device of the framework
     type: int
     shape: tuple[int, ...]
     stays: bool  # the mean is written into it
@@ -128,7 +129,7 @@ class Leaf(NamedTuple):
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
     if mlx.owns(x):
-        return Leaf(x, x, None, None, _core.type_of(x.dtype), x.shape, False)
+        return Leaf(x, x, None, MLX, _core.type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
     array = framework.as_array(OPERATION, x)
     framework.synchronize(OPERATION, array, stream)
@@ -139,8 +140,8 @@ def adopted(x: Any, stream: Any) -> Leaf:
             "pass floating-point numbers"
         )
     stays = framework.owns(x) and framework.is_changeable(array)
-    device = (framework, array.device) if framework.is_on_device(array) else None
-    return Leaf(x, array, framework, device, element_type, tuple(array.shape), stays)
+    place = TRACED if jax.is_traced(x) else (framework, array.device) if framework.is_on_device(array) else HOST
+    return Leaf(x, array, framework, place, element_type, tuple(array.shape), stays)
 
 
 def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterator[Leaf]:
@@ -221,11 +222,10 @@ def averaged(
     wait: bool,
 ) -> Started:
     """The mean of each leaf."""
-    numbered: dict[Hashable, int] = {HOST: HOST, MLX: MLX}  # a device by its first leaf: its name may be the rank's own
-    where = [MLX if leaf.framework is None else HOST if leaf.device is None else leaf.device for leaf in leaves]
+    # A device by its first leaf: its name may be the rank's own
+    numbered: dict[Hashable, int] = {place: place for place in (HOST, MLX, TRACED)}
     outline = b"".join(
-        described(numbered.setdefault(place, len(numbered)), leaf.type, leaf.shape)
-        for place, leaf in zip(where, leaves, strict=True)
+        described(numbered.setdefault(leaf.place, len(numbered)), leaf.type, leaf.shape) for leaf in leaves
     )
     buckets, checksum = planned(outline, limit)
     digest = digest_of(structure, outline, checksum)
@@ -235,8 +235,9 @@ def averaged(
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         wire = wires.get(element_type, 0)
-        if place == MLX:
-            results = mlx.average([leaf.array for leaf in bucket], group, stream, digest, wire)
+        if place in LAZY:
+            lazy = mlx if place == MLX else dispatch.traced()
+            results = lazy.average([leaf.array for leaf in bucket], group, stream, digest, wire)
             finishes.append((indices, functools.partial(list, results)))
             continue
         started, finish = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire, wait)

@@ -145,6 +145,7 @@ def average(Group group, list sources, list targets, int type, int digest, int w
     cdef _Bucket bucket = _Bucket(group, sources, targets, type, digest, wire)
     cdef outcome why
     cdef int failed
+    settle()
     with nogil:
         bucket.pack()
         failed = group_run(group.handle, &bucket.made, bucket.sendbuf, bucket.recvbuf, &why)

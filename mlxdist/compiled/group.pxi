@@ -8,6 +8,7 @@ cdef class Group:
 
     cdef c_group *handle
     cdef int size_  # how many ranks
+    cdef int number  # in programs of XLA, see xla.pxi; -1: in none
     cdef dict mlx_groups  # MLX's of the same ranks, by kind, root and wire: see mlx/backend.py
     cdef object __weakref__
 
@@ -16,8 +17,11 @@ cdef class Group:
             raise TypeError(
                 "[Group] a group cannot be created directly: call mlxdist.init() or group(), or a group's split()"
             )
+        self.number = -1
 
     def __dealloc__(self):
+        if self.number >= 0:
+            xla_drop_group(self.number)
         if self.handle != NULL:
             group_release(self.handle)
 
@@ -167,6 +171,7 @@ def finish() -> None:
     """End all communication, after calls under way have ended and the other ranks of this host do the same."""
     cdef outcome why
     cdef int failed
+    settle()
     with nogil:
         failed = core_finish(&why)
     drop_all()
@@ -203,6 +208,7 @@ def split(Group parent, int color, int key) -> Group:
     cdef outcome why
     cdef c_group *part
     cdef int failed
+    settle()
     with nogil:
         failed = group_split(parent.handle, color, key, &part, &why)
     if failed:
@@ -217,6 +223,7 @@ def create(Group parent, list ranks, bint is_only_thread) -> Group:
     cdef outcome why
     cdef c_group *part
     cdef int failed, n = len(ranks)
+    settle()
     cdef int *members = <int *>malloc(n * sizeof(int))
     if members == NULL:
         raise MemoryError("[group] no memory for a list of ranks: free some")

@@ -70,6 +70,7 @@ cdef Pending start_call(Group group, const call *made, const void *sendbuf, void
     cdef Pending started = Pending.__new__(Pending)
     cdef outcome why
     cdef int failed
+    settle()
     if len(pending):
         sweep()
         check_call(group, made, sendbuf, recvbuf)
