@@ -52,6 +52,13 @@ MPI4PY_LIBMPI = Variable(
 )
 MPI4PY_MPIABI = Variable("MPI4PY_MPIABI", "", "removed by init(): the family of MPI that mpi4py opens")
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
+JAX_MPI = Variable(
+    "MPITRAMPOLINE_LIB",
+    "",
+    "set while jax is imported, if mlxdist.jax was before: the library that jaxlib opens as MPI",
+)
+JAX_COLLECTIVES = Variable("JAX_CPU_COLLECTIVES_IMPLEMENTATION", "", "JAX's own: gloo, instead of mlxdist")
+JAX_COORDINATOR = Variable("JAX_COORDINATOR_ADDRESS", "", "JAX's own: its coordinator, instead of one on rank 0")
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"
 )
