@@ -58,12 +58,7 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
         refuse_lazy(call, wait)
         mlx.check(call, x.size, out)
         return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
-    framework = arrays.of(x)
-    array = framework.as_array(call, x)
-    framework.synchronize(call, array, stream)
-    into = None if out is None else _writable(framework, call, array, x, out)
-    memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
-    ready = _core.prepare(call, group, peer, array, into, memory=memory)
+    framework, array, into, ready = prepared(call, x, peer, group, stream, out)
     if call == "send":
         sent = framework.as_buffer(array)
         return carry_out(ready, sent, sent, lambda: x, wait)
@@ -77,6 +72,18 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
     gathered = framework.empty_like(array, ready.shape)  # of a number: one dimension more
     framework.copyto(gathered.owner, array)
     return given(framework.result(array, gathered), wait)
+
+
+def prepared(
+    call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any
+) -> tuple[arrays.Framework, Any, Any, _core.Call]:
+    """The framework of ``x``, x and ``out`` as its arrays, and the call, all of which has been checked."""
+    framework = arrays.of(x)
+    array = framework.as_array(call, x)
+    framework.synchronize(call, array, stream)
+    into = None if out is None else _writable(framework, call, array, x, out)
+    memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
+    return framework, array, into, _core.prepare(call, group, peer, array, into, memory=memory)
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:

@@ -38,7 +38,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
         for call, shape, repeated in itertools.product(calls_of(name), SHAPES, (False, True))
     }
     cases = itertools.product(SHAPES, PROVIDERS, WAYS, calls_of(name))
-    for shape, provider, way, call in thinned(cases, name, world.size(), 4, 23):
+    for shape, provider, way, call in thinned(cases, name, world.size(), 11, 43):
         x = PROVIDERS[provider](values(name, shape, world.rank()))
         if x is None or (way == "in place" and not may_be_out(x)):
             continue

@@ -1,0 +1,66 @@
+"""A tree of arrays of one rank, such as a model's parameters, on every rank: many small arrays share one message."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from mlxdist import _core, arrays, dispatch, trees
+from mlxdist.arrays import mlx
+
+OPERATION = "broadcast"
+
+
+def adopt(x: Any, src: int, group: _core.Group, stream: Any, out: Any) -> trees.Leaf:
+    """A leaf that can be communicated, or an error."""
+    if mlx.owns(x):
+        mlx.check(OPERATION, x.size, out)
+        return trees.Leaf(x, None, trees.MLX)
+    framework, array, into, _ = dispatch.prepared(OPERATION, x, src, group, stream, out)
+    return trees.Leaf(array, framework, trees.place_of(framework, array), into, out)
+
+
+def way_of(group: _core.Group, src: int, stream: Any) -> trees.Way:
+    """Buckets in host memory are bytes."""
+
+    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> Any:
+        buffer = framework.as_buffer(flat)
+        _core.prepare(OPERATION, group, src, flat, digest=digest).run(buffer, buffer)
+        if buffer.owner is not flat:
+            framework.copyto(flat, buffer.owner)
+        return flat
+
+    return trees.Way(
+        lambda sources, targets, type, digest: _core.broadcast_joined(group, src, sources, targets, digest),
+        on_device,
+        lambda xs, type, digest: mlx.broadcast_joined(xs, src, group, stream, digest),
+        mixes_dtypes=True,
+    )
+
+
+def broadcast(tree: Any, src: Any, group: Any, stream: Any, out: Any) -> Any:
+    """Rank ``src``'s leaves in the tree of each rank: see ops.broadcast."""
+    group = dispatch.group_of(OPERATION, group)
+    src = _core.prepare(OPERATION, group, src, np.empty(0, np.uint8)).peer
+    leaves, structure = trees.flatten(OPERATION, tree)
+    outs: list[Any] = [None] * len(leaves)
+    if out is not None:
+        outs, other = trees.flatten(OPERATION, out)
+        if other != structure:
+            raise ValueError(f"[{OPERATION}] out is a tree of another structure than x: pass x, or a tree like it")
+    ready = trees.adopted(tree, "x", leaves, lambda place: adopt(leaves[place], src, group, stream, outs[place]))
+    results = [leaf.array for leaf in ready]
+    if group.size() > 1:
+        way = way_of(group, src, stream)
+        results = trees.communicated(ready, way, trees.BUCKET_NBYTES, structure)
+        if not leaves:  # the other ranks may have some
+            way.in_host_memory([], [], 0, trees.digest_of(structure, b"", 0))
+    elif out is not None:
+        for leaf in ready:
+            cast(arrays.Framework, leaf.framework).copyto(leaf.into, leaf.array)
+    if out is not None:
+        return out
+    if all(result is leaf for result, leaf in zip(results, leaves, strict=True)):
+        return tree
+    return trees.rebuild(tree, iter(results))
