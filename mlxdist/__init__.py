@@ -40,17 +40,21 @@ try:
         all_min,
         all_prod,
         all_sum,
+        all_to_all,
         barrier,
         broadcast,
         empty,
+        gather,
         recv,
         recv_like,
+        reduce,
+        scatter,
         send,
         sendrecv,
         sum_scatter,
     )
     from mlxdist.work import Work
-    from mlxdist.world import Group, Info, finalize, info, init, is_available
+    from mlxdist.world import Group, Info, finalize, group, info, init, is_available
 except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
@@ -80,17 +84,22 @@ __all__ = [
     "all_min",
     "all_prod",
     "all_sum",
+    "all_to_all",
     "average_gradients",
     "barrier",
     "broadcast",
     "empty",
     "finalize",
+    "gather",
+    "group",
     "info",
     "init",
     "install",
     "is_available",
     "recv",
     "recv_like",
+    "reduce",
+    "scatter",
     "send",
     "sendrecv",
     "sum_scatter",

@@ -51,15 +51,25 @@ def refuse_lazy(call: str, wait: bool) -> None:
         raise TypeError(f"[{call}] MLX is lazy already: leave out wait=False, and pass the result to mx.async_eval()")
 
 
-def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: Any = None, wait: bool = True) -> Any:
+def run(
+    call: str,
+    x: Any,
+    peer: Any = None,
+    *,
+    group: Any,
+    stream: Any,
+    out: Any = None,
+    wait: bool = True,
+    op: str | None = None,
+) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)
     if mlx.owns(x):
         refuse_lazy(call, wait)
         mlx.check(call, x.size, out)
-        return mlx.run(call, x, _core.prepare(call, group, peer, x).peer, group, stream)
-    framework, array, into, ready = prepared(call, x, peer, group, stream, out)
-    if call == "send":
+        return mlx.run(call, x, _core.prepare(call, group, peer, x, op=op).peer, group, stream, op)
+    framework, array, into, ready = prepared(call, x, peer, group, stream, out, op)
+    if not ready.has_result:
         sent = framework.as_buffer(array)
         return carry_out(ready, sent, sent, lambda: x, wait)
     if group.size() > 1:
@@ -75,7 +85,7 @@ def run(call: str, x: Any, peer: Any = None, *, group: Any, stream: Any, out: An
 
 
 def prepared(
-    call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any
+    call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any, op: str | None = None
 ) -> tuple[arrays.Framework, Any, Any, _core.Call]:
     """The framework of ``x``, x and ``out`` as its arrays, and the call, all of which has been checked."""
     framework = arrays.of(x)
@@ -83,7 +93,7 @@ def prepared(
     framework.synchronize(call, array, stream)
     into = None if out is None else _writable(framework, call, array, x, out)
     memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
-    return framework, array, into, _core.prepare(call, group, peer, array, into, memory=memory)
+    return framework, array, into, _core.prepare(call, group, peer, array, into, memory=memory, op=op)
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:
@@ -118,9 +128,9 @@ def _result(
     if call == "broadcast":  # travels in its result
         if group.rank() == ready.peer:
             framework.copyto(target.owner, array)
-    elif call != "recv_like":
+    elif call != "recv_like" and (call != "scatter" or group.rank() == ready.peer):
         source = framework.as_buffer(array)
-    if call == "sum_scatter" and ready.in_place and source.on_device:  # see group_run
+    if call in ("sum_scatter", "all_to_all") and ready.in_place and source.on_device:  # see group_run
         target = framework.empty_like(array, ready.shape)
 
     def finish() -> Any:

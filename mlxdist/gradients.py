@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any, Literal
 
-from mlxdist import _core, arrays, dispatch, trees, world
+from mlxdist import _core, arrays, dispatch, trees, work, world
 from mlxdist.arrays import mlx
 
 OPERATION = "average_gradients"
@@ -33,18 +33,24 @@ def adopt(x: Any, stream: Any) -> trees.Leaf:
     return trees.Leaf(array, framework, trees.place_of(framework, array), into, x)
 
 
-def way_of(group: _core.Group, stream: Any, wires: dict[int, int]) -> trees.Way:
+def way_of(group: _core.Group, stream: Any, wires: dict[int, int], wait: bool) -> trees.Way:
     """One reduction for each bucket, and a division."""
 
-    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> Any:
+    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> trees.Started:
         buffer, wire = framework.as_buffer(flat), wires.get(_core.type_of(flat.dtype), 0)
-        _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire).run(buffer, buffer)
-        if buffer.owner is not flat:
-            framework.copyto(flat, buffer.owner)
-        return framework.quotient(flat, group.size())
+        ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
+
+        def finish() -> Any:
+            if buffer.owner is not flat:
+                framework.copyto(flat, buffer.owner)
+            return framework.quotient(flat, group.size())
+
+        return trees.started(ready, buffer, finish, wait)
 
     return trees.Way(
-        lambda sources, targets, type, digest: _core.average(group, sources, targets, type, digest, wires.get(type, 0)),
+        lambda sources, targets, type, digest: _core.average(
+            group, sources, targets, type, digest, wires.get(type, 0), wait
+        ),
         on_device,
         lambda xs, type, digest: mlx.average(xs, group, stream, digest, wires.get(type, 0)),
     )
@@ -57,6 +63,7 @@ def average_gradients(
     communication_stream: Any = None,
     *,
     wire: Literal["bfloat16", "float16"] | None = None,
+    wait: bool = True,
 ) -> Any:
     """The mean of all ranks' ``gradients``, on every rank.
 
@@ -75,6 +82,8 @@ def average_gradients(
         wire: "bfloat16" or "float16", the same on every rank: float32 crosses between hosts in 16 bits, which pays over
             links of 10 Gbit/s or less. All other dtypes cross as they are, and so does memory of a GPU that libmpi
             reads itself.
+        wait: False returns a ``Work`` whose ``wait()`` makes the means, and leaves the program to compute meanwhile:
+            until then do not use the arrays. Not for MLX, which is lazy.
 
     Returns:
         The tree, with the same shapes and dtypes: ``gradients`` itself if all means are in place, else a copy, with the
@@ -118,19 +127,32 @@ def average_gradients(
     leaves, structure = trees.flatten(OPERATION, gradients)
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
+        calls: list[Any] = []
         if resolved.size() > 1:
             buckets, checksum = trees.planned(outline, all_reduce_size)
             digest = trees.digest_of(structure, outline, checksum)
             for _, element_type, indices in buckets:
                 bucket = [leaves[index] for index in indices]
-                _core.average(resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
-        return gradients
-    ready = trees.adopted(gradients, "gradients", leaves, lambda place: adopt(leaves[place], communication_stream))
-    if resolved.size() > 1:
-        way = way_of(resolved, communication_stream, WIRES[wire])
-        means = trees.communicated(ready, way, all_reduce_size, structure)
-    else:
-        means = [leaf.array if leaf.into is None else leaf.result for leaf in ready]
-        if all(mean is leaf for mean, leaf in zip(means, leaves, strict=True)):
+                crosses_as = WIRES[wire].get(element_type, 0)
+                calls.append(_core.average(resolved, bucket, bucket, element_type, digest, crosses_as, wait))
+        if wait:
             return gradients
-    return trees.rebuild(gradients, iter(means))
+
+        def finish_in_place() -> Any:
+            for _, finish in calls:
+                finish()
+            return gradients
+
+        return work.Work([call for call, _ in calls], finish_in_place)
+    ready = trees.adopted(gradients, "gradients", leaves, lambda place: adopt(leaves[place], communication_stream))
+    if any(leaf.framework is None for leaf in ready):
+        dispatch.refuse_lazy(OPERATION, wait)
+    if resolved.size() > 1:
+        way = way_of(resolved, communication_stream, WIRES[wire], wait)
+        calls, means_of = trees.communicated(ready, way, all_reduce_size, structure)
+        if not wait:
+            return work.Work(calls, lambda: trees.rebuild(gradients, iter(means_of())))
+        return trees.rebuild(gradients, iter(means_of()))
+    means = [leaf.array if leaf.into is None else leaf.result for leaf in ready]
+    is_unchanged = all(mean is leaf for mean, leaf in zip(means, leaves, strict=True))
+    return dispatch.given(gradients if is_unchanged else trees.rebuild(gradients, iter(means)), wait)

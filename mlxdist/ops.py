@@ -192,7 +192,7 @@ def broadcast(
 
     x may be a tree of arrays, with the same structure on every rank: dicts, lists and tuples, a PyTorch state_dict,
     containers that are registered with ``jax.tree_util``. The result is a tree with the same classes and new arrays, or
-    ``out``, which may be x. Arrays of less than 256 KiB share a message. It takes no ``wait=False``.
+    ``out``, which may be x. Arrays of less than 256 KiB share a message.
 
     Raises:
         TypeError, ValueError: src is not a rank of the group; a leaf of the tree is refused, or the keys of a dict
@@ -207,10 +207,102 @@ def broadcast(
     MPI_Bcast (MPI 4.1, section 6.4).
     """
     if trees.is_tree(x):
-        if not wait:
-            raise TypeError("[broadcast] x is a tree, which is not sent in the background: leave out wait=False")
-        return parameters.broadcast(x, src, group, stream, out)
+        return parameters.broadcast(x, src, group, stream, out, wait)
     return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_to_all(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """Block j of ``x`` to rank j, from every rank; block i of the result comes from rank i.
+
+    x of shape (size * n, ...) consists of blocks of n rows; the result has x's shape. Otherwise arguments, result and
+    errors as for ``all_sum``.
+
+    Raises:
+        ValueError: the length of axis 0 is not a multiple of the group's size.
+
+    Example:
+        >>> mlxdist.all_to_all(np.arange(2) + 10 * rank)        # 2 ranks: array([0, 10]) and array([1, 11])
+
+    MPI_Alltoall (MPI 4.1, section 6.8).
+    """
+    return dispatch.run("all_to_all", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def gather(
+    x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """All ranks' ``x``, concatenated along axis 0 in rank order, on rank ``dst``; the others get x itself.
+
+    x of shape (n, ...) gives (size * n, ...), a number gives (size,). On the other ranks an mx.array is sent when the
+    result is evaluated. x may be dst's part of ``out`` (MPI_IN_PLACE). Otherwise arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; out was passed on another rank than dst.
+
+    Example:
+        >>> losses = mlxdist.gather(loss, 0)
+
+    MPI_Gather (MPI 4.1, section 6.5).
+    """
+    return dispatch.run("gather", x, dst, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def scatter(
+    x: Any, src: int, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """This rank's part of rank ``src``'s ``x``.
+
+    x of shape (size * n, ...) gives (n, ...): rank r gets rows r * n to (r + 1) * n. Every rank passes an x of the same
+    shape and dtype; only src's values are used. ``out`` may be these rows of x. Otherwise arguments, result and errors
+    as for ``all_sum``.
+
+    Raises:
+        TypeError, ValueError: src is not a rank of the group; the length of axis 0 is not a multiple of its size.
+
+    Example:
+        >>> batch = mlxdist.scatter(batches, 0)
+
+    MPI_Scatter (MPI 4.1, section 6.6).
+    """
+    return dispatch.run("scatter", x, src, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def reduce(
+    x: Any,
+    dst: int,
+    *,
+    op: str = "sum",
+    group: world.GroupLike | None = None,
+    stream: Any = None,
+    out: Any = None,
+    wait: bool = True,
+) -> Any:
+    """The sum of all ranks' ``x``, or another reduction, on rank ``dst``; the others get x itself.
+
+    On the other ranks an mx.array is sent when the result is evaluated.
+
+    Args:
+        x, group, stream, out, wait: as for ``all_sum``.
+        dst: the rank that gets the result.
+        op: "sum" as of ``all_sum``, "max" as of ``all_max``, and so on: each reduction that all ranks can get.
+
+    Raises:
+        TypeError, ValueError: dst is not a rank of the group; op is not a reduction; out was passed on another rank
+            than dst. Other errors as for ``all_sum``.
+
+    Example:
+        >>> longest = mlxdist.reduce(seconds, 0, op="max")
+
+    MPI_Reduce (MPI 4.1, section 6.9.1).
+    """
+    return dispatch.run("reduce", x, dst, op=op, group=group, stream=stream, out=out, wait=wait)
 
 
 @_core.operation

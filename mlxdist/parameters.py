@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mlxdist import _core, arrays, dispatch, trees
+from mlxdist import _core, arrays, dispatch, trees, work
 from mlxdist.arrays import mlx
 
 OPERATION = "broadcast"
@@ -21,25 +21,28 @@ def adopt(x: Any, src: int, group: _core.Group, stream: Any, out: Any) -> trees.
     return trees.Leaf(array, framework, trees.place_of(framework, array), into, out)
 
 
-def way_of(group: _core.Group, src: int, stream: Any) -> trees.Way:
+def way_of(group: _core.Group, src: int, stream: Any, wait: bool) -> trees.Way:
     """Buckets in host memory are bytes."""
 
-    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> Any:
+    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> trees.Started:
         buffer = framework.as_buffer(flat)
-        _core.prepare(OPERATION, group, src, flat, digest=digest).run(buffer, buffer)
-        if buffer.owner is not flat:
-            framework.copyto(flat, buffer.owner)
-        return flat
+
+        def finish() -> Any:
+            if buffer.owner is not flat:
+                framework.copyto(flat, buffer.owner)
+            return flat
+
+        return trees.started(_core.prepare(OPERATION, group, src, flat, digest=digest), buffer, finish, wait)
 
     return trees.Way(
-        lambda sources, targets, type, digest: _core.broadcast_joined(group, src, sources, targets, digest),
+        lambda sources, targets, type, digest: _core.broadcast_joined(group, src, sources, targets, digest, wait),
         on_device,
         lambda xs, type, digest: mlx.broadcast_joined(xs, src, group, stream, digest),
         mixes_dtypes=True,
     )
 
 
-def broadcast(tree: Any, src: Any, group: Any, stream: Any, out: Any) -> Any:
+def broadcast(tree: Any, src: Any, group: Any, stream: Any, out: Any, wait: bool) -> Any:
     """Rank ``src``'s leaves in the tree of each rank: see ops.broadcast."""
     group = dispatch.group_of(OPERATION, group)
     src = _core.prepare(OPERATION, group, src, np.empty(0, np.uint8)).peer
@@ -50,17 +53,23 @@ def broadcast(tree: Any, src: Any, group: Any, stream: Any, out: Any) -> Any:
         if other != structure:
             raise ValueError(f"[{OPERATION}] out is a tree of another structure than x: pass x, or a tree like it")
     ready = trees.adopted(tree, "x", leaves, lambda place: adopt(leaves[place], src, group, stream, outs[place]))
-    results = [leaf.array for leaf in ready]
+    if any(leaf.framework is None for leaf in ready):
+        dispatch.refuse_lazy(OPERATION, wait)
+
+    def whole(results: list[Any]) -> Any:
+        if out is not None:
+            return out
+        is_unchanged = all(result is leaf for result, leaf in zip(results, leaves, strict=True))
+        return tree if is_unchanged else trees.rebuild(tree, iter(results))
+
     if group.size() > 1:
-        way = way_of(group, src, stream)
-        results = trees.communicated(ready, way, trees.BUCKET_NBYTES, structure)
+        way = way_of(group, src, stream, wait)
         if not leaves:  # the other ranks may have some
-            way.in_host_memory([], [], 0, trees.digest_of(structure, b"", 0))
-    elif out is not None:
+            begun = way.in_host_memory([], [], 0, trees.digest_of(structure, b"", 0))
+            return tree if begun is None else work.Work([begun[0]], lambda: tree)
+        calls, results_of = trees.communicated(ready, way, trees.BUCKET_NBYTES, structure)
+        return whole(results_of()) if wait else work.Work(calls, lambda: whole(results_of()))
+    if out is not None:
         for leaf in ready:
             cast(arrays.Framework, leaf.framework).copyto(leaf.into, leaf.array)
-    if out is not None:
-        return out
-    if all(result is leaf for result, leaf in zip(results, leaves, strict=True)):
-        return tree
-    return trees.rebuild(tree, iter(results))
+    return dispatch.given(whole([leaf.array for leaf in ready]), wait)

@@ -168,16 +168,29 @@ def adopted(tree: Any, name: str, leaves: Sequence[Any], adopt: Callable[[int], 
     return made
 
 
+# Calls under way, none with wait=True; what makes the results when they are done.
+Started = tuple[list[_core.Pending], Callable[[], Any]]
+
+
+def started(ready: _core.Call, buffer: _core.Buffer, finish: Callable[[], Any], wait: bool) -> Started:
+    """A call in place, carried out or begun."""
+    if not wait:
+        return [ready.start(buffer, buffer)], finish
+    ready.run(buffer, buffer)
+    return [], finish
+
+
 class Way(NamedTuple):
     """How a bucket is communicated; the last argument of each is the digest of the tree."""
 
-    in_host_memory: Callable[[list[Any], list[Any], int, int], None]  # sources, targets: Buffers; the dtype
-    on_device: Callable[[arrays.OnDevice, Any, int], Any]  # what the framework joined, which may be written to
+    # sources, targets: Buffers; the dtype. None, or in the background the call and what completes the targets.
+    in_host_memory: Callable[[list[Any], list[Any], int, int], tuple[_core.Pending, Callable[[], None]] | None]
+    on_device: Callable[[arrays.OnDevice, Any, int], Started]  # what the framework joined, which may be written to
     lazily: Callable[[list[Any], int, int], list[Any]]  # MLX's arrays of one dtype
     mixes_dtypes: bool = False  # in host memory
 
 
-def _in_host_memory(bucket: Sequence[Leaf], way: Way, type: int, digest: int) -> list[Any]:
+def _in_host_memory(bucket: Sequence[Leaf], way: Way, type: int, digest: int) -> Started:
     """Of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
     frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
     sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
@@ -189,33 +202,44 @@ def _in_host_memory(bucket: Sequence[Leaf], way: Way, type: int, digest: int) ->
         else framework.as_buffer(leaf.into)
         for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
     ]
-    way.in_host_memory(sources, targets, type, digest)
-    results = []
-    for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
-        if leaf.into is not None and target.owner is not leaf.into:
-            framework.copyto(leaf.into, target.owner)
-        if leaf.into is not None:
-            framework.changed(leaf.into)
-        results.append(framework.result(leaf.array, target) if leaf.into is None else leaf.result)
-    return results
+    begun = way.in_host_memory(sources, targets, type, digest)
+
+    def finish() -> list[Any]:
+        if begun is not None:
+            begun[1]()
+        results = []
+        for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
+            if leaf.into is not None and target.owner is not leaf.into:
+                framework.copyto(leaf.into, target.owner)
+            if leaf.into is not None:
+                framework.changed(leaf.into)
+            results.append(framework.result(leaf.array, target) if leaf.into is None else leaf.result)
+        return results
+
+    return [] if begun is None else [begun[0]], finish
 
 
-def _on_device(bucket: Sequence[Leaf], way: Way, type: int, digest: int) -> list[Any]:
+def _on_device(bucket: Sequence[Leaf], way: Way, type: int, digest: int) -> Started:
     """Of arrays that their framework joins."""
     framework = cast(arrays.OnDevice, bucket[0].framework)
-    whole = way.on_device(framework, framework.joined([leaf.array for leaf in bucket]), digest)
-    at, results = 0, []
-    for leaf in bucket:
-        count = math.prod(leaf.array.shape)
-        part = whole[at : at + count].reshape(leaf.array.shape)
-        at += count
-        if leaf.into is not None:
-            framework.copyto(leaf.into, part)
-        results.append(framework.result(leaf.array, framework.as_buffer(part)) if leaf.into is None else leaf.result)
-    return results
+    calls, whole_of = way.on_device(framework, framework.joined([leaf.array for leaf in bucket]), digest)
+
+    def finish() -> list[Any]:
+        whole, at, results = whole_of(), 0, []
+        for leaf in bucket:
+            count = math.prod(leaf.array.shape)
+            part = whole[at : at + count].reshape(leaf.array.shape)
+            at += count
+            if leaf.into is not None:
+                framework.copyto(leaf.into, part)
+            new = None if leaf.into is not None else framework.result(leaf.array, framework.as_buffer(part))
+            results.append(leaf.result if new is None else new)
+        return results
+
+    return calls, finish
 
 
-def communicated(leaves: Sequence[Leaf], way: Way, bucket_nbytes: float, structure: bytes) -> list[Any]:
+def communicated(leaves: Sequence[Leaf], way: Way, bucket_nbytes: float, structure: bytes) -> Started:
     """The result of each leaf."""
     numbered: dict[Hashable, int] = {HOST: HOST, MLX: MLX}  # a device by its first leaf: its name may be the rank's own
     outline = b"".join(
@@ -224,13 +248,24 @@ def communicated(leaves: Sequence[Leaf], way: Way, bucket_nbytes: float, structu
     )
     buckets, checksum = planned(outline, bucket_nbytes, way.mixes_dtypes)
     digest = digest_of(structure, outline, checksum)
-    results: list[Any] = [None] * len(leaves)
+    calls: list[_core.Pending] = []
+    finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         if place == MLX:
             found = way.lazily([leaf.array for leaf in bucket], element_type, digest)
-        else:
-            found = (_in_host_memory if place == HOST else _on_device)(bucket, way, element_type, digest)
-        for index, result in zip(indices, found, strict=True):
-            results[index] = result
-    return results
+            finishes.append((indices, functools.partial(list, found)))
+            continue
+        begun, finish = (_in_host_memory if place == HOST else _on_device)(bucket, way, element_type, digest)
+        calls += begun
+        # An array that is in the tree twice is finished before it is read again
+        finishes.append((indices, finish if begun else functools.partial(list, finish())))
+
+    def finish_all() -> list[Any]:
+        results: list[Any] = [None] * len(leaves)
+        for indices, finish in finishes:
+            for index, result in zip(indices, finish(), strict=True):
+                results[index] = result
+        return results
+
+    return calls, finish_all

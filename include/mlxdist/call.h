@@ -16,6 +16,10 @@ extern "C" {
     row(REDUCE_SCATTER, "sum_scatter") \
     row(ALLGATHER, "all_gather") \
     row(BROADCAST, "broadcast") \
+    row(ALLTOALL, "all_to_all") \
+    row(GATHER, "gather") \
+    row(SCATTER, "scatter") \
+    row(REDUCE, "reduce") \
     row(BARRIER, "barrier") \
     row(SPLIT, "split") \
     row(FINALIZE, "finalize") \
@@ -37,6 +41,10 @@ extern "C" {
     row(ALL_GATHER,        "all_gather",        ALLGATHER,      SUM,       GATHERED,  NONE) \
     row(SUM_SCATTER,       "sum_scatter",       REDUCE_SCATTER, SUM,       SCATTERED, NONE) \
     row(BROADCAST,         "broadcast",         BROADCAST,      SUM,       SAME,      ROOT) \
+    row(ALL_TO_ALL,        "all_to_all",        ALLTOALL,       SUM,       EXCHANGED, NONE) \
+    row(GATHER,            "gather",            GATHER,         SUM,       GATHERED,  DST_ROOT) \
+    row(SCATTER,           "scatter",           SCATTER,        SUM,       SCATTERED, ROOT) \
+    row(REDUCE,            "reduce",            REDUCE,         SUM,       SAME,      DST_ROOT) \
     row(BARRIER,           "barrier",           BARRIER,        SUM,       SAME,      NONE) \
     row(SEND,              "send",              SEND,           SUM,       SAME,      DST) \
     row(RECV,              "recv",              RECV,           SUM,       SAME,      SRC) \
@@ -53,10 +61,11 @@ enum call_name { MLXDIST_CALLS(MLXDIST_CALL) CALLS };
 #undef MLXDIST_CALL
 
 /* The shape of the result: x's; x's with axis 0 multiplied by the number of ranks (a number gives one element for each
- * rank); x's with axis 0 divided by the number of ranks, which must leave no remainder. */
-enum result_shape { RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED };
-/* The rank that is named: none, any as the root, or another rank as `dst` or `src`; or both of these. */
-enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC };
+ * rank); x's with axis 0 divided by the number of ranks, which must leave no remainder; x's, if that leaves none. */
+enum result_shape { RESULT_SAME, RESULT_GATHERED, RESULT_SCATTERED, RESULT_EXCHANGED };
+/* The rank that is named: none; any as the root, `src`, or as the root that alone gets a result, `dst`; another rank as
+ * `dst` or `src`; or both of these. */
+enum peer_rule { PEER_NONE, PEER_ROOT, PEER_DST_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC };
 
 struct call_row {
     const char *called;
@@ -68,9 +77,9 @@ enum { SHOWN_DIMENSIONS = 8 };
 
 struct call {
     int operation;
-    int op;        /* ALLREDUCE, REDUCE_SCATTER: a reduction that the type has, is_reducible() */
+    int op;        /* ALLREDUCE, REDUCE_SCATTER, REDUCE: a reduction that the type has, is_reducible() */
     int type;      /* an element_type, or HALF_UNNAMED */
-    int peer;      /* BROADCAST: root; SEND, RECV: the other rank; SENDRECV: the one to send to */
+    int peer;      /* BROADCAST, GATHER, SCATTER, REDUCE: root; SEND, RECV: the other rank; SENDRECV: where to send */
     int64_t count; /* elements of the input */
     int on_device; /* the buffers are not the host's memory */
     int rank;      /* of the caller, filled in by group.c */
@@ -92,6 +101,28 @@ static inline struct call flat_call(enum operation operation, int op, int type, 
 static inline int call_is_collective(const struct call *call) {
     return call->operation != OPERATION_SEND && call->operation != OPERATION_RECV &&
            call->operation != OPERATION_SENDRECV;
+}
+
+static inline int call_reduces(const struct call *call) {
+    return call->operation == OPERATION_ALLREDUCE || call->operation == OPERATION_REDUCE_SCATTER ||
+           call->operation == OPERATION_REDUCE;
+}
+/* The input consists of a part for each rank. */
+static inline int call_is_parted(const struct call *call) {
+    return call->operation == OPERATION_REDUCE_SCATTER || call->operation == OPERATION_SCATTER ||
+           call->operation == OPERATION_ALLTOALL;
+}
+/* The result consists of a part from each rank. */
+static inline int call_collects(const struct call *call) {
+    return call->operation == OPERATION_ALLGATHER || call->operation == OPERATION_GATHER ||
+           call->operation == OPERATION_ALLTOALL;
+}
+/* Whether this rank's input of a collective is used; whether it gets a result. */
+static inline int call_reads(const struct call *call, int rank) {
+    return call->peer == rank || (call->operation != OPERATION_BROADCAST && call->operation != OPERATION_SCATTER);
+}
+static inline int call_writes(const struct call *call, int rank) {
+    return call->peer == rank || (call->operation != OPERATION_GATHER && call->operation != OPERATION_REDUCE);
 }
 
 static inline int64_t call_nbytes(const struct call *call) {

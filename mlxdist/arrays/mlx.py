@@ -34,14 +34,23 @@ def check(call: str, count: int, out: object = None) -> None:
     _core.check_mlx_count(call, count)
 
 
-def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
+def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any, op: str | None = None) -> Any:
     """The operation ``call`` on ``x``, once its result is evaluated."""
     import mlx.core as mx
 
     backend.attach()
-    if call == "all_gather":
+    if call in ("all_gather", "gather"):
         x = mx.atleast_1d(x)  # in a group of one MLX returns a number as it is
-    ours: dict[str, Any] = {"sum_scatter": sum_scatter, "broadcast": broadcast, "sendrecv": sendrecv}
+    if call == "reduce":
+        return reduce(x, (peer, op or "sum"), group, stream)
+    ours: dict[str, Any] = {
+        "sum_scatter": sum_scatter,
+        "broadcast": broadcast,
+        "sendrecv": sendrecv,
+        "all_to_all": all_to_all,
+        "gather": gather,
+        "scatter": scatter,
+    }
     if call in ours:
         return ours[call](x, peer, group, stream)
     if call in DERIVATIVES:
@@ -216,3 +225,98 @@ def sendrecv(x: Any, peers: tuple[int, int], group: _core.Group, stream: Any) ->
         return sendrecv(x, peers, group, stream), axis
 
     return exchanged(x)
+
+
+def all_to_all(x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
+    """Block i from rank i; cotangents travel back the same way."""
+    import mlx.core as mx
+
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "all_to_all")
+
+    @mx.custom_function
+    def exchanged(x: Any) -> Any:
+        return all_sum(x, group=over, stream=stream)
+
+    @exchanged.vjp
+    def returned(primals: Any, cotangent: Any, output: Any) -> Any:
+        return all_to_all(cotangent, peer, group, stream)
+
+    @exchanged.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return all_to_all(mx.moveaxis(x, axis, -1), peer, group, stream), x.ndim - 1
+
+    return exchanged(x)
+
+
+def gather(x: Any, dst: int, group: _core.Group, stream: Any) -> Any:
+    """All ranks' x on rank ``dst``, x itself on the others; each rank gets its part of the cotangent of ``dst``."""
+    import mlx.core as mx
+
+    is_root, over = group.rank() == dst, backend.group_of(group, "gather", dst)
+    native = backend.calls["all_gather" if is_root else "all_sum"]
+
+    @mx.custom_function
+    def gathered(x: Any) -> Any:
+        return native(x, group=over, stream=stream)
+
+    @gathered.vjp
+    def scattered(primals: Any, cotangent: Any, output: Any) -> Any:
+        whole = cotangent if is_root else mx.concatenate([cotangent] * group.size())  # not used, but has the shape
+        return scatter(whole, dst, group, stream)
+
+    @gathered.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return gather(mx.moveaxis(x, axis, -1), dst, group, stream), x.ndim - 1
+
+    return gathered(x)
+
+
+def scatter(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
+    """This rank's part of rank ``src``'s x, from which the others are cut off; cotangents are gathered on ``src``."""
+    import mlx.core as mx
+
+    length = x.shape[0] // group.size()
+    start = length * group.rank()
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "scatter", src)
+
+    @mx.custom_function
+    def scattered(x: Any) -> Any:
+        return all_sum(x, group=over, stream=stream)[start : start + length]
+
+    @scattered.vjp
+    def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
+        whole = gather(cotangent, src, group, stream)
+        if group.rank() != src:
+            whole = mx.concatenate([whole] * group.size())
+        return mx.where(group.rank() == src, whole, 0)  # depends on it everywhere, so that every rank takes part
+
+    @scattered.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return scatter(mx.moveaxis(x, axis, -1), src, group, stream), x.ndim - 1
+
+    return scattered(x)
+
+
+def reduce(x: Any, to: tuple[int, str], group: _core.Group, stream: Any) -> Any:
+    """The reduction on one rank, x itself on the others; of a sum, all get the cotangent of that rank."""
+    import mlx.core as mx
+
+    dst, op = to
+    root = dst * len(_core.REDUCTION_OF) + _core.REDUCTION_OF[op]
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "reduce", root)
+
+    @mx.custom_function
+    def reduced(x: Any) -> Any:
+        return all_sum(x, group=over, stream=stream)
+
+    @reduced.vjp
+    def spread(primals: Any, cotangent: Any, output: Any) -> Any:
+        if op != "sum":
+            raise ValueError(f'[reduce] op="{op}" has no gradient: pass op="sum"')
+        return broadcast(cotangent, dst, group, stream)
+
+    @reduced.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return reduce(x, to, group, stream), axis
+
+    return reduced(x)

@@ -30,13 +30,14 @@ cdef inline Group resolved_group(group):
     return <Group>group if isinstance(group, Group) else None
 
 
-cdef inline object fast(int name, x, peer, group, stream, out):
+cdef inline object fast(int name, x, peer, group, stream, out, op):
     """The result; None where the general path has to convert or refuse an array, or to start the world."""
     cdef Group resolved = resolved_group(group)
     cdef cnp.ndarray source_array, target_array
     cdef elements source, target, result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
+    cdef bint gets_result
     if resolved is None or stream is not None:
         return None
     source_array = <cnp.ndarray>x if type(x) is cnp.ndarray else number_as_array(x)
@@ -51,11 +52,12 @@ cdef inline object fast(int name, x, peer, group, stream, out):
         target = elements_of(<cnp.ndarray>out)
         add_memory(source_array, &source)
         add_memory(<cnp.ndarray>out, &target)
-    prepare_call(name, resolved, peer, &source, NULL if out is None else &target, source_array, out, &made, &result,
-                 shape)
+    prepare_call(name, resolved, peer, &source, NULL if out is None else &target, source_array, out, op, &made,
+                 &result, shape)
+    gets_result = has_result(&made, resolved)
     if out is not None:
         target_array = <cnp.ndarray>out
-    elif made.operation == OPERATION_SEND or (resolved.size_ == 1 and result.ndim == source.ndim):
+    elif not gets_result or (resolved.size_ == 1 and result.ndim == source.ndim):
         target_array = source_array
     else:
         target_array = aligned(result.ndim, shape, source_array.descr)
@@ -64,7 +66,7 @@ cdef inline object fast(int name, x, peer, group, stream, out):
             memmove(cnp.PyArray_BYTES(target_array), cnp.PyArray_BYTES(source_array), cnp.PyArray_NBYTES(source_array))
         return target_array
     run_call(resolved, &made, cnp.PyArray_BYTES(source_array), cnp.PyArray_BYTES(target_array), None)
-    return target_array
+    return target_array if gets_result else x
 
 
 cdef cnp.ndarray to_receive(shape, dtype):
@@ -91,13 +93,13 @@ cdef cnp.ndarray to_receive(shape, dtype):
 cdef list general_of = [None] * CALLS
 
 
-cdef object collective(int name, x, group, stream, out, wait):
-    result = fast(name, x, None, group, stream, out) if wait is True else None
+cdef object collective(int name, x, group, stream, out, bint wait):
+    result = fast(name, x, None, group, stream, out, None) if wait else None
     if result is not None:
         return result
     # A number that MLX gathers in a group of one would have no dimension.
     cdef bint is_lazy = <PyObject *>Py_TYPE(x) == load_object(&mlx_array, memory_order_acquire)
-    if is_lazy and out is None and wait is True and native_of[name] is not None and (
+    if is_lazy and out is None and wait and native_of[name] is not None and (
         resolved_group(group) is not None and (name != CALL_ALL_GATHER or x.ndim)
     ):
         check_open(name_of(name))
@@ -105,74 +107,93 @@ cdef object collective(int name, x, group, stream, out, wait):
     return general_of[name](x, group=group, stream=stream, out=out, wait=wait)
 
 
-cdef object with_peer(int name, x, peer, group, stream, out, wait):
-    result = fast(name, x, peer, group, stream, out) if wait is True else None
+cdef object with_peer(int name, x, peer, group, stream, out, bint wait):
+    result = fast(name, x, peer, group, stream, out, None) if wait else None
     return general_of[name](x, peer, group=group, stream=stream, out=out, wait=wait) if result is None else result
 
 
-def all_sum(x, *, group=None, stream=None, out=None, wait=True):
+def all_sum(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_SUM, x, group, stream, out, wait)
 
 
-def all_max(x, *, group=None, stream=None, out=None, wait=True):
+def all_max(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_MAX, x, group, stream, out, wait)
 
 
-def all_min(x, *, group=None, stream=None, out=None, wait=True):
+def all_min(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_MIN, x, group, stream, out, wait)
 
 
-def all_prod(x, *, group=None, stream=None, out=None, wait=True):
+def all_prod(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_PROD, x, group, stream, out, wait)
 
 
-def all_band(x, *, group=None, stream=None, out=None, wait=True):
+def all_band(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_BAND, x, group, stream, out, wait)
 
 
-def all_bor(x, *, group=None, stream=None, out=None, wait=True):
+def all_bor(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_BOR, x, group, stream, out, wait)
 
 
-def all_gather(x, *, group=None, stream=None, out=None, wait=True):
+def all_gather(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_GATHER, x, group, stream, out, wait)
 
 
-def sum_scatter(x, *, group=None, stream=None, out=None, wait=True):
+def sum_scatter(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_SUM_SCATTER, x, group, stream, out, wait)
 
 
-def broadcast(x, src, *, group=None, stream=None, out=None, wait=True):
+def broadcast(x, src, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_BROADCAST, x, src, group, stream, out, wait)
 
 
-def recv_like(x, src, *, group=None, stream=None, out=None, wait=True):
+def all_to_all(x, *, group=None, stream=None, out=None, bint wait=True):
+    return collective(CALL_ALL_TO_ALL, x, group, stream, out, wait)
+
+
+def gather(x, dst, *, group=None, stream=None, out=None, bint wait=True):
+    return with_peer(CALL_GATHER, x, dst, group, stream, out, wait)
+
+
+def scatter(x, src, *, group=None, stream=None, out=None, bint wait=True):
+    return with_peer(CALL_SCATTER, x, src, group, stream, out, wait)
+
+
+def reduce(x, dst, *, op="sum", group=None, stream=None, out=None, bint wait=True):
+    result = fast(CALL_REDUCE, x, dst, group, stream, out, op) if wait else None
+    if result is not None:
+        return result
+    return general_of[CALL_REDUCE](x, dst, op=op, group=group, stream=stream, out=out, wait=wait)
+
+
+def recv_like(x, src, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_RECV_LIKE, x, src, group, stream, out, wait)
 
 
-def sendrecv(x, dst, src, *, group=None, stream=None, out=None, wait=True):
-    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out) if wait is True else None
+def sendrecv(x, dst, src, *, group=None, stream=None, out=None, bint wait=True):
+    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out, None) if wait else None
     if result is not None:
         return result
     return general_of[CALL_SENDRECV](x, dst, src, group=group, stream=stream, out=out, wait=wait)
 
 
-def send(x, dst, *, group=None, stream=None, wait=True):
-    result = fast(CALL_SEND, x, dst, group, stream, None) if wait is True else None
+def send(x, dst, *, group=None, stream=None, bint wait=True):
+    result = fast(CALL_SEND, x, dst, group, stream, None, None) if wait else None
     return general_of[CALL_SEND](x, dst, group=group, stream=stream, wait=wait) if result is None else x
 
 
-def recv(shape, dtype, src, *, group=None, stream=None, wait=True):
-    result = to_receive(shape, dtype) if stream is None and wait is True else None
+def recv(shape, dtype, src, *, group=None, stream=None, bint wait=True):
+    result = to_receive(shape, dtype) if stream is None and wait else None
     if result is not None:
-        result = fast(CALL_RECV, result, src, group, stream, result)
+        result = fast(CALL_RECV, result, src, group, stream, result, None)
     if result is not None:
         return result
     return general_of[CALL_RECV](shape, dtype, src, group=group, stream=stream, wait=wait)
 
 
-def barrier(*, group=None, wait=True):
-    cdef Group resolved = resolved_group(group) if wait is True else None
+def barrier(*, group=None, bint wait=True):
+    cdef Group resolved = resolved_group(group) if wait else None
     cdef elements result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape
@@ -180,7 +201,7 @@ def barrier(*, group=None, wait=True):
         return general_of[CALL_BARRIER](group=group, wait=wait)
     if resolved.size_ == 1 and not runtime_is_closed():
         return
-    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, &made, &result, shape)
+    prepare_call(CALL_BARRIER, resolved, None, &nothing, NULL, None, None, None, &made, &result, shape)
     run_call(resolved, &made, NULL, NULL, None)
 
 

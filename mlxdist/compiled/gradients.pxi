@@ -88,66 +88,97 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
     return <char *>(<Buffer?>x).address
 
 
-cdef int run_joined(Group group, call *made, list sources, list targets) except -1:
-    """Communicate the memory of ``sources`` as one array into that of ``targets``; a sum is divided, to be a mean.
+@cython.final
+cdef class _Bucket:
+    """Arrays that are communicated as one: one array where it is, several in a copy of all of them.
 
-    Each is a contiguous NumPy array or a Buffer of the host's memory; both may be the same list.
+    sources, targets: of contiguous NumPy arrays or Buffers of the host's memory; both may be the same list.
     """
-    cdef Py_ssize_t i, n = len(sources)
-    cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
-    cdef outcome why
-    cdef int failed, size = group.size_
-    cdef size_t ignored, nbytes = 0
-    cdef bint sends = made.operation != OPERATION_BROADCAST or made.peer == group_rank(group.handle)
-    cdef element_type type = <element_type>made.type
+
+    cdef piece *pieces
+    cdef Py_ssize_t n
+    cdef object sources, targets, block
     cdef char *sendbuf
     cdef char *recvbuf
-    cdef char *at
-    if pieces == NULL:
-        raise MemoryError(f"[{name_of(made.name)}] no memory for a list of the arrays: pass fewer of them")
-    try:
-        for i in range(n):
-            pieces[i].source = memory_of(sources[i], &pieces[i].nbytes)
-            pieces[i].target = memory_of(targets[i], &ignored)
-            nbytes += pieces[i].nbytes
-        block = None if n == 1 else _Block(nbytes)
-        sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
-        recvbuf = pieces[0].target if n == 1 else sendbuf
-        made.count = made.shape[0] = nbytes // element_size(type)
+    cdef call made
+    cdef Group group
+
+    def __cinit__(self, Group group, list sources, list targets, int name, int type, int peer, int digest, int wire):
+        cdef Py_ssize_t i
+        cdef size_t ignored, nbytes = 0
+        self.n, self.group = len(sources), group
+        self.sources, self.targets = sources, targets
+        self.pieces = <piece *>malloc(self.n * sizeof(piece) + 1)
+        if self.pieces == NULL:
+            raise MemoryError(f"[{name_of(name)}] no memory for a list of the arrays: pass fewer of them")
+        for i in range(self.n):
+            self.pieces[i].source = memory_of(sources[i], &self.pieces[i].nbytes)
+            self.pieces[i].target = memory_of(targets[i], &ignored)
+            nbytes += self.pieces[i].nbytes
+        self.block = None if self.n == 1 else _Block(nbytes)
+        self.sendbuf = self.pieces[0].source if self.n == 1 else <char *>(<_Block>self.block).address
+        self.recvbuf = self.pieces[0].target if self.n == 1 else self.sendbuf
+        self.made = flat_call(call_rows[name].operation, 0, type, peer, nbytes // element_size(<element_type>type))
+        self.made.name, self.made.digest, self.made.wire = name, digest, wire
+        for i in range(self.n if len(pending) else 0):
+            check_pending(name_of(name), self.pieces[i].source, self.pieces[i].nbytes, self.pieces[i].target,
+                          self.pieces[i].nbytes)
+
+    def __dealloc__(self):
+        free(self.pieces)
+
+    cdef void pack(self) noexcept nogil:
+        """Unless another rank's arrays are broadcast."""
+        cdef char *at = self.sendbuf
+        cdef Py_ssize_t i
+        if self.made.operation == OPERATION_BROADCAST and self.made.peer != group_rank(self.group.handle):
+            return
+        for i in range(self.n if self.n > 1 else 0):
+            memcpy(at, self.pieces[i].source, self.pieces[i].nbytes)
+            at += self.pieces[i].nbytes
+
+    cdef void unpack(self) noexcept nogil:
+        """Of a sum: the means."""
+        cdef char *at = self.recvbuf
+        cdef Py_ssize_t i
+        if self.made.operation == OPERATION_ALLREDUCE:
+            divide_by(<element_type>self.made.type, at, self.made.count, self.group.size_)
+        for i in range(self.n if self.n > 1 else 0):
+            memcpy(self.pieces[i].target, at, self.pieces[i].nbytes)
+            at += self.pieces[i].nbytes
+
+    def finish(self) -> None:
         with nogil:
-            at = sendbuf
-            for i in range(n if n > 1 and sends else 0):
-                memcpy(at, pieces[i].source, pieces[i].nbytes)
-                at += pieces[i].nbytes
-            failed = group_run(group.handle, made, sendbuf, recvbuf, &why)
+            self.unpack()
+
+    cdef object run(self, bint wait):
+        cdef outcome why
+        cdef int failed
+        if not wait:
+            with nogil:
+                self.pack()
+            return start_call(self.group, &self.made, self.sendbuf, self.recvbuf, self), self.finish
+        with nogil:
+            self.pack()
+            failed = group_run(self.group.handle, &self.made, self.sendbuf, self.recvbuf, &why)
             if not failed:
-                if made.operation == OPERATION_ALLREDUCE:
-                    divide_by(type, recvbuf, made.count, size)
-                at = recvbuf
-                for i in range(n if n > 1 else 0):
-                    memcpy(pieces[i].target, at, pieces[i].nbytes)
-                    at += pieces[i].nbytes
-    finally:
-        free(pieces)
-    if failed:
-        fail(name_of(made.name), &why)
-    raise_interruption()
-    return 0
+                self.unpack()
+        if failed:
+            fail(name_of(self.made.name), &why)
+        raise_interruption()
+        return None
 
 
-def average(Group group, list sources, list targets, int type, int digest, int wire) -> None:
-    """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction: see run_joined.
+def average(Group group, list sources, list targets, int type, int digest, int wire, bint wait=True):
+    """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction: see _Bucket.
 
     All are of DTYPES[type], which ``divides``. A MismatchError if the digests differ, since then the ranks have
-    different arrays. wire: see call.h.
+    different arrays. wire: see call.h. wait=False: returns the call in the background, and what writes the means when
+    it is done.
     """
-    cdef call made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, 0)
-    made.name, made.digest, made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
-    run_joined(group, &made, sources, targets)
+    return _Bucket(group, sources, targets, CALL_AVERAGE_GRADIENTS, type, 0, digest, wire).run(wait)
 
 
-def broadcast_joined(Group group, int src, list sources, list targets, int digest) -> None:
-    """Write rank ``src``'s ``sources`` into ``targets``, by one broadcast of their bytes; digest as for ``average``."""
-    cdef call made = flat_call(OPERATION_BROADCAST, 0, DTYPES.index("uint8"), src, 0)
-    made.name, made.digest = CALL_BROADCAST, digest
-    run_joined(group, &made, sources, targets)
+def broadcast_joined(Group group, int src, list sources, list targets, int digest, bint wait=True):
+    """Write rank ``src``'s ``sources`` into ``targets``, by one broadcast of their bytes; otherwise as ``average``."""
+    return _Bucket(group, sources, targets, CALL_BROADCAST, DTYPES.index("uint8"), src, digest, 0).run(wait)

@@ -26,8 +26,8 @@ def reduce_locally(int op, inputs, cnp.ndarray output) -> None:
         raise ValueError(f"[reduce_locally] {len(inputs)} inputs: pass 1 to 64")
     for i, x in enumerate(inputs):
         pointers[i] = cnp.PyArray_DATA(x)
-    reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
-           cnp.PyArray_DATA(output), cnp.PyArray_SIZE(output))
+    c_reduce(<element_type>element_type_of(output.descr), <reduction>op, pointers, len(inputs),
+             cnp.PyArray_DATA(output), cnp.PyArray_SIZE(output))
 
 
 def divide_locally(cnp.ndarray numbers, int n) -> None:

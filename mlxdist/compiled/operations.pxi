@@ -1,6 +1,8 @@
 # The table of operations, and the one check of a call's arguments; a part of _core.pyx.
 
 OPERATION_NAMES = tuple(call_rows[i].called.decode() for i in range(CALLS))
+# What reduce() can do, by the name that it has there: "sum" of "all_sum".
+REDUCTION_OF = {name.partition("_")[2]: op for op, name in enumerate(REDUCTION_NAMES)}
 
 
 # What prepare() has to know of an array, whatever its framework.
@@ -38,8 +40,8 @@ def as_int(str call, str name, value) -> int:
 
 cdef int peer_of(int name, int rule, Group group, object peer) except -1:
     """The rank that is named, by the rule of the row or one of its two."""
-    cdef str argument = "dst" if rule == PEER_DST else "src"
-    cdef bint has_other = rule != PEER_ROOT
+    cdef str argument = "dst" if rule == PEER_DST or rule == PEER_DST_ROOT else "src"
+    cdef bint has_other = rule != PEER_ROOT and rule != PEER_DST_ROOT
     if has_other and group.size_ == 1:
         raise ValueError(f"[{name_of(name)}] a group of one has no peers: test group.size() > 1 first")
     if type(peer) is not int:
@@ -51,6 +53,14 @@ cdef int peer_of(int name, int rule, Group group, object peer) except -1:
     if has_other and peer == group_rank(group.handle):
         raise ValueError(f"[{name_of(name)}] {argument}={peer} is this rank itself: pass another rank")
     return peer
+
+
+cdef int op_of(int name, object op) except -1:
+    if not isinstance(op, str):
+        raise TypeError(f"[{name_of(name)}] op={op!r} is not a str: pass one of {', '.join(REDUCTION_OF)}")
+    if op not in REDUCTION_OF:
+        raise ValueError(f"[{name_of(name)}] op={op!r} is not a reduction: pass one of {', '.join(REDUCTION_OF)}")
+    return REDUCTION_OF[op]
 
 
 cdef tuple shape_of(const elements *array):
@@ -66,18 +76,19 @@ cdef inline int result_of(int name, int size, const elements *x, elements *resul
     if rule == RESULT_GATHERED:
         shape[0] = size * (shape[0] if x.ndim else 1)
         result.ndim = max(x.ndim, 1)
-    elif rule == RESULT_SCATTERED:
+    elif rule == RESULT_SCATTERED or rule == RESULT_EXCHANGED:
         if x.ndim == 0 or shape[0] % size:
             raise ValueError(
                 f"[{name_of(name)}] x has shape {shape_of(x)}, and axis 0 is not divisible by the group's size {size}: "
                 "pad or split x"
             )
-        shape[0] //= size
+        if rule == RESULT_SCATTERED:
+            shape[0] //= size
     return 0
 
 
 # What out may share with x, by the row's rule.
-cdef tuple IN_PLACE = ("x itself", "this rank's part of out as x", "this rank's part of x as out")
+cdef tuple IN_PLACE = ("x itself", "this rank's part of out as x", "this rank's part of x as out", "x itself")
 
 
 cdef inline bint share_memory(const elements *x, const elements *out) noexcept:
@@ -116,17 +127,27 @@ cdef inline int check_out(int name, Group group, const elements *x, const elemen
     return 0
 
 
+cdef inline bint has_result(const call *made, Group group) noexcept:
+    """Whether this rank gets one; otherwise it returns x."""
+    return made.operation != OPERATION_SEND and (
+        call_rows[made.name].peer != PEER_DST_ROOT or made.peer == group_rank(group.handle)
+    )
+
+
 cdef inline int prepare_call(int name, Group group, object peer, const elements *x, const elements *out, x_array,
-                             out_array, call *made, elements *result, cnp.npy_intp *shape) except -1:
+                             out_array, object op, call *made, elements *result, cnp.npy_intp *shape) except -1:
     """Fill in the call and the shape of its result, or raise what is wrong with the arguments: the one place that does.
 
-    out: NULL for a new result. x_array, out_array: for messages. shape: MOST_DIMENSIONS long.
+    out: NULL for a new result. x_array, out_array: for messages. op: a key of REDUCTION_OF; None: that of the row.
+    shape: MOST_DIMENSIONS long.
     """
     cdef int i
     if runtime_is_closed():
         check_open(name_of(name))
     made.name, made.operation, made.op, made.type = name, call_rows[name].operation, call_rows[name].op, x.type
     made.peer = made.src = made.digest = made.wire = made.on_device = 0
+    if op is not None:
+        made.op = op_of(name, op)
     if not is_reducible(<element_type>made.type, <reduction>made.op):
         raise TypeError(
             f"[{name_of(name)}] x has dtype {x_array.dtype}, which is not combined bit by bit: pass integers or bools, "
@@ -138,6 +159,10 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
         made.peer = peer_of(name, call_rows[name].peer, group, peer)
     result_of(name, group.size_, x, result, shape)
     if out != NULL:
+        if not has_result(made, group):
+            raise ValueError(
+                f"[{name_of(name)}] this rank gets no result, dst={made.peer} does: pass out only on rank {made.peer}"
+            )
         check_out(name, group, x, result, out, x_array, out_array)
     made.count, made.ndim = 1, x.ndim
     for i in range(x.ndim):
@@ -153,7 +178,7 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
     cdef int failed
     cdef bint is_message = not call_is_collective(made)
     if len(pending):
-        check_pending(group, made, sendbuf, recvbuf)
+        check_call(group, made, sendbuf, recvbuf)
     cdef bint was_usable = made.on_device and is_message and not group_is_broken(group.handle)
     with nogil:
         if is_message:
@@ -170,12 +195,16 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
 
 @cython.final
 cdef class Call:
-    """A call whose arguments have been checked; ``shape`` is that of its result, ``in_place``: x and out overlap."""
+    """A call whose arguments have been checked; ``shape`` is that of its result, ``in_place``: x and out overlap.
+
+    ``has_result``: this rank gets one.
+    """
 
     cdef call made
     cdef Group group
     cdef readonly tuple shape
     cdef readonly bint in_place
+    cdef readonly bint has_result
 
     @property
     def peer(self):
@@ -209,10 +238,11 @@ cdef int describe(str call, dtype, tuple shape, memory, elements *array, cnp.npy
     return 0
 
 
-def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), int digest=0, int wire=0) -> Call:
+def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), op=None, int digest=0,
+            int wire=0) -> Call:
     """A call of the operation ``name`` on arrays of any framework, which have ``dtype`` and ``shape``.
 
-    memory: of x and of out, see Framework.memory. digest, wire: see call.h.
+    memory: of x and of out, see Framework.memory. op: see prepare_call. digest, wire: see call.h.
     """
     cdef Call ready = Call()
     cdef elements source, target, result
@@ -222,8 +252,9 @@ def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), in
         describe(name, out.dtype, tuple(out.shape), memory[1], &target, out_shape)
     ready.group = group
     prepare_call(OPERATION_NAMES.index(name), group, peer, &source, NULL if out is None else &target, x, out,
-                 &ready.made, &result, result_shape)
+                 op, &ready.made, &result, result_shape)
     ready.made.digest, ready.made.wire = digest, wire
     ready.shape = shape_of(&result)
+    ready.has_result = has_result(&ready.made, group)
     ready.in_place = out is not None and share_memory(&source, &target)
     return ready

@@ -30,6 +30,13 @@ static const char *type_name(int type) {
     return names[type];
 }
 
+/* "sum" */
+static const char *reduction_name(int op) {
+#define REDUCTION_NAME(name, called, ...) called,
+    static const char *const called[] = {MLXDIST_REDUCTIONS(REDUCTION_NAME, )};
+    return called[op] + strlen("all_");
+}
+
 /* Append, as far as there is room. */
 __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes, const char *format, ...) {
     size_t used = strlen(text);
@@ -42,6 +49,8 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes,
 void call_text(const struct call *call, char *text, size_t nbytes) {
     *text = 0;
     add(text, nbytes, "%s", call_name(call));
+    if (call->operation == OPERATION_REDUCE)
+        add(text, nbytes, " %s", reduction_name(call->op));
     if (call->operation == OPERATION_BARRIER || call->operation == OPERATION_SPLIT ||
         call->operation == OPERATION_FINALIZE || call->operation == OPERATION_SHARE)
         return;
@@ -51,9 +60,11 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
     add(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
     if (call->on_device)
         add(text, nbytes, " on a GPU");
-    if (call->operation == OPERATION_BROADCAST || call->operation == OPERATION_RECV)
+    if (call->operation == OPERATION_BROADCAST || call->operation == OPERATION_SCATTER ||
+        call->operation == OPERATION_RECV)
         add(text, nbytes, " from rank %d", call->peer);
-    else if (call->operation == OPERATION_SEND)
+    else if (call->operation == OPERATION_SEND || call->operation == OPERATION_GATHER ||
+             call->operation == OPERATION_REDUCE)
         add(text, nbytes, " to rank %d", call->peer);
     if (call->digest)
         add(text, nbytes, " of tree %08x", (unsigned)call->digest);

@@ -34,6 +34,12 @@ static const struct {
     {OPERATION_ALLGATHER, TYPE_INT16, 0},
     {OPERATION_ALLGATHER, TYPE_COMPLEX128, 0},
     {OPERATION_BROADCAST, TYPE_FLOAT64, 0},
+    {OPERATION_ALLTOALL, TYPE_INT16, 0},
+    {OPERATION_ALLTOALL, TYPE_COMPLEX128, 0},
+    {OPERATION_GATHER, TYPE_FLOAT32, 0},
+    {OPERATION_SCATTER, TYPE_FLOAT32, 0},
+    {OPERATION_REDUCE, TYPE_INT8, 0},
+    {OPERATION_REDUCE, TYPE_COMPLEX128, 0},
 };
 
 static struct hosts *hosts_of(const int *sizes) {
@@ -106,7 +112,7 @@ static void check_plan(const struct hosts *hosts, const struct call *call) {
     }
     CHECK(end == plan.length);
     CHECK(plan.length * plan.parts * (int64_t)plan.item ==
-          call_nbytes(call) * (call->operation == OPERATION_ALLGATHER ? hosts->size : 1));
+          call_nbytes(call) * (call_collects(call) && !call_is_parted(call) ? hosts->size : 1) * plan.each);
 }
 
 /* Of every length about those of cache lines and of chunks. */
@@ -115,13 +121,23 @@ static void each_once(void) {
         struct hosts *hosts = hosts_of(layouts[layout]);
         for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
             struct plan plan;
-            int operation = kinds[i].operation, is_apart = operation == OPERATION_REDUCE_SCATTER;
+            int operation = kinds[i].operation;
             struct call call = flat_call(operation, REDUCE_SUM, kinds[i].type, hosts->size / 2, 0);
+            int is_apart = call_is_parted(&call);
             call.wire = kinds[i].wire;
             plan_make(hosts, &call, &plan);
             int64_t piece = plan.reduces ? plan.piece : plan.piece / (int64_t)element_size(kinds[i].type);
-            int64_t lengths[] = {
-                0, 1, 63, 64, 65, 1001, piece - 1, piece, piece + 1, 7 * piece / 2, MOST_CHUNKS * piece + 13};
+            int64_t lengths[] = {0,
+                                 1,
+                                 63,
+                                 64,
+                                 65,
+                                 1001,
+                                 piece > 0 ? piece - 1 : 0,
+                                 piece,
+                                 piece + 1,
+                                 7 * piece / 2,
+                                 MOST_CHUNKS * piece + 13};
             for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
                 call.count = lengths[n] * (is_apart ? hosts->size : 1);
                 check_plan(hosts, &call);
@@ -146,6 +162,7 @@ static void roots_and_openings(void) {
         CHECK(most <= PLAN_OPENING && (hosts->largest == 1 || most <= SHM_PAYLOAD));
         CHECK((most > 0) == (hosts->n <= PLAN_FLAT_HOSTS));
         CHECK(plan_opening_nbytes(hosts, OPERATION_ALLGATHER) * hosts->size <= most);
+        CHECK(plan_opening_nbytes(hosts, OPERATION_ALLTOALL) * hosts->size <= most);
         free(hosts);
     }
 }

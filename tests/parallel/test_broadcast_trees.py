@@ -65,6 +65,14 @@ def test_out(world: dist.Group) -> None:
         assert (a is mine["a"], large is mine["b"][0]) == (True, True)
 
 
+def test_in_the_background(world: dist.Group) -> None:
+    for root in range(SIZE):
+        works = [dist.broadcast(state(world.rank()), root, wait=False), dist.broadcast([], root, wait=False)]
+        for got, expected in zip(leaves_of(works[0].wait()), leaves_of(state(root)), strict=True):
+            assert_same(got, np.array(expected, order="C"))
+        assert works[1].wait() == []
+
+
 def test_number_of_messages(world: dist.Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for all small leaves of any dtype, one for each large one."""
     sent, broadcast_joined = [], _core.broadcast_joined
@@ -123,7 +131,6 @@ def test_refused() -> None:
                 "broadcast", r"out is read-only: .*; x is x\['w'\]$", ValueError, run, {"w": X}, 0, out={"w": fixed()}
             ),
             case("broadcast", "NumPy arrays have no streams", TypeError, run, [X], 0, stream=1),
-            case("broadcast", "leave out wait=False", TypeError, run, [X], 0, wait=False),
         ]
     )
 

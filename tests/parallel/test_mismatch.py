@@ -48,6 +48,22 @@ def broadcast(src: int, count: int = 12) -> Call:
     return lambda group: dist.broadcast(ones(count), src, group=group)
 
 
+def all_to_all(count: int = 12) -> Call:
+    return lambda group: dist.all_to_all(ones(count), group=group)
+
+
+def gather(dst: int, count: int = 12) -> Call:
+    return lambda group: dist.gather(ones(count), dst, group=group)
+
+
+def scatter(src: int, count: int = 12) -> Call:
+    return lambda group: dist.scatter(ones(count), src, group=group)
+
+
+def reduce(dst: int, op: str = "sum", count: int = 12) -> Call:
+    return lambda group: dist.reduce(ones(count), dst, op=op, group=group)
+
+
 def barrier(group: dist.Group) -> None:
     dist.barrier(group=group)
 
@@ -86,6 +102,28 @@ CASES: dict[str, tuple[Call, Call, str, str]] = {
         f"broadcast float32 ({LARGE},) from rank 1",
         f"broadcast float32 ({LARGE},) from rank 0",
     ),
+    "exchanged": (all_to_all(12), all_to_all(24), "all_to_all float32 (12,)", "all_to_all float32 (24,)"),
+    "gather, root": (gather(0), gather(1), "gather float32 (12,) to rank 0", "gather float32 (12,) to rank 1"),
+    "scatter, root": (scatter(0), scatter(1), "scatter float32 (12,) from rank 0", "scatter float32 (12,) from rank 1"),
+    "reduce, root": (reduce(0), reduce(1), "reduce sum float32 (12,) to rank 0", "reduce sum float32 (12,) to rank 1"),
+    "reduce, op, large": (
+        reduce(1, "max", LARGE),
+        reduce(1, "min", LARGE),
+        f"reduce max float32 ({LARGE},) to rank 1",
+        f"reduce min float32 ({LARGE},) to rank 1",
+    ),
+    "gather, large": (
+        gather(0, LARGE),
+        gather(0, LARGE + 12),
+        f"gather float32 ({LARGE},) to rank 0",
+        f"gather float32 ({LARGE + 12},) to rank 0",
+    ),
+    "large exchange and scatter": (
+        all_to_all(LARGE),
+        scatter(1, LARGE),
+        f"all_to_all float32 ({LARGE},)",
+        f"scatter float32 ({LARGE},) from rank 1",
+    ),
     "sum and gather": (all_sum(), all_gather(), "all_sum float32 (12,)", "all_gather float32 (12,)"),
     "sum and scatter": (all_sum(), sum_scatter(), "all_sum float32 (12,)", "sum_scatter float32 (12,)"),
     "sum and broadcast": (all_sum(), broadcast(0), "all_sum float32 (12,)", "broadcast float32 (12,) from rank 0"),
@@ -100,7 +138,7 @@ CASES: dict[str, tuple[Call, Call, str, str]] = {
 
 def assert_broken(group: dist.Group, first: str) -> None:
     """Any call on it raises the first error again, without waiting for anyone."""
-    for call in (all_sum(), all_sum(LARGE), all_gather(), sum_scatter(), broadcast(0), barrier, split):
+    for call in (all_sum(), all_sum(LARGE), all_gather(), gather(0), all_to_all(), broadcast(0), barrier, split):
         with pytest.raises(dist.MismatchError) as caught:
             call(group)
         assert "this group was broken by an earlier error: " in str(caught.value)

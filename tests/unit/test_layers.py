@@ -38,6 +38,8 @@ ORDER = (
     ("arrays", "arrays.*"),
     ("mpi",),
     ("work",),
+    ("mpi.communicators",),
+    ("groups",),
     ("world",),
     ("trees",),
     ("dispatch",),
@@ -104,7 +106,10 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "core"),
+    "group/": (
+        *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
+        "core",
+    ),
     "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
@@ -113,8 +118,11 @@ BODY_OF = {
     "kernels_avx2": "kernel_impl",
     "kernels_avx512": "kernel_impl",
     "kernels_neon": "kernel_impl",
+    "mpi_collectives": "mpi_impl",
+    "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
+    "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
     "group": "core",
 }

@@ -67,7 +67,13 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Comm_idup, (MPI_Comm, MPI_Comm *, MPI_Request *)) \
     row(Comm_split, (MPI_Comm, int, int, MPI_Comm *)) \
     row(Comm_split_type, (MPI_Comm, int, int, MPI_Info, MPI_Comm *)) \
+    row(Comm_create_group, (MPI_Comm, MPI_Group, int, MPI_Comm *)) \
+    row(Comm_group, (MPI_Comm, MPI_Group *)) \
     row(Comm_free, (MPI_Comm *)) \
+    row(Group_size, (MPI_Group, int *)) \
+    row(Group_incl, (MPI_Group, int, const int *, MPI_Group *)) \
+    row(Group_translate_ranks, (MPI_Group, int, const int *, MPI_Group, int *)) \
+    row(Group_free, (MPI_Group *)) \
     row(Op_create, (MPI_User_function *, int, MPI_Op *)) \
     row(Op_free, (MPI_Op *)) \
     row(Type_contiguous, (int, MPI_Datatype, MPI_Datatype *)) \
@@ -78,11 +84,17 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Reduce, (const void *, void *, int, MPI_Datatype, MPI_Op, int, MPI_Comm)) \
     row(Reduce_scatter_block, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm)) \
     row(Allgather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm)) \
+    row(Alltoall, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm)) \
+    row(Gather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, int, MPI_Comm)) \
+    row(Scatter, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, int, MPI_Comm)) \
     row(Bcast, (void *, int, MPI_Datatype, int, MPI_Comm)) \
     row(Barrier, (MPI_Comm)) \
     row(Ireduce, (const void *, void *, int, MPI_Datatype, MPI_Op, int, MPI_Comm, MPI_Request *)) \
     row(Ireduce_scatter_block, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \
     row(Iallgather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm, MPI_Request *)) \
+    row(Ialltoall, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, MPI_Comm, MPI_Request *)) \
+    row(Igather, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, int, MPI_Comm, MPI_Request *)) \
+    row(Iscatter, (const void *, int, MPI_Datatype, void *, int, MPI_Datatype, int, MPI_Comm, MPI_Request *)) \
     row(Ibcast, (void *, int, MPI_Datatype, int, MPI_Comm, MPI_Request *)) \
     row(Ibarrier, (MPI_Comm, MPI_Request *)) \
     row(Iallreduce, (const void *, void *, int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Request *)) \

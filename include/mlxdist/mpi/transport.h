@@ -1,4 +1,4 @@
-/* What is asked of MPI: about twenty whole operations, the same for every library.
+/* What is asked of MPI: some twenty whole operations, the same for every library.
  *
  * mpi_int serves the MPICH family, mpi_ptr Open MPI and the standard ABI (one source, mpi_impl.h, compiled twice),
  * alone a single process without any MPI (alone.c). Collectives block; an operation that may have to wait for a peer is
@@ -19,7 +19,7 @@ struct comm {
 enum { ANY_RANK = -1 };
 
 /* MPI's handles, an int or a pointer. */
-typedef intptr_t request_handle, message_handle;
+typedef intptr_t request_handle, message_handle, comm_handle;
 
 /* A message that has arrived. */
 struct message {
@@ -37,11 +37,12 @@ struct transport {
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
     /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);
-    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate, for which await_world waits; if that
-     * gives up, start may be called again. After a failure call finish if *ours is not 0. await_collective: how a
-     * collective waits where threads may call one at a time, with the others let in. */
-    int (*start)(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                 struct comm **world, struct outcome *outcome);
+    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate of `of`, a communicator of the
+     * program's, or of MPI_COMM_WORLD if that is 0. await_world waits for it; if that gives up, start may be called
+     * again. After a failure call finish if *ours is not 0. await_collective: how a collective waits where threads may
+     * call one at a time, with the others let in. */
+    int (*start)(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
+                 enum thread_level *threads, struct comm **world, struct outcome *outcome);
     /* Nonzero: MPI has been finalized, by us or by others. */
     int (*is_over)(void);
     /* Free what start made; finalize MPI if ours. */
@@ -50,6 +51,11 @@ struct transport {
 
     /* color and key are not negative. */
     int (*split)(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome);
+    /* These n ranks of comm, in this order; only they call it. tag: the same on all of them, and of no other call under
+     * way. */
+    int (*create)(struct comm *comm, const int *ranks, int n, int tag, struct comm **part, struct outcome *outcome);
+    /* The ranks of comm that a communicator of the program's has, at most comm->size; -1 where it has another. */
+    int (*ranks_of)(struct comm *comm, comm_handle other, int *ranks, int *n, struct outcome *outcome);
     /* The ranks of the same host. */
     int (*split_host)(struct comm *comm, struct comm **part, struct outcome *outcome);
     int (*release)(struct comm *comm, struct outcome *outcome);
@@ -62,6 +68,17 @@ struct transport {
                           enum reduction op, struct outcome *outcome);
     /* sendbuf: nbytes, this rank's part of recvbuf or without overlap; recvbuf: size * nbytes. */
     int (*allgather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
+    /* A block of nbytes for each rank, and one from each; sendbuf may be recvbuf in memory of the host. */
+    int (*alltoall)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome);
+    /* As allgather and reduce, for root alone; the others have no recvbuf. sendbuf of root may be its recvbuf, of
+     * gather its part there. */
+    int (*gather)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, int root,
+                  struct outcome *outcome);
+    int (*reduce)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
+                  enum reduction op, int root, struct outcome *outcome);
+    /* recvbuf: nbytes, of root perhaps its part of sendbuf; the others have no sendbuf. */
+    int (*scatter)(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, int root,
+                   struct outcome *outcome);
     int (*broadcast)(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome);
     int (*barrier)(struct comm *comm, struct outcome *outcome);
 

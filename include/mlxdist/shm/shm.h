@@ -12,7 +12,7 @@
 
 /* Of everything that ranks tell each other: structs in shared memory, struct call, what is sent over MPI. Raise it when
  * one of these changes. */
-enum { SHM_LAYOUT = 3 };
+enum { SHM_LAYOUT = 4 };
 
 /* The most bytes that come with an arrival, the most ranks, and how far apart in shared memory must lie what different
  * ranks write. */
@@ -42,6 +42,7 @@ int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct o
 void shm_close(struct shm *shm);
 
 int shm_local_size(const struct shm *shm);
+int shm_local_rank(const struct shm *shm);           /* of this rank */
 int shm_rank(const struct shm *shm, int local_rank); /* in the group */
 /* Fewer processors than local ranks. */
 int shm_is_oversubscribed(const struct shm *shm);

@@ -15,6 +15,14 @@ int collective_by_mpi(struct members *members, const struct call *call, const vo
         return TRANSPORT(reduce_scatter, comm, sendbuf, recvbuf, call->count / comm->size, type, op, outcome);
     case OPERATION_ALLGATHER:
         return TRANSPORT(allgather, comm, sendbuf, recvbuf, call_nbytes(call), outcome);
+    case OPERATION_ALLTOALL:
+        return TRANSPORT(alltoall, comm, sendbuf, recvbuf, call_nbytes(call) / comm->size, outcome);
+    case OPERATION_GATHER:
+        return TRANSPORT(gather, comm, sendbuf, recvbuf, call_nbytes(call), call->peer, outcome);
+    case OPERATION_SCATTER:
+        return TRANSPORT(scatter, comm, sendbuf, recvbuf, call_nbytes(call) / comm->size, call->peer, outcome);
+    case OPERATION_REDUCE:
+        return TRANSPORT(reduce, comm, sendbuf, recvbuf, call->count, type, op, call->peer, outcome);
     case OPERATION_BROADCAST:
         if (comm->rank == call->peer && sendbuf != recvbuf)
             memcpy(recvbuf, sendbuf, (size_t)call_nbytes(call));

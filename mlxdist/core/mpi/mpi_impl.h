@@ -9,7 +9,7 @@
 #include "mlxdist/kernels/kernels.h"
 #include "mlxdist/mpi/transport.h"
 
-typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Info, MPI_Message, MPI_Request;
+typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Group, MPI_Info, MPI_Message, MPI_Request;
 typedef intptr_t MPI_Aint;
 typedef long long MPI_Count;
 /* The largest is that of the standard ABI, 32 bytes; only MPI itself reads it. */
@@ -29,17 +29,7 @@ static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
-static MPI_Comm world_comm;           /* our duplicate */
 static await_function *await_request; /* NULL: threads may call together */
-
-struct mpi_comm {
-    struct comm base;
-    MPI_Comm comm;
-};
-
-static MPI_Comm comm_of(struct comm *comm) {
-    return ((struct mpi_comm *)comm)->comm;
-}
 
 /* The one place that looks at a return code. */
 static int check(int rc, const char *call, struct outcome *outcome) {
@@ -172,24 +162,6 @@ static enum thread_level thread_level(intptr_t provided) {
                                                : THREADS_SINGLE;
 }
 
-/* A communicator that cannot be wrapped is freed. */
-static int wrap(MPI_Comm comm, struct comm **wrapped, struct outcome *outcome) {
-    struct mpi_comm *created = malloc(sizeof *created);
-    if (!created) {
-        mpi.Comm_free(&comm);
-        return out_of_memory(outcome, sizeof *created);
-    }
-    created->comm = comm;
-    if (CALL(Comm_set_errhandler, comm, mpi.ERRORS_RETURN) || CALL(Comm_rank, comm, &created->base.rank) ||
-        CALL(Comm_size, comm, &created->base.size)) {
-        mpi.Comm_free(&comm);
-        free(created);
-        return outcome->status;
-    }
-    *wrapped = &created->base;
-    return STATUS_OK;
-}
-
 static int use_numbering(struct outcome *outcome) {
     int *value = NULL, found = 0;
     if (family_in_use != ABI_STANDARD)
@@ -207,25 +179,10 @@ static int is_over(void) {
     return finalized;
 }
 
-/* Non-blocking, since some of the processes may not take part: it can be given up, and taken up again. */
-static int duplicate_world(await_function *await_world, struct outcome *outcome) {
-    static int is_pending;
-    static request_handle pending;
-    MPI_Request begun;
-    if (!is_pending) {
-        if (CALL(Comm_idup, mpi.COMM_WORLD, &world_comm, &begun))
-            return outcome->status;
-        pending = (request_handle)begun;
-        is_pending = 1;
-    }
-    if (await_world(&pending, outcome))
-        return outcome->status;
-    is_pending = 0;
-    return STATUS_OK;
-}
+#include "mpi_comms.h"
 
-static int start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                 struct comm **world, struct outcome *outcome) {
+static int start(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
+                 enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     static int is_ours;
     int initialized = 0, provided = 0;
     *ours = is_ours;
@@ -250,7 +207,7 @@ static int start(await_function *await_world, await_function *await_collective, 
     if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
                   CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
         return outcome->status;
-    if (duplicate_world(await_world, outcome) || create_ops(outcome))
+    if (duplicate_world(of ? (MPI_Comm)of : mpi.COMM_WORLD, await_world, outcome) || create_ops(outcome))
         return outcome->status;
     return wrap(world_comm, world, outcome);
 }
@@ -264,88 +221,6 @@ static int finish(int ours, struct outcome *outcome) {
 
 static void abort_job(int status) {
     mpi.Abort(mpi.COMM_WORLD, status);
-}
-
-static int split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
-    MPI_Comm created;
-    if (CALL(Comm_split, comm_of(comm), color, key, &created))
-        return outcome->status;
-    return wrap(created, part, outcome);
-}
-
-static int split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
-    MPI_Comm created;
-    if (CALL(Comm_split_type, comm_of(comm), (int)mpi.COMM_TYPE_SHARED, comm->rank, mpi.INFO_NULL, &created))
-        return outcome->status;
-    return wrap(created, part, outcome);
-}
-
-static int release(struct comm *comm, struct outcome *outcome) {
-    MPI_Comm freed = comm_of(comm);
-    free(comm);
-    return is_over() ? STATUS_OK : CALL(Comm_free, &freed);
-}
-
-static int completed(int result, MPI_Request *begun, struct outcome *outcome) {
-    if (result)
-        return result;
-    request_handle request = (request_handle)*begun;
-    return await_request(&request, outcome);
-}
-
-/* Where one thread at a time may call, the others must be let in while a collective waits for other ranks: so it is
- * only started, by its non-blocking form, and then awaited. */
-#define COLLECTIVE(blocking, starting, ...) \
-    (await_request ? completed(CALL(starting, __VA_ARGS__, &begun), &begun, outcome) : CALL(blocking, __VA_ARGS__))
-
-static int64_t piece(int64_t left) {
-    return left < max_count ? left : max_count;
-}
-
-/* Open MPI has no functions with counts beyond an int (5.0.11), so long arrays go in pieces, with every library. */
-static int allreduce(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                     enum reduction op, struct outcome *outcome) {
-    const char *from = sendbuf;
-    char *to = recvbuf;
-    MPI_Request begun;
-    int64_t done = 0;
-    do {
-        int64_t n = piece(count - done), offset = done * (int64_t)element_size(type);
-        const void *piece_in = sendbuf == recvbuf ? (const void *)mpi.IN_PLACE : from + offset;
-        if (COLLECTIVE(Allreduce, Iallreduce, piece_in, to + offset, (int)n, datatypes[type], ops[type][op],
-                       comm_of(comm)))
-            return outcome->status;
-        done += n;
-    } while (done < count);
-    return STATUS_OK;
-}
-
-static int reduce_scatter(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t count, enum element_type type,
-                          enum reduction op, struct outcome *outcome) {
-    const char *from = sendbuf;
-    char *to = recvbuf;
-    MPI_Request begun;
-    int64_t size = (int64_t)element_size(type);
-    if (to == from + comm->rank * count * size && count) {
-        /* With MPI_IN_PLACE the result would be at the beginning of the input. */
-        void *apart = malloc((size_t)(count * size));
-        if (!apart)
-            return out_of_memory(outcome, count * size);
-        int result = reduce_scatter(comm, sendbuf, apart, count, type, op, outcome);
-        if (result == STATUS_OK)
-            memcpy(recvbuf, apart, (size_t)(count * size));
-        free(apart);
-        return result;
-    }
-    if (count * comm->size <= max_count)
-        return COLLECTIVE(Reduce_scatter_block, Ireduce_scatter_block, sendbuf, recvbuf, (int)count, datatypes[type],
-                          ops[type][op], comm_of(comm));
-    for (int root = 0; root < comm->size; root++)
-        for (int64_t done = 0; done < count; done += piece(count - done))
-            if (COLLECTIVE(Reduce, Ireduce, from + (root * count + done) * size, to + done * size,
-                           (int)piece(count - done), datatypes[type], ops[type][op], root, comm_of(comm)))
-                return outcome->status;
-    return STATUS_OK;
 }
 
 /* nbytes as a datatype and an int count of it; see free_span. */
@@ -384,91 +259,8 @@ static int free_span(int result, struct span *span, struct outcome *outcome) {
     return result ? result : freed;
 }
 
-static int allgather(struct comm *comm, const void *sendbuf, void *recvbuf, int64_t nbytes, struct outcome *outcome) {
-    struct span span;
-    MPI_Request begun;
-    const void *own = (const char *)recvbuf + comm->rank * nbytes;
-    const void *from = sendbuf == own ? (const void *)mpi.IN_PLACE : sendbuf;
-    if (make_span(nbytes, &span, outcome))
-        return outcome->status;
-    return free_span(COLLECTIVE(Allgather, Iallgather, from, span.count, span.datatype, recvbuf, span.count,
-                                span.datatype, comm_of(comm)),
-                     &span, outcome);
-}
-
-static int broadcast(struct comm *comm, void *buf, int64_t nbytes, int root, struct outcome *outcome) {
-    struct span span;
-    MPI_Request begun;
-    if (make_span(nbytes, &span, outcome))
-        return outcome->status;
-    return free_span(COLLECTIVE(Bcast, Ibcast, buf, span.count, span.datatype, root, comm_of(comm)), &span, outcome);
-}
-
-static int barrier(struct comm *comm, struct outcome *outcome) {
-    MPI_Request begun;
-    return COLLECTIVE(Barrier, Ibarrier, comm_of(comm));
-}
-
-static int send(struct comm *comm, const void *sent, int64_t nbytes, int dst, int tag, request_handle *request,
-                struct outcome *outcome) {
-    struct span span;
-    MPI_Request begun;
-    if (make_span(nbytes, &span, outcome))
-        return outcome->status;
-    int result = CALL(Isend, sent, span.count, span.datatype, dst, tag, comm_of(comm), &begun);
-    *request = (request_handle)begun;
-    return free_span(result, &span, outcome);
-}
-
-static int test(request_handle *request, int *done, struct outcome *outcome) {
-    MPI_Request begun = (MPI_Request)*request;
-    MPI_Status status;
-    int result = CALL(Test, &begun, done, &status);
-    *request = (request_handle)begun;
-    return result;
-}
-
-static int recv(struct comm *comm, void *recvbuf, int64_t nbytes, int src, int tag, request_handle *request,
-                struct outcome *outcome) {
-    struct span span;
-    MPI_Request begun;
-    if (make_span(nbytes, &span, outcome))
-        return outcome->status;
-    int result = CALL(Irecv, recvbuf, span.count, span.datatype, src, tag, comm_of(comm), &begun);
-    *request = (request_handle)begun;
-    return free_span(result, &span, outcome);
-}
-
-static int probe(struct comm *comm, int src, int tag, int *found, struct message *message, struct outcome *outcome) {
-    MPI_Message arrived;
-    MPI_Status status;
-    MPI_Count nbytes = 0;
-    int source = src == ANY_RANK ? (int)mpi.ANY_SOURCE : src;
-    if (CALL(Improbe, source, tag, comm_of(comm), found, &arrived, &status) ||
-        (*found && CALL(Get_elements_x, &status, mpi.BYTE, &nbytes)))
-        return outcome->status;
-    if (*found)
-        *message = (struct message){(message_handle)arrived, nbytes};
-    return STATUS_OK;
-}
-
-static int look(struct comm *comm, int src, int tag, int *found, struct outcome *outcome) {
-    MPI_Status status;
-    return CALL(Iprobe, src, tag, comm_of(comm), found, &status);
-}
-
-/* The length is known before: Open MPI 4.1 and 5.0 write a message that is too long past the end of the buffer, and
- * only then report it. */
-static int recv_found(void *recvbuf, struct message *message, request_handle *request, struct outcome *outcome) {
-    struct span span;
-    MPI_Message arrived = (MPI_Message)message->handle;
-    MPI_Request begun;
-    if (make_span(message->nbytes, &span, outcome))
-        return outcome->status;
-    int result = CALL(Imrecv, recvbuf, span.count, span.datatype, &arrived, &begun);
-    *request = (request_handle)begun;
-    return free_span(result, &span, outcome);
-}
+#include "mpi_collectives.h"
+#include "mpi_messages.h"
 
 const struct transport THIS_TRANSPORT = {
     .load = load,
@@ -478,11 +270,17 @@ const struct transport THIS_TRANSPORT = {
     .finish = finish,
     .abort = abort_job,
     .split = split,
+    .create = create,
+    .ranks_of = ranks_of,
     .split_host = split_host,
     .release = release,
     .allreduce = allreduce,
     .reduce_scatter = reduce_scatter,
     .allgather = allgather,
+    .alltoall = alltoall,
+    .gather = gather,
+    .scatter = scatter,
+    .reduce = reduce_to_root,
     .broadcast = broadcast,
     .barrier = barrier,
     .send = send,

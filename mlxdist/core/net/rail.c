@@ -113,9 +113,12 @@ static int post(struct rail *rail, int64_t k, struct outcome *outcome) {
     for (int i = 0; i < hosts->n - 1; i++) {
         int host = other_host(rail, i), is_before = (host + 1) % hosts->n == hosts->mine;
         struct range block = plan_block(plan, k, rail->index, host);
-        if (plan->reduces && begin(rail, k, RECV_PARTIAL, incoming, incoming_of(rail, k, host), host, outcome))
+        if (plan_delivers(plan, host, hosts->mine) &&
+            begin(rail, k, RECV_PARTIAL, plan->reduces ? incoming : result,
+                  plan->reduces ? incoming_of(rail, k, host) : plan_delivered(plan, k, rail->index, host), host,
+                  outcome))
             return -1;
-        if (plan->spreads && begin(rail, k, RECV_RESULT, result, block, host, outcome))
+        if (plan_spreads(plan, host, hosts->mine) && begin(rail, k, RECV_RESULT, result, block, host, outcome))
             return -1;
         if (plan->chains && is_before && hosts->mine != plan->root_host &&
             begin(rail, k, RECV_PARTIAL, result, block, host, outcome))
@@ -165,14 +168,16 @@ static int start(struct rail *rail, int64_t k, struct outcome *outcome) {
     const struct plan *plan = rail->plan;
     if (!is_copied_in(rail, k))
         return 0;
-    if (!plan->reduces)
+    if (!plan->delivers)
         return 1;
     if (news_check(rail->crossing->news, rail->crossing->number, outcome))
         return -1;
-    reduce_inputs(rail, k);
+    if (plan->reduces)
+        reduce_inputs(rail, k);
     for (int i = 0; i < rail->hosts->n - 1; i++) {
         int host = other_host(rail, i);
-        if (begin(rail, k, SEND_PARTIAL, chunks_partial(rail->chunks, k), plan_block(plan, k, rail->index, host), host,
+        if (plan_delivers(plan, rail->hosts->mine, host) &&
+            begin(rail, k, SEND_PARTIAL, chunks_partial(rail->chunks, k), plan_block(plan, k, rail->index, host), host,
                   outcome))
             return -1;
     }
@@ -203,8 +208,9 @@ static int end_first_round(struct rail *rail, int64_t k, struct outcome *outcome
     struct range block = plan_block(plan, k, rail->index, hosts->mine);
     for (int i = 0; i < hosts->n - 1; i++) {
         int host = other_host(rail, i), is_next = i == 0 && host != plan->root_host;
-        if ((plan->spreads || (plan->chains && is_next)) && begin(rail, k, plan->chains ? SEND_PARTIAL : SEND_RESULT,
-                                                                  chunks_result(rail->chunks, k), block, host, outcome))
+        if ((plan_spreads(plan, hosts->mine, host) || (plan->chains && is_next)) &&
+            begin(rail, k, plan->chains ? SEND_PARTIAL : SEND_RESULT, chunks_result(rail->chunks, k), block, host,
+                  outcome))
             return -1;
     }
     return 1;

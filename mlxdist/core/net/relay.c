@@ -71,27 +71,43 @@ static size_t offset_of(const struct relay *relay, int64_t part, int64_t k, int 
     return (size_t)(part * plan->length + plan_piece(plan, k).at + plan_sub(plan, k, rail).at) * plan->item;
 }
 
-/* Where the part of the rank at a position is in a slot. */
-static size_t slot_offset_of(const struct relay *relay, int64_t position, int64_t k, int rail) {
+/* Where the part for or from the rank at a position is in a slot: in the block of its host. If each of this host's
+ * ranks has one, that block has them in the order of those that send, and then of those that receive. */
+static size_t slot_offset_of(const struct relay *relay, int64_t position, int64_t k, int rail, int is_out) {
     const struct plan *plan = &relay->plan;
-    return (size_t)(plan_share(plan, k, rail).at + position * plan_sub(plan, k, rail).n) * plan->item;
+    const struct host *host = relay->hosts->each;
+    while (position >= host->first + host->size)
+        host++;
+    int64_t own = hosts_local_rank(relay->hosts) % plan->each, theirs = position - host->first,
+            before = plan->each * host->first + (is_out ? theirs * plan->each + own : own * host->size + theirs);
+    return (size_t)(plan_share(plan, k, rail).at + before * plan_sub(plan, k, rail).n) * plan->item;
 }
 
-/* Parts lie apart in the user's buffer, and side by side in the slot. In sum_scatter those of all ranks go in and one
- * comes out, in all_gather the other way about. */
-static void copy_parts(const struct relay *relay, int64_t k, char *slot, int is_out) {
+/* Where the part for the rank at a position goes: what no other host needs, straight to the result. */
+static char *slot_of(const struct relay *relay, int64_t position, int64_t k) {
+    const struct host *own = hosts_own(relay->hosts);
+    int is_here = position >= own->first && position < own->first + own->size;
+    if (relay->plan.delivers && !relay->plan.reduces && !is_here)
+        return chunks_partial(relay->chunks, k);
+    return !relay->plan.reduces ? chunks_result(relay->chunks, k)
+           : own->size == 1     ? chunks_partial(relay->chunks, k)
+                                : chunks_input(relay->chunks, hosts_local_rank(relay->hosts), k);
+}
+
+/* Parts lie apart in the user's buffer, and side by side in the slot: those of all ranks go in or come out, or one. */
+static void copy_parts(const struct relay *relay, int64_t k, int is_out) {
     const struct hosts *hosts = relay->hosts;
-    int is_of_all = relay->plan.reduces != is_out;
+    int is_of_all = (is_out ? call_collects : call_is_parted)(relay->crossing->call);
     int first = is_of_all ? 0 : hosts->position, end = is_of_all ? hosts->size : first + 1;
     for (int rail = 0; rail < hosts->rails; rail++)
         for (int position = first; position < end; position++) {
             size_t nbytes = (size_t)plan_sub(&relay->plan, k, rail).n * relay->plan.item;
             size_t at = offset_of(relay, is_of_all ? hosts->ranks[position] : 0, k, rail);
-            char *part = slot + slot_offset_of(relay, position, k, rail);
+            size_t in_slot = slot_offset_of(relay, position, k, rail, is_out);
             if (is_out)
-                memcpy(relay->recvbuf + at, part, nbytes);
+                memcpy(relay->recvbuf + at, chunks_result(relay->chunks, k) + in_slot, nbytes);
             else
-                memcpy(part, relay->sendbuf + at, nbytes);
+                memcpy(slot_of(relay, position, k) + in_slot, relay->sendbuf + at, nbytes);
         }
 }
 
@@ -99,26 +115,27 @@ static void copy_in(const struct relay *relay, int64_t k) {
     const struct plan *plan = &relay->plan;
     const struct hosts *hosts = relay->hosts;
     struct range piece = plan_piece(plan, k);
+    if (!call_reads(relay->crossing->call, relay->crossing->comm->rank))
+        return;
     const char *from = relay->sendbuf + (size_t)piece.at * plan->item;
-    int is_alone = hosts_own(hosts)->size == 1;
-    char *slot = !plan->reduces ? chunks_result(relay->chunks, k)
-                 : is_alone     ? chunks_partial(relay->chunks, k)
-                                : chunks_input(relay->chunks, hosts_local_rank(hosts), k);
+    char *slot = slot_of(relay, hosts->position, k);
     if (plan->parts > 1)
-        copy_parts(relay, k, slot, 0);
-    else if (is_alone && plan->is_narrowed)
+        copy_parts(relay, k, 0);
+    else if (hosts_own(hosts)->size == 1 && plan->is_narrowed)
         narrow(plan->net_type, (const float *)from, slot, (size_t)piece.n);
-    else if (!plan->chains || relay->crossing->call->peer == relay->crossing->comm->rank)
+    else
         memcpy(slot, from, (size_t)piece.n * plan->item);
 }
 
 static void copy_out(const struct relay *relay, int64_t k) {
     const struct plan *plan = &relay->plan;
     struct range piece = plan_piece(plan, k);
+    if (!call_writes(relay->crossing->call, relay->crossing->comm->rank))
+        return;
     char *to = relay->recvbuf + (size_t)piece.at * plan->item;
     char *slot = chunks_result(relay->chunks, k);
     if (plan->parts > 1)
-        copy_parts(relay, k, slot, 1);
+        copy_parts(relay, k, 1);
     else if (plan->is_narrowed)
         widen(plan->net_type, slot, (float *)to, (size_t)piece.n);
     else

@@ -44,7 +44,8 @@ constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
-constexpr const char *kind_names[] = {"all_reduce", "all_reduce", "sum_scatter", "broadcast", "sendrecv"};
+constexpr const char *kind_names[] = {"all_reduce", "all_reduce", "sum_scatter", "broadcast", "sendrecv",
+                                      "all_to_all", "gather",      "scatter",   "reduce"};
 
 // std::mutex is in LLVM's library but not in GCC's, which has it inline. A wheel is built with either's headers, so all
 // that it takes from the library must be in both.
@@ -355,46 +356,70 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     if (!is_known)
         evaluation.give_up("MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
     group *group = evaluation.group;
+    int rank = core->group_rank(group);
     call call = flat_call(OPERATION_ALLREDUCE, op, type, 0, n);
-    if (is_reduction) {
+    size_t nbytes = static_cast<size_t>(call_nbytes(&call)), part = nbytes / static_cast<size_t>(comm->size);
+    char *to = static_cast<char *>(recvbuf), *own = to + part * static_cast<size_t>(rank);
+    std::unique_ptr<char[]> sum;
+    switch (comm->kind) {
+    case KIND_REDUCTION:
         call.digest = comm->digest;
         call.wire = comm->wire;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
-        if (core->group_run(group, &call, from, recvbuf, &outcome))
-            evaluation.give_up(outcome.text);
-    } else if (comm->kind == KIND_SUM_SCATTER) {
+        break;
+    case KIND_OTHER_REDUCTION:
+        break;
+    case KIND_SUM_SCATTER:
         call.operation = OPERATION_REDUCE_SCATTER;
-        size_t nbytes = static_cast<size_t>(n / core->group_size(group)) * element_size(type);
-        std::unique_ptr<char[]> sum(new (std::nothrow) char[nbytes + 1]);
+        sum.reset(new (std::nothrow) char[part + 1]);
         if (!sum) {
             core->group_break(group, "no memory for a sum_scatter"); // the other ranks wait for this one
             evaluation.give_up("no memory for the sum: free some, or sum less");
         }
-        if (core->group_run(group, &call, from, sum.get(), &outcome))
-            evaluation.give_up(outcome.text);
-        std::memcpy(static_cast<char *>(recvbuf) + nbytes * core->group_rank(group), sum.get(), nbytes);
-    } else if (comm->kind == KIND_SENDRECV) {
+        to = sum.get();
+        break;
+    case KIND_SENDRECV:
         call.operation = OPERATION_SENDRECV;
         call.name = CALL_SENDRECV;
         call.peer = comm->root / comm->size, call.src = comm->root % comm->size;
-        if (core->group_p2p(group, &call, from, recvbuf, &outcome))
-            evaluation.give_up(outcome.text);
-    } else {
+        break;
+    case KIND_ALL_TO_ALL:
+        call = flat_call(OPERATION_ALLTOALL, 0, type, 0, n);
+        break;
+    case KIND_SCATTER:
+        call = flat_call(OPERATION_SCATTER, 0, type, comm->root, n);
+        to = own;
+        break;
+    case KIND_REDUCE:
+        call = flat_call(OPERATION_REDUCE, comm->root % REDUCTIONS, type, comm->root / REDUCTIONS, n);
+        break;
+    case KIND_GATHER:
+        call = flat_call(OPERATION_GATHER, 0, with->type, comm->root, n);
+        break;
+    case KIND_BROADCAST:
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
         call.digest = comm->digest;
-        if (from != recvbuf && core->group_rank(group) == comm->root)
-            std::memcpy(recvbuf, from, static_cast<size_t>(call_nbytes(&call)));
-        if (core->group_run(group, &call, recvbuf, recvbuf, &outcome))
-            evaluation.give_up(outcome.text);
+        break;
     }
+    // A rank without a result has its own array as that; what is broadcast travels in its result.
+    if (from != recvbuf && (!call_writes(&call, rank) || (comm->kind == KIND_BROADCAST && rank == comm->root)))
+        std::memcpy(recvbuf, from, nbytes);
+    if (comm->kind == KIND_BROADCAST)
+        from = recvbuf;
+    if ((call_is_collective(&call) ? core->group_run : core->group_p2p)(group, &call, from, to, &outcome))
+        evaluation.give_up(outcome.text);
+    if (sum)
+        std::memcpy(own, sum.get(), part);
     return 0;
 }
 
 EXPORT int MPI_Allgather(const void *sendbuf, int count, datatype *with, void *recvbuf, int, datatype *,
                          communicator *comm) {
     outcome outcome;
-    evaluation evaluation(comm, "all_gather", recvbuf, *with, elements(count) * comm->size);
-    call call = flat_call(OPERATION_ALLGATHER, 0, with->type, 0, elements(count));
+    bool is_for_all = comm->kind != KIND_GATHER;
+    evaluation evaluation(comm, is_for_all ? "all_gather" : "gather", recvbuf, *with, elements(count) * comm->size);
+    call call = flat_call(is_for_all ? OPERATION_ALLGATHER : OPERATION_GATHER, 0, with->type,
+                          is_for_all ? 0 : comm->root, elements(count));
     if (core->group_run(evaluation.group, &call, sendbuf, recvbuf, &outcome))
         evaluation.give_up(outcome.text);
     return 0;

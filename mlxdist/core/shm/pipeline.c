@@ -42,7 +42,7 @@ static void step(struct pipeline *p, size_t k) {
 }
 
 /* Reduce nbytes: this rank's own, and those that the others have copied in at `in_slot` of piece k. The result goes to
- * recvbuf and, for the others, to `published` if that is not NULL. */
+ * recvbuf and, for the others, to `published`: to those that are not NULL. */
 static void reduce_part(const struct pipeline *p, size_t k, size_t in_slot, const char *own, char *published,
                         char *recvbuf, size_t nbytes) {
     enum { BLOCK = 8 << 10 }; /* stays in the first-level cache */
@@ -53,29 +53,30 @@ static void reduce_part(const struct pipeline *p, size_t k, size_t in_slot, cons
         size_t n = nbytes - at < BLOCK ? nbytes - at : BLOCK;
         for (int i = 0; i < p->size; i++)
             inputs[i] = i == p->rank ? own + at : staging_slot(p->staging, i, k) + in_slot + at;
-        char *output = p->out == COPY_PLAIN ? recvbuf + at : block;
+        char *output = recvbuf && p->out == COPY_PLAIN ? recvbuf + at : block;
         reduce(type, (enum reduction)p->call->op, inputs, p->size, output, n / element_size(type));
         if (published)
             copy(published + at, output, n, p->copy_policy->publish);
-        if (output == block)
+        if (recvbuf && output == block)
             copy(recvbuf + at, block, n, p->out);
     }
 }
 
-/* This rank reduces its share of a piece, for itself and for the others. */
+/* This rank reduces its share of a piece, for itself and for the others: for those that get a result. */
 static void reduce_share(const struct pipeline *p, size_t k) {
     struct range range = range_of(p, k);
     size_t first = share_of(p, &range, p->rank), end = share_of(p, &range, p->rank + 1);
     size_t at = range.at + first - range.in_slot;
-    reduce_part(p, k, first, p->sendbuf + at, staging_slot(p->staging, p->rank, k) + first, p->recvbuf + at,
-                end - first);
+    int is_root = p->call->operation == OPERATION_REDUCE && p->call->peer == p->rank;
+    reduce_part(p, k, first, p->sendbuf + at, is_root ? NULL : staging_slot(p->staging, p->rank, k) + first,
+                call_writes(p->call, p->rank) ? p->recvbuf + at : NULL, end - first);
 }
 
 /* Copy in what the others reduce of one piece and copy out what they have reduced of another, in one loop, so that
  * memory is read and written at the same time. */
 static void copy_in_and_out(const struct pipeline *p, size_t copied_in, size_t copied_out) {
     size_t block = p->copy_policy->block;
-    struct range in = range_of(p, copied_in), out = range_of(p, copied_out);
+    struct range in = range_of(p, copied_in), out = range_of(p, call_writes(p->call, p->rank) ? copied_out : NO_PIECE);
     for (int j = 1; j < p->size; j++) {
         int peer = (p->rank + j) % p->size;
         size_t in_at = share_of(p, &in, peer), in_end = share_of(p, &in, peer + 1);
@@ -92,7 +93,7 @@ static void copy_in_and_out(const struct pipeline *p, size_t copied_in, size_t c
     }
 }
 
-static int run_allreduce(struct pipeline *p, struct outcome *outcome) {
+static int run_reduce(struct pipeline *p, struct outcome *outcome) {
     struct staging *staging = p->staging;
     step(p, 0);
     copy_in_and_out(p, 0, NO_PIECE);
@@ -126,36 +127,68 @@ static void copy_in_and_reduce(const struct pipeline *p, size_t copied_in, size_
                 out.nbytes);
 }
 
-/* Whether the others receive something from this rank. */
-static int sends(const struct pipeline *p, int rank) {
-    return p->call->operation == OPERATION_ALLGATHER || p->call->peer == rank;
-}
-
 /* Copy in a piece, also to this rank's own result, and copy the others' of another out. */
 static void copy_in_and_gather(const struct pipeline *p, size_t copied_in, size_t copied_out) {
     struct range in = range_of(p, copied_in), out = range_of(p, copied_out);
-    size_t block = p->copy_policy->block, apart = p->call->operation == OPERATION_ALLGATHER ? p->nbytes : 0;
+    size_t block = p->copy_policy->block, apart = call_collects(p->call) ? p->nbytes : 0;
     const char *sendbuf = p->sendbuf + in.at;
     char *slot = staging_slot(p->staging, p->rank, copied_in), *own = p->recvbuf + (size_t)p->rank * apart + in.at;
-    if (!sends(p, p->rank))
+    int writes = call_writes(p->call, p->rank);
+    if (!call_reads(p->call, p->rank))
         in.nbytes = 0;
+    if (!writes)
+        out.nbytes = 0;
     for (size_t at = 0; at < in.nbytes || at < out.nbytes; at += block) {
         if (at < in.nbytes) {
             size_t n = in.nbytes - at < block ? in.nbytes - at : block;
             copy(slot + at, sendbuf + at, n, p->copy_policy->copy_in);
-            if (own != sendbuf)
+            if (writes && own != sendbuf)
                 copy(own + at, sendbuf + at, n, p->out);
         }
         for (int i = 0; at < out.nbytes && i < p->size; i++)
-            if (i != p->rank && sends(p, i))
+            if (i != p->rank && call_reads(p->call, i))
                 copy(p->recvbuf + (size_t)i * apart + out.at + at, staging_slot(p->staging, i, copied_out) + at,
                      out.nbytes - at < block ? out.nbytes - at : block, p->out);
     }
 }
 
+/* Where in its slot a rank has what it exchanges with another: it has nothing for itself there. */
+static size_t part_of(const struct pipeline *p, int rank, int peer) {
+    return (size_t)((peer - rank - 1 + p->size) % p->size) * p->piece;
+}
+
+/* Copy in the others' parts of a piece, and their parts for this rank of another out; its own part goes straight to its
+ * result. */
+static void copy_in_and_exchange(const struct pipeline *p, size_t copied_in, size_t copied_out) {
+    struct range in = range_of(p, copied_in), out = range_of(p, copied_out);
+    size_t block = p->copy_policy->block, apart = call_collects(p->call) ? p->nbytes : 0, rank = (size_t)p->rank;
+    char *slot = staging_slot(p->staging, p->rank, copied_in), *own = p->recvbuf + rank * apart + in.at;
+    const char *sendbuf = p->sendbuf + rank * p->nbytes + in.at;
+    if (!call_reads(p->call, p->rank))
+        in.nbytes = 0;
+    for (int j = 1; j < p->size; j++) {
+        size_t peer = (rank + (size_t)j) % (size_t)p->size;
+        size_t out_nbytes = call_reads(p->call, (int)peer) ? out.nbytes : 0;
+        const char *theirs = p->sendbuf + peer * p->nbytes + in.at,
+                   *published = staging_slot(p->staging, (int)peer, copied_out) + part_of(p, (int)peer, p->rank);
+        char *part = slot + part_of(p, p->rank, (int)peer);
+        for (size_t at = 0; at < in.nbytes || at < out_nbytes; at += block) {
+            if (at < in.nbytes)
+                copy(part + at, theirs + at, in.nbytes - at < block ? in.nbytes - at : block, p->copy_policy->copy_in);
+            if (at < out_nbytes)
+                copy(p->recvbuf + peer * apart + out.at + at, published + at,
+                     out_nbytes - at < block ? out_nbytes - at : block, p->out);
+        }
+    }
+    if (own != sendbuf)
+        copy(own, sendbuf, in.nbytes, p->out);
+}
+
 static int run_others(struct pipeline *p, struct outcome *outcome) {
-    void (*pass)(const struct pipeline *, size_t, size_t) =
-        p->call->operation == OPERATION_REDUCE_SCATTER ? copy_in_and_reduce : copy_in_and_gather;
+    void (*pass)(const struct pipeline *, size_t, size_t) = p->call->operation == OPERATION_REDUCE_SCATTER
+                                                                ? copy_in_and_reduce
+                                                            : call_is_parted(p->call) ? copy_in_and_exchange
+                                                                                      : copy_in_and_gather;
     for (size_t k = 0; k <= p->pieces; k++) {
         if (k && staging_await(p->staging, STAGE_COPIED_IN, k, outcome))
             return outcome->status;
@@ -185,19 +218,23 @@ int pipeline_run(struct staging *staging, const struct node *node, const struct 
     struct pipeline p = {staging, call, sendbuf,    recvbuf, node_local_rank(node), node_local_size(node), 0, 0,
                          0,       0,    COPY_PLAIN, NULL};
     size_t chunk = staging_chunk(staging), size = (size_t)p.size, nbytes = (size_t)call_nbytes(call);
-    p.nbytes = call->operation == OPERATION_REDUCE_SCATTER ? nbytes / size : nbytes;
-    p.piece = call->operation == OPERATION_REDUCE_SCATTER ? chunk / size / CACHE_LINE * CACHE_LINE : chunk;
+    p.nbytes = call_is_parted(call) ? nbytes / size : nbytes;
+    size_t parts = call->operation == OPERATION_REDUCE_SCATTER ? size : call_is_parted(call) ? size - 1 : 1;
+    p.piece = chunk / parts / CACHE_LINE * CACHE_LINE;
     p.offset = call->operation == OPERATION_ALLREDUCE ? offset : 0;
     p.pieces = (p.nbytes + p.offset + p.piece - 1) / p.piece;
     staging_begin(staging, call, p.pieces + 1, policy);
-    size_t result = call->operation == OPERATION_ALLGATHER ? nbytes * size : p.nbytes;
-    int beyond_cache = size * (nbytes + result) > copy_cache_nbytes();
-    if (beyond_cache)
+    size_t result = call_collects(call) ? p.nbytes * size : p.nbytes;
+    size_t inputs = call->operation == OPERATION_SCATTER ? 1 : size,
+           results = call->operation == OPERATION_GATHER || call->operation == OPERATION_REDUCE ? 1 : size;
+    int beyond_cache = inputs * nbytes + results * result > copy_cache_nbytes();
+    if (beyond_cache && call_writes(call, p.rank))
         copy_use_huge_pages(recvbuf, result);
     if (beyond_cache && (sendbuf != recvbuf || call->operation == OPERATION_BROADCAST))
         p.out = COPY_NON_TEMPORAL;
     autotune_begin(staging_autotune(staging), nbytes, p.pieces, beyond_cache);
-    int failed = (call->operation == OPERATION_ALLREDUCE ? run_allreduce : run_others)(&p, outcome);
+    int is_whole = call_reduces(call) && !call_is_parted(call);
+    int failed = (is_whole ? run_reduce : run_others)(&p, outcome);
     copy_fence();
     return failed;
 }

@@ -82,6 +82,10 @@ int shm_local_size(const struct shm *shm) {
     return node_local_size(shm->node);
 }
 
+int shm_local_rank(const struct shm *shm) {
+    return node_local_rank(shm->node);
+}
+
 int shm_rank(const struct shm *shm, int local_rank) {
     return node_rank(shm->node, local_rank);
 }
@@ -125,11 +129,10 @@ int shm_share(struct shm *shm, size_t nbytes, int wanted, void **memory, const s
 /* The operations that shared memory carries out. Up to so many bytes of input the slots are faster than the staging
  * buffer, measured on Zen 4: with 2 ranks; and with 3 and 4 ranks on 2 processors, where each wait costs more than one
  * more copy. */
-static const int64_t most_in_slots[OPERATIONS] = {[OPERATION_ALLREDUCE] = 12 << 10,
-                                                  [OPERATION_ALLGATHER] = 6 << 10,
-                                                  [OPERATION_REDUCE_SCATTER] = NODE_SLOT,
-                                                  [OPERATION_BROADCAST] = NODE_SLOT,
-                                                  [OPERATION_BARRIER] = NODE_SLOT};
+static const int64_t most_in_slots[OPERATIONS] = {
+    [OPERATION_ALLREDUCE] = 12 << 10,  [OPERATION_ALLGATHER] = 6 << 10,  [OPERATION_REDUCE_SCATTER] = NODE_SLOT,
+    [OPERATION_BROADCAST] = NODE_SLOT, [OPERATION_ALLTOALL] = NODE_SLOT, [OPERATION_GATHER] = NODE_SLOT,
+    [OPERATION_SCATTER] = NODE_SLOT,   [OPERATION_REDUCE] = 12 << 10,    [OPERATION_BARRIER] = NODE_SLOT};
 
 static int fits_slots(const struct call *call, const struct wait_policy *policy) {
     int is_oversubscribed = policy->spins == WAIT_SPINS_OVERSUBSCRIBED;

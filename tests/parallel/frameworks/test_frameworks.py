@@ -12,18 +12,26 @@ import pytest
 from parallel.frameworks.kinds import KINDS, Kind, kind_of
 from parallel.reference import CALLS, NAMES, assert_same, calls_of, dtype_of, reduced, values
 from parallel.ring import around
+from parallel.rooted import ROOTED
 
 import mlxdist as dist
 
 IN_PLACE = ("contiguous", "in inference mode")  # views that out= can be
 SHAPES = ((), (0,), (5,), (2, 3), (2, 0, 3))
-# call -> (the operation, its result from all ranks' x on one rank)
-Expected = Callable[[list[np.ndarray], int], np.ndarray]
+# call -> (the operation, its result from all ranks' x on one rank; None: x itself)
+Expected = Callable[[list[np.ndarray], int], "np.ndarray | None"]
 COLLECTIVES: dict[str, tuple[Callable[..., Any], Expected]] = {
     **{call: (run, lambda xs, rank, call=call: reduced(call, xs)) for call, run in CALLS.items()},
     "all_gather": (dist.all_gather, lambda xs, rank: np.concatenate([np.atleast_1d(x) for x in xs])),
     "sum_scatter": (dist.sum_scatter, lambda xs, rank: np.split(reduced("all_sum", xs), len(xs))[rank]),
     "broadcast": (functools.partial(dist.broadcast, src=0), lambda xs, rank: xs[0]),
+    **{
+        call: (
+            lambda x, rooted=rooted, **keywords: rooted.run(x, 0, **keywords),
+            lambda xs, rank, rooted=rooted: rooted.expected(xs, rank, 0),
+        )
+        for call, rooted in ROOTED.items()
+    },
 }
 
 
@@ -37,7 +45,8 @@ def has_call(name: str, call: str) -> bool:
 
 
 def shape_for(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
-    return (2 * size, *shape[1:]) if call == "sum_scatter" else shape
+    is_parted = call == "sum_scatter" or (call in ROOTED and ROOTED[call].is_parted)
+    return (2 * size, *shape[1:]) if is_parted else shape
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,11 +64,20 @@ def test_collectives(world: dist.Group, kind: Kind, name: str) -> None:
                 continue
             result = run(x)
             assert isinstance(result, kind.cls), (call, view)
-            assert_same(kind.elements(result), expected)
-            assert result is x or size > 1 or (call, shape) == ("all_gather", ())
+            assert_same(kind.elements(result), each[rank] if expected is None else expected)
+            assert result is x or size > 1 or (call in ("all_gather", "gather") and shape == ())
             assert_same(kind.elements(x), each[rank])
-            if kind.is_mutable and size > 1:
+            if expected is None:
+                assert result is x, (call, view)
+                without_out(kind, run, x, expected_of(each, 0), in_place=view in IN_PLACE)
+            elif kind.is_mutable and size > 1:
                 into_out(kind, run, x, expected, in_place=view in IN_PLACE)
+
+
+def without_out(kind: Kind, run: Callable[..., Any], x: Any, at_root: Any, in_place: bool) -> None:
+    """The calls of a rank that gets no result, while the root makes those of into_out."""
+    for _ in range(kind.is_mutable + (kind.is_mutable and tuple(x.shape) == at_root.shape and in_place)):
+        assert run(x) is x
 
 
 def into_out(kind: Kind, run: Callable[..., Any], x: Any, expected: np.ndarray, in_place: bool) -> None:
