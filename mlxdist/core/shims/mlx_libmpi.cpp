@@ -45,7 +45,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 constexpr const char *kind_names[] = {"all_reduce", "all_reduce", "sum_scatter", "broadcast", "sendrecv",
-                                      "all_to_all", "gather",      "scatter",   "reduce"};
+                                      "all_to_all", "gather",     "scatter",     "reduce"};
 
 // std::mutex is in LLVM's library but not in GCC's, which has it inline. A wheel is built with either's headers, so all
 // that it takes from the library must be in both.
