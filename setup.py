@@ -37,7 +37,7 @@ extension = Extension(
         "mlxdist/_core.pxd",
         *map(str, Path("mlxdist/compiled").glob("*.pxi")),
         *HEADERS,
-        *map(str, CORE.rglob("*_impl.h")),
+        *map(str, CORE.rglob("*.h")),
         "pyproject.toml",
     ],
     include_dirs=["include", numpy.get_include()],

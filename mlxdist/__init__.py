@@ -33,9 +33,12 @@ try:
     from mlxdist.gradients import average_gradients
     from mlxdist.mlx.install import install
     from mlxdist.ops import (
+        all_band,
+        all_bor,
         all_gather,
         all_max,
         all_min,
+        all_prod,
         all_sum,
         all_to_all,
         barrier,
@@ -51,7 +54,7 @@ try:
         sum_scatter,
     )
     from mlxdist.work import Work
-    from mlxdist.world import Group, Info, finalize, info, init, is_available
+    from mlxdist.world import Group, Info, finalize, group, info, init, is_available
 except (ImportError, AttributeError, RuntimeError) as error:  # _core is missing, or was built from other sources
     _reason = (
         f"one interpreter of a process can import mlxdist ({error}): import it in the main one first; use threads "
@@ -74,9 +77,12 @@ __all__ = [
     "MismatchError",
     "PeerError",
     "Work",
+    "all_band",
+    "all_bor",
     "all_gather",
     "all_max",
     "all_min",
+    "all_prod",
     "all_sum",
     "all_to_all",
     "average_gradients",
@@ -85,6 +91,7 @@ __all__ = [
     "empty",
     "finalize",
     "gather",
+    "group",
     "info",
     "init",
     "install",

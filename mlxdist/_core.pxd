@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What _core.pyx uses from the C core, the C library and NumPy."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, intptr_t
 
 
 cimport numpy as cnp
@@ -61,6 +61,7 @@ cdef extern from "mlxdist/types.h" nogil:
     const char *const *numpy_names
     const char *const *call_names
     size_t element_size(element_type type)
+    int is_reducible(element_type type, reduction op)
 
 cdef extern from "mlxdist/mpi/abi.h" nogil:
     enum abi_family:
@@ -94,9 +95,9 @@ cdef extern from "mlxdist/call.h" nogil:
     """
     enum:
         OPERATION_ALLREDUCE, OPERATION_BROADCAST, OPERATION_SEND, OPERATION_RECV, OPERATIONS
-        CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER
-        CALL_ALL_TO_ALL, CALL_GATHER, CALL_SCATTER, CALL_REDUCE
-        CALL_SEND, CALL_RECV, CALL_RECV_LIKE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
+        CALL_ALL_SUM, CALL_ALL_MAX, CALL_ALL_MIN, CALL_ALL_PROD, CALL_ALL_BAND, CALL_ALL_BOR
+        CALL_ALL_GATHER, CALL_SUM_SCATTER, CALL_BROADCAST, CALL_BARRIER, CALL_SEND, CALL_RECV, CALL_RECV_LIKE
+        CALL_ALL_TO_ALL, CALL_GATHER, CALL_SCATTER, CALL_REDUCE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED, RESULT_EXCHANGED
         PEER_NONE, PEER_ROOT, PEER_DST_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
         SHOWN_DIMENSIONS
@@ -129,6 +130,7 @@ cdef extern from "mlxdist/wait.h" nogil:
     void wait_unwatch_interrupts()
 
 cdef extern from "mlxdist/mpi/transport.h" nogil:
+    ctypedef intptr_t comm_handle
     enum thread_level:
         pass
     struct transport:
@@ -139,6 +141,7 @@ cdef extern from "mlxdist/mpi/runtime.h" nogil:
     struct settings:
         wait_policy policy
         int share
+        comm_handle comm
     struct c_runtime "runtime":
         const transport *transport
         int ours
@@ -172,9 +175,12 @@ cdef extern from "mlxdist/group/core.h" nogil:
     int group_rank(const c_group *group)
     int group_size(const c_group *group)
     int group_local_size(const c_group *group)
+    int group_local_rank(const c_group *group)
     int group_is_broken(const c_group *group)
     void group_set_timeout(c_group *group, double timeout_s)
     int group_split(c_group *group, int color, int key, c_group **part, outcome *outcome)
+    int group_create(c_group *, const int *ranks, int n, int is_only_thread, c_group **part, outcome *)
+    int group_ranks_of(c_group *, comm_handle comm, int *ranks, int *n, outcome *)
     int group_run(c_group *, call *, const void *sendbuf, void *recvbuf, outcome *)
     int group_run_raw(c_group *, call *, void *sendbuf, void *recvbuf, int64_t repeats, int rewrite,
                       double *spent_s, outcome *)
@@ -199,7 +205,7 @@ cdef extern from "mlxdist/shim.h" nogil:
 
 cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
     enum mlx_collective_kind:
-        KIND_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
+        KIND_REDUCTION, KIND_OTHER_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
         KIND_ALL_TO_ALL, KIND_GATHER, KIND_SCATTER, KIND_REDUCE
     struct mlx_libmpi:
         void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire) noexcept

@@ -33,9 +33,9 @@ cnp.import_array()
 
 
 MLX_KINDS = {
-    "reduction": KIND_REDUCTION, "sum_scatter": KIND_SUM_SCATTER, "broadcast": KIND_BROADCAST,
-    "sendrecv": KIND_SENDRECV, "all_to_all": KIND_ALL_TO_ALL, "gather": KIND_GATHER, "scatter": KIND_SCATTER,
-    "reduce": KIND_REDUCE,
+    "reduction": KIND_REDUCTION, "other reduction": KIND_OTHER_REDUCTION, "sum_scatter": KIND_SUM_SCATTER,
+    "broadcast": KIND_BROADCAST, "sendrecv": KIND_SENDRECV, "all_to_all": KIND_ALL_TO_ALL,
+    "gather": KIND_GATHER, "scatter": KIND_SCATTER, "reduce": KIND_REDUCE,
 }
 FAMILIES = {ABI_OPENMPI: "openmpi", ABI_MPICH: "mpich", ABI_STANDARD: "standard"}
 THREAD_LEVELS = ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED", "MPI_THREAD_SERIALIZED", "MPI_THREAD_MULTIPLE")

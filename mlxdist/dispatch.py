@@ -60,7 +60,7 @@ def run(
     stream: Any,
     out: Any = None,
     wait: bool = True,
-    op: str | None = None,
+    op: Any = None,
 ) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)

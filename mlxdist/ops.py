@@ -86,6 +86,62 @@ def all_min(
 
 
 @_core.operation
+def all_prod(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The product of all ranks' ``x``, element by element, on every rank.
+
+    bool: "and". Integers wrap. 16-bit floats are multiplied in float32 and rounded as a sum is. Arguments, result and
+    errors as for ``all_sum``.
+
+    The gradient of an mx.array follows the rule of MLX's ``all_sum``: each rank's is that of its own result alone, its
+    cotangent times the product of the other ranks' x. It is right where elements are zero, for which it gathers x.
+
+    Example:
+        >>> mlxdist.all_prod(np.array([2, 3]))        # 2 ranks: array([4, 9])
+
+    MPI_Allreduce with MPI_PROD (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_prod", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_band(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in all ranks' ``x``, element by element, on every rank.
+
+    x has integers, or bools: "and". Its gradient, of an mx.array, is 0. Arguments, result and errors as for
+    ``all_sum``.
+
+    Raises:
+        TypeError: x has floats or complex numbers.
+
+    Example:
+        >>> mlxdist.all_band(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0100)
+
+    MPI_Allreduce with MPI_BAND (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_band", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
+def all_bor(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
+    """The bits that are set in any rank's ``x``, element by element, on every rank.
+
+    x has integers, or bools: "or". Otherwise as ``all_band``.
+
+    Example:
+        >>> mlxdist.all_bor(np.array([0b0110, 0b0101])[rank])        # 2 ranks: array(0b0111)
+
+    MPI_Allreduce with MPI_BOR (MPI 4.1, section 6.9.2).
+    """
+    return dispatch.run("all_bor", x, group=group, stream=stream, out=out, wait=wait)
+
+
+@_core.operation
 def all_gather(
     x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
 ) -> Any:
@@ -254,8 +310,8 @@ def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
 def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None = None) -> np.ndarray:
     """An uninitialised NumPy array in memory that the ranks of the group share; every rank must make the same call.
 
-    ``all_sum``, ``all_max`` and ``all_min`` of such arrays, in place or into another one as ``out``, work directly on
-    all ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
+    Reductions, ``all_sum`` and its like, of such arrays, in place or into another one as ``out``, work directly on all
+    ranks' arrays and copy nothing. That holds for slices too, if every rank passes the same slice. In every other
     respect it is an ordinary array that belongs to this rank. After an error no other rank reads or writes it any more.
     Its memory is freed with the last array that uses it.
 

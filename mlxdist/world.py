@@ -11,84 +11,22 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from mlxdist import _core, config, errors
+from mlxdist.groups import Group as Group
+from mlxdist.groups import GroupLike as GroupLike
 from mlxdist.mlx import backend
-from mlxdist.mpi import choose, launchers
+from mlxdist.mpi import choose, communicators, launchers
 
 OURS = ("any", "mpi")
 MLX_BACKENDS = ("ring", "nccl", "jaccl")
 # MPICH's hydra drops output of a rank that it has not forwarded yet when the job is aborted (5.0.2).
 PASS_ON_S = 0.2
 START_S = 20.0  # the shortest limit of MPI_Init, since it ends the process: programs are loaded and connected in it
-
-
-class GroupLike(Protocol):
-    """What ``group=`` takes, for annotations: a ``Group``, or an ``mx.distributed.Group``."""
-
-    def rank(self) -> int:
-        """This process's rank in the group."""
-
-    def size(self) -> int:
-        """How many ranks the group has."""
-
-
-class Group(_core.Group):
-    """Ranks that communicate with each other, from ``init()`` or ``split()``.
-
-    Groups compare by identity, are hashable and always true. A group is not a number: divide by ``group.size()``.
-    """
-
-    def split(self, color: int, key: int = -1) -> Group:
-        """Divide the group: ranks that pass the same ``color`` form a new group. Every rank must call it.
-
-        Args:
-            color: 0 to 2**31 - 1.
-            key: determines the order of ranks in the new group. Equal keys, and the default, keep the present order.
-
-        Raises:
-            TypeError: color or key is not an int.
-            ValueError: color is negative or too large, or the group is closed.
-            MismatchError, PeerError, TimeoutError: as for ``all_sum``.
-
-        Example:
-            >>> pair = mlxdist.init().split(mlxdist.init().rank() // 2)
-
-        Works as MLX's ``Group.split`` (MPI 4.1, section 7.4.2), but also on a group of one.
-        """
-        color, key = _core.as_int("split", "color", color), _core.as_int("split", "key", key)
-        if not 0 <= color < 2**31:
-            raise ValueError(f"[split] color={color} is out of range: pass a number from 0 to {2**31 - 1}")
-        if not -(2**31) <= key < 2**31:
-            raise ValueError(f"[split] key={key} is out of range: pass a number from {-(2**31)} to {2**31 - 1}")
-        part: Group = _core.split(self, color, self.rank() if key < 0 else key)
-        return part
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether calls on the group can still work on this rank.
-
-        False after an error that left ranks at different calls (MismatchError, PeerError, TimeoutError or
-        KeyboardInterrupt, except where the call says otherwise), after the end of MPI, and in a process forked from a
-        rank. This does not communicate: another rank may already have seen an error that this one has not.
-
-        Example:
-            >>> mlxdist.init().is_usable
-            True
-        """
-        return not (_core.is_finished() or _core.is_broken(self))
-
-    @property
-    def mlx(self) -> Any:
-        """The same ranks as an ``mx.distributed.Group``."""
-        return backend.group_of(self)
-
-    def __repr__(self) -> str:
-        return f"<mlxdist.Group: rank {self.rank()} of {self.size()}>"
 
 
 @dataclass
@@ -192,7 +130,7 @@ def _watched_start(timeout_s: float, quiet: bool) -> Iterator[None]:
         watch.join()
 
 
-def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float) -> Group:
+def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeout_s: float, comm: Any) -> Group:
     global _wrong_world
     library, quiet, share = chosen.library, config.QUIET.get() == "1", _sharing_ranks()
     # Two of the ranks say what they wait for: one of them may be the one that is awaited.
@@ -204,6 +142,7 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
             timeout_s=timeout_s,
             quiet=quiet,
             share=share,
+            comm=0 if comm is None else communicators.handle_of(comm, library.version_string),
         )
     os.environ[config.RANK_PID.name] = str(os.getpid())
     # An mpi4py that is imported later must not open a second MPI, whatever it was told before.
@@ -214,14 +153,14 @@ def _start_mpi(chosen: choose.Usable, launcher: launchers.Launcher | None, timeo
     _info.initialized_by = "mlxdist" if _core.initialized_by_us() else "another"
     _info.shared_memory = _shared_memory()
     wrong = launcher and launchers.wrong_world(launcher, library, group.size())
-    if wrong:
+    if wrong and comm is None:
         _core.finish()
         _wrong_world = f"[init] {wrong}"
         raise errors.LoadError(_wrong_world)
     return group
 
 
-def _start(strict: bool, timeout_s: float) -> Group:
+def _start(strict: bool, timeout_s: float, comm: Any) -> Group:
     global _launch_pipe
     _info.kernels = _core.use_kernels(config.KERNELS.get())
     context = choose.this_process()
@@ -233,9 +172,9 @@ def _start(strict: bool, timeout_s: float) -> Group:
     chosen = choose.libmpi(context, strict, _info.tried)
     group: Group
     try:
-        group = _start_mpi(chosen, context.launcher, timeout_s) if chosen else _core.start(None, Group)
+        group = _start_mpi(chosen, context.launcher, timeout_s, comm) if chosen else _core.start(None, Group)
     except errors.LoadError as error:
-        if _wrong_world or chosen is None or not choose.may_run_alone(context, strict):
+        if _wrong_world or comm is not None or chosen is None or not choose.may_run_alone(context, strict):
             raise
         _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
@@ -336,6 +275,34 @@ def is_available(backend: str = "any") -> bool:
     return bool(_info.libmpi) or choose.is_any_installed()
 
 
+def _started(call: str, strict: bool, timeout_s: float, comm: Any = None) -> tuple[Group, bool]:
+    """The world, of the processes of a communicator if it has not been started, and whether this started it."""
+    global _is_starting
+    if _is_starting:
+        raise errors.Error(
+            f"[{call}] a signal handler cannot call it while its thread is in init(): call it afterwards"
+        )
+    if _core.is_forked():
+        raise errors.LoadError(_FORKED)
+    if _wrong_world:
+        raise errors.LoadError(_wrong_world)
+    if _core.is_finished():
+        raise ValueError(
+            f"[{call}] mlxdist has been finalized, and a process can start MPI only once: "
+            "call finalize() last, or not at all"
+        )
+    world = _core.world()
+    if world is not None:
+        return world, False  # type: ignore[return-value]
+    _is_starting = True
+    try:
+        started = _start(strict, timeout_s, comm)
+    finally:
+        _is_starting = False
+    _core.raise_interruption()
+    return started, True
+
+
 def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None = None) -> Group:
     """Start MPI, and return the group of all ranks that the launcher started. Later calls return the same object.
 
@@ -364,39 +331,56 @@ def init(strict: bool = False, backend: str = "any", *, timeout_s: float | None 
         >>> group.rank(), group.size()
         (0, 1)
     """
-    global _is_starting
     if backend in MLX_BACKENDS:
         raise ValueError(f"[init] backend={backend!r} is MLX's own: use mx.distributed for it, or backend='mpi' here")
     if backend not in OURS:
         raise ValueError(f"[init] backend={backend!r} is unknown: use 'any' or 'mpi'")
     checked_s = timeout_or_default_s(timeout_s)
     with _lock:
-        if _is_starting:
-            raise errors.Error(
-                "[init] a signal handler cannot call it while its thread is in init(): call it afterwards"
-            )
-        if _core.is_forked():
-            raise errors.LoadError(_FORKED)
-        if _wrong_world:
-            raise errors.LoadError(_wrong_world)
-        if _core.is_finished():
-            raise ValueError(
-                "[init] mlxdist has been finalized, and a process can start MPI only once: "
-                "call finalize() last, or not at all"
-            )
-        group = _core.world()
-        if group is None:
-            _is_starting = True
-            try:
-                group = _start(strict, checked_s)
-            finally:
-                _is_starting = False
-            _core.raise_interruption()
-        elif timeout_s is not None:
+        group, is_new = _started("init", strict, checked_s)
+        if not is_new and timeout_s is not None:
             _core.set_timeout(group, checked_s)
         if strict and _info.backend == "alone":
             raise errors.LoadError("[init] strict=True, but this process runs alone: start it with mpirun")
-        return group  # type: ignore[return-value]
+        return group
+
+
+def group(ranks: Sequence[int] | Any) -> Group:
+    """The group of some ranks of the world, or of the processes of a communicator of mpi4py.
+
+    Args:
+        ranks: as for ``Group.group``: ranks of the world, in the order of the new group. Or a communicator: if the
+            world has not been started, its processes become the world of each, and ``init()`` returns it from then on;
+            otherwise it must have ranks of the world only. Each of its processes calls it.
+
+    So one of the programs of ``mpirun -n 2 a.py : -n 3 b.py`` can use mlxdist although the other does not know it.
+
+    Raises:
+        TypeError: ranks is neither a sequence of ints nor a communicator.
+        ValueError: the list is as ``Group.group`` says; or the communicator is null, was freed, is an intercommunicator,
+            or has a process that is not in the world; or MPI has ended.
+        LoadError: as for ``init()``, or mpi4py uses another libmpi.
+        MismatchError, PeerError, TimeoutError: as for ``Group.group``.
+
+    Example:
+        >>> mlxdist.group([0]).rank() if mlxdist.init().rank() == 0 else None
+        0
+        >>> from mpi4py import MPI  # doctest: +SKIP
+        >>> group = mlxdist.group(MPI.COMM_WORLD.Split(MPI.COMM_WORLD.Get_attr(MPI.APPNUM)))  # doctest: +SKIP
+    """
+    if not communicators.is_one(ranks):
+        return init().group(ranks)
+    communicators.check(ranks)
+    with _lock:
+        world, is_new = _started("group", False, timeout_or_default_s(None), ranks)
+    if is_new:
+        return world
+    if _info.backend == "alone":
+        raise ValueError("[group] this process runs alone, without MPI: pass the communicator before init() is called")
+    members = _core.ranks_of(world, communicators.handle_of(ranks, _info.version))
+    if None in members:
+        raise ValueError("[group] the communicator has processes that are not in the world: pass it before init()")
+    return world.group([rank for rank in members if rank is not None])
 
 
 def finalize() -> None:

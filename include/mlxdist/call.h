@@ -35,6 +35,9 @@ extern "C" {
     row(ALL_SUM,           "all_sum",           ALLREDUCE,      SUM,       SAME,      NONE) \
     row(ALL_MAX,           "all_max",           ALLREDUCE,      MAX,       SAME,      NONE) \
     row(ALL_MIN,           "all_min",           ALLREDUCE,      MIN,       SAME,      NONE) \
+    row(ALL_PROD,          "all_prod",          ALLREDUCE,      PROD,      SAME,      NONE) \
+    row(ALL_BAND,          "all_band",          ALLREDUCE,      BAND,      SAME,      NONE) \
+    row(ALL_BOR,           "all_bor",           ALLREDUCE,      BOR,       SAME,      NONE) \
     row(ALL_GATHER,        "all_gather",        ALLGATHER,      SUM,       GATHERED,  NONE) \
     row(SUM_SCATTER,       "sum_scatter",       REDUCE_SCATTER, SUM,       SCATTERED, NONE) \
     row(BROADCAST,         "broadcast",         BROADCAST,      SUM,       SAME,      ROOT) \
@@ -74,7 +77,7 @@ enum { SHOWN_DIMENSIONS = 8 };
 
 struct call {
     int operation;
-    int op;        /* a reduction: ALLREDUCE, REDUCE_SCATTER, REDUCE */
+    int op;        /* ALLREDUCE, REDUCE_SCATTER, REDUCE: a reduction that the type has, is_reducible() */
     int type;      /* an element_type, or HALF_UNNAMED */
     int peer;      /* BROADCAST, GATHER, SCATTER, REDUCE: root; SEND, RECV: the other rank; SENDRECV: where to send */
     int64_t count; /* elements of the input */

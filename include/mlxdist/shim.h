@@ -22,6 +22,7 @@ extern "C" {
     row(group_size) \
     row(group_break) \
     row(group_split) \
+    row(group_create) \
     row(group_run) \
     row(group_p2p) \
     row(group_start) \

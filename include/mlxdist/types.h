@@ -37,9 +37,23 @@ struct complex128 {
 
 /* name, what users call; what follows `row` is passed on to each row */
 #define MLXDIST_REDUCTIONS(row, ...) \
+    MLXDIST_REDUCTIONS_OF_NUMBERS(row, __VA_ARGS__) \
+    MLXDIST_REDUCTIONS_OF_BITS(row, __VA_ARGS__)
+#define MLXDIST_REDUCTIONS_OF_NUMBERS(row, ...) \
     row(SUM, "all_sum", __VA_ARGS__) \
     row(MAX, "all_max", __VA_ARGS__) \
-    row(MIN, "all_min", __VA_ARGS__)
+    row(MIN, "all_min", __VA_ARGS__) \
+    row(PROD, "all_prod", __VA_ARGS__)
+#define MLXDIST_REDUCTIONS_OF_BITS(row, ...) \
+    row(BAND, "all_band", __VA_ARGS__) \
+    row(BOR, "all_bor", __VA_ARGS__)
+
+/* Which of them each arithmetic has: always the first ones. */
+#define MLXDIST_LOGICAL_REDUCTIONS MLXDIST_REDUCTIONS
+#define MLXDIST_INTEGER_REDUCTIONS MLXDIST_REDUCTIONS
+#define MLXDIST_HALF_REDUCTIONS MLXDIST_REDUCTIONS_OF_NUMBERS
+#define MLXDIST_REAL_REDUCTIONS MLXDIST_REDUCTIONS_OF_NUMBERS
+#define MLXDIST_COMPLEX_REDUCTIONS MLXDIST_REDUCTIONS_OF_NUMBERS
 /* clang-format on */
 
 #define MLXDIST_TYPE(name, ...) TYPE_##name,
@@ -58,6 +72,16 @@ static inline size_t element_size(enum element_type type) {
     static const size_t size[] = {MLXDIST_TYPES(MLXDIST_SIZE) sizeof(uint16_t)};
 #undef MLXDIST_SIZE
     return size[type];
+}
+
+/* Whether elements of this type can be reduced so: not the bits of floats and of complex numbers. */
+static inline int is_reducible(enum element_type type, enum reduction op) {
+#define MLXDIST_ONE(...) +1
+#define MLXDIST_HOW_MANY(name, numpy, ctype, arithmetic, ...) MLXDIST_##arithmetic##_REDUCTIONS(MLXDIST_ONE, ),
+    static const int first[] = {MLXDIST_TYPES(MLXDIST_HOW_MANY) 0};
+#undef MLXDIST_ONE
+#undef MLXDIST_HOW_MANY
+    return (int)op < first[type];
 }
 
 /* What became of an operation. Functions that can fail return one of these and, where it is not OK,

@@ -5,9 +5,10 @@ No array is read or written here: MLX does that when a result is evaluated.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlxdist import _core
@@ -52,6 +53,8 @@ def run(call: str, x: Any, peer: Any, group: _core.Group, stream: Any, op: str |
     }
     if call in ours:
         return ours[call](x, peer, group, stream)
+    if call in DERIVATIVES:
+        return reduction(call, x, group, stream)
     if call not in backend.calls:
         raise TypeError(f"[{call}] MLX has no {call}: pass numpy.array(x)")
     peers = (peer,) if call in ("send", "recv_like") else ()
@@ -78,6 +81,67 @@ def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wir
         return [mean]
     *ends, _ = itertools.accumulate(x.size for x in xs)
     return [part.reshape(x.shape) for part, x in zip(mx.split(mean, ends), xs, strict=True)]
+
+
+def others_product(x: Any, group: _core.Group, stream: Any) -> Any:
+    """The product of the other ranks' x: by no division, since elements may be zero."""
+    import mlx.core as mx
+
+    @mx.custom_function
+    def product(x: Any) -> Any:
+        each = backend.calls["all_gather"](x[None], group=group, stream=stream)
+        wide = each.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else each
+        others = [*range(group.rank()), *range(group.rank() + 1, group.size())]
+        return functools.reduce(mx.multiply, (wide[rank] for rank in others), mx.ones_like(wide[0])).astype(x.dtype)
+
+    @product.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:  # MLX's rule for all_gather joins another axis (MLX 0.32.4)
+        return others_product(x, group, stream), axis
+
+    return product(x)
+
+
+def nothing(x: Any, group: _core.Group, stream: Any) -> Any:
+    """Bits have no derivative, which MLX's own operations on them return as 0."""
+    import mlx.core as mx
+
+    return mx.zeros_like(x)
+
+
+# The reductions that MLX lacks, each with the derivative of its result by this rank's x.
+DERIVATIVES: dict[str, Callable[[Any, _core.Group, Any], Any]] = {
+    "all_prod": others_product,
+    "all_band": nothing,
+    "all_bor": nothing,
+}
+
+
+def reduction(call: str, x: Any, group: _core.Group, stream: Any) -> Any:
+    """One of DERIVATIVES; each rank's gradient is that of its own result alone, by the rule of MLX's all_sum."""
+    import mlx.core as mx
+
+    all_sum = backend.calls["all_sum"]
+    over = backend.group_of(group, "other reduction", _core.REDUCTION_NAMES.index(call))
+
+    @mx.custom_function
+    def reduced(x: Any) -> Any:
+        return all_sum(x, group=over, stream=stream)
+
+    @reduced.vjp
+    def returned(primal: Any, cotangent: Any, output: Any) -> Any:
+        derivative = DERIVATIVES[call](primal, group, stream)
+        _, (gradient,) = mx.vjp(lambda x: x * derivative, [primal], [cotangent])  # MLX's conjugates, of complex numbers
+        return gradient
+
+    @reduced.jvp
+    def pushed(primal: Any, tangent: Any) -> Any:
+        return all_sum(tangent * DERIVATIVES[call](primal, group, stream), group=group, stream=stream)
+
+    @reduced.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return reduction(call, x, group, stream), axis
+
+    return reduced(x)
 
 
 def sum_scatter(x: Any, peer: int, group: _core.Group, stream: Any) -> Any:

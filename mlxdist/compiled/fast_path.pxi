@@ -124,6 +124,18 @@ def all_min(x, *, group=None, stream=None, out=None, wait=True):
     return collective(CALL_ALL_MIN, x, group, stream, out, wait)
 
 
+def all_prod(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_PROD, x, group, stream, out, wait)
+
+
+def all_band(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_BAND, x, group, stream, out, wait)
+
+
+def all_bor(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_BOR, x, group, stream, out, wait)
+
+
 def all_gather(x, *, group=None, stream=None, out=None, wait=True):
     return collective(CALL_ALL_GATHER, x, group, stream, out, wait)
 

@@ -13,7 +13,7 @@ cdef class Group:
 
     def __cinit__(self, *args, **kwargs):
         if len(args) != 1 or args[0] is not made_here:
-            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init() or a group's split()")
+            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init(), mlxdist.group(), or a group's split()")
 
     def __dealloc__(self):
         if self.handle != NULL:
@@ -26,6 +26,30 @@ cdef class Group:
     def size(self) -> int:
         """How many ranks the group has."""
         return group_size(self.handle)
+
+    def local_rank(self) -> int:
+        """This process's rank among the group's ranks on this host, from 0 to local_size() - 1.
+
+        The order is that of the ranks in the group. Ranks that share no memory count as if each were on a host of its
+        own, see ``local_size``.
+
+        Example:
+            >>> mlxdist.init().local_rank()
+            0
+        """
+        return group_local_rank(self.handle)
+
+    def local_size(self) -> int:
+        """How many ranks of the group are on this host, this one among them.
+
+        On a host are those that share memory. Where that is disabled or impossible, which
+        ``info().shared_memory`` reports, it is 1 on every rank.
+
+        Example:
+            >>> mlxdist.init().local_size()
+            1
+        """
+        return group_local_size(self.handle)
 
 
 cdef Group wrap(type cls, c_group *handle):
@@ -46,7 +70,9 @@ cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept
     policy.check = NULL
 
 
-def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1) -> Group:
+def start(
+    Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1, comm_handle comm=0
+) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
     global started
     cdef outcome why
@@ -54,7 +80,7 @@ def start(Library library, type cls, *, double timeout_s=0, bint quiet=False, in
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
     set_policy(&chosen_settings.policy, timeout_s, quiet)
-    chosen_settings.share = share
+    chosen_settings.share, chosen_settings.comm = share, comm
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
         wait_watch_interrupts()
     with nogil:
@@ -182,3 +208,39 @@ def split(Group parent, int color, int key) -> Group:
     made = wrap(type(parent), part)
     raise_interruption()
     return made
+
+
+def create(Group parent, list ranks, bint is_only_thread) -> Group:
+    """These ranks of ``parent``, which have been checked; the members call it."""
+    cdef outcome why
+    cdef c_group *part
+    cdef int failed, n = len(ranks)
+    cdef int *members = <int *>malloc(n * sizeof(int))
+    if members == NULL:
+        raise MemoryError("[group] no memory for a list of ranks: free some")
+    for i in range(n):
+        members[i] = ranks[i]
+    with nogil:
+        failed = group_create(parent.handle, members, n, is_only_thread, &part, &why)
+    free(members)
+    if failed:
+        fail("group", &why)
+    made = wrap(type(parent), part)
+    raise_interruption()
+    return made
+
+
+def ranks_of(Group group, comm_handle comm) -> list:
+    """The ranks of ``group`` that a communicator of the opened libmpi has, in its order; None for one that has none."""
+    cdef outcome why
+    cdef int n, failed
+    cdef int *ranks = <int *>malloc(group.size_ * sizeof(int))
+    if ranks == NULL:
+        raise MemoryError("[group] no memory for a list of ranks: free some")
+    with nogil:
+        failed = group_ranks_of(group.handle, comm, ranks, &n, &why)
+    found = [ranks[i] if i < group.size_ and ranks[i] >= 0 else None for i in range(0 if failed else n)]
+    free(ranks)
+    if failed:
+        fail("group", &why)
+    return found

@@ -146,12 +146,17 @@ cdef inline int prepare_call(int name, Group group, object peer, const elements 
         check_open(name_of(name))
     made.name, made.operation, made.op, made.type = name, call_rows[name].operation, call_rows[name].op, x.type
     made.peer = made.src = made.digest = made.wire = made.on_device = 0
+    if op is not None:
+        made.op = op_of(name, op)
+    if not is_reducible(<element_type>made.type, <reduction>made.op):
+        raise TypeError(
+            f"[{name_of(name)}] x has dtype {x_array.dtype}, which is not combined bit by bit: pass integers or bools, "
+            "or a view of x as integers"
+        )
     if call_rows[name].peer == PEER_DST_SRC:
         made.peer, made.src = peer_of(name, PEER_DST, group, peer[0]), peer_of(name, PEER_SRC, group, peer[1])
     elif call_rows[name].peer != PEER_NONE:
         made.peer = peer_of(name, call_rows[name].peer, group, peer)
-    if op is not None:
-        made.op = op_of(name, op)
     result_of(name, group.size_, x, result, shape)
     if out != NULL:
         if not has_result(made, group):

@@ -34,7 +34,7 @@ static void *free_slowly(void *group) {
 }
 
 static void freed_after_a_fork(void) {
-    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL}, 1};
+    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL}, 1, 0};
     struct outcome outcome;
     pthread_t thread;
     int status;

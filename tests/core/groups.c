@@ -396,7 +396,7 @@ static void given_up_and_freed(void) {
 
 /* A collective of one is its input: only a barrier may be asked for. */
 static void alone_without_a_wire(void) {
-    struct settings settings = {{WAIT_SPINS, 0, 1, NULL, NULL, NULL}, 1};
+    struct settings settings = {{WAIT_SPINS, 0, 1, NULL, NULL, NULL}, 1, 0};
     struct outcome outcome;
     struct group *part;
     struct call barrier = flat_call(OPERATION_BARRIER, 0, 0, 0, 0);
@@ -404,8 +404,12 @@ static void alone_without_a_wire(void) {
     CHECK(group_split(core_world(), 5, 0, &part, &outcome) == STATUS_OK && group_size(part) == 1);
     CHECK(group_run(part, &barrier, NULL, NULL, &outcome) == STATUS_OK);
     group_release(part);
+    CHECK(group_create(core_world(), (const int[]){0}, 1, 1, &part, &outcome) == STATUS_OK && group_size(part) == 1);
+    CHECK(!group_local_rank(part) && group_local_size(part) == 1);
+    group_release(part);
     end();
     CHECK(group_run(core_world(), &barrier, NULL, NULL, &outcome) == STATUS_GROUP_CLOSED);
+    CHECK(group_create(core_world(), (const int[]){0}, 1, 1, &part, &outcome) == STATUS_GROUP_CLOSED && !part);
 }
 
 PROGRAM({"on-one-host", on_one_host}, {"on-two-hosts", on_two_hosts}, {"on-uneven-hosts", on_uneven_hosts},

@@ -25,7 +25,7 @@ static inline int local_size_of(int rank) {
 }
 
 static inline void run_rank(int rank) {
-    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL, NULL, NULL}, shares};
+    struct settings settings = {{WAIT_SPINS_OVERSUBSCRIBED, timeout_s, 1, NULL, NULL, NULL}, shares, 0};
     struct outcome outcome;
     world_rank = rank;
     board->pids[rank] = getpid();

@@ -17,7 +17,17 @@ import mpis
 import pytest
 
 HERE, CORE, INCLUDE = Path(__file__).parent, mpis.ROOT / "mlxdist" / "core", mpis.ROOT / "include"
-COMPILE = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-I{INCLUDE}", f"-I{CORE}")
+COMPILE = (
+    "-std=c11",
+    "-ffp-contract=off",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-D_GNU_SOURCE",
+    f"-I{INCLUDE}",
+    f"-I{CORE}",
+)
 NODE = (*(f"shm/{name}.c" for name in ("segment", "consensus", "node", "arrival")), "call.c", "copy.c")
 KERNELS = tuple(str(path.relative_to(CORE)) for path in CORE.glob("kernels/*.c"))
 EVERYTHING = tuple(sorted(str(path.relative_to(CORE)) for path in CORE.rglob("*.c")))
@@ -34,6 +44,7 @@ PROGRAMS = {
     "groups": EVERYTHING,
     "works": EVERYTHING,
     "forks": EVERYTHING,
+    "created": EVERYTHING,
     "remote": EVERYTHING,
     "plan": EVERYTHING,
     "net": EVERYTHING,
@@ -59,7 +70,7 @@ HALVES = ("arithmetic", "net")
 # Another compiler than this machine's, and what runs its programs.
 FOREIGN = {"arm64": ("aarch64-linux-gnu-gcc", "qemu-aarch64")}
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "TSAN_OPTIONS": "halt_on_error=1"}
-EMULATED_SLOWLY = ("groups", "works", "ends", "forks", "remote", "post", "net", "given_up", "differ")
+EMULATED_SLOWLY = ("groups", "works", "created", "ends", "forks", "remote", "post", "net", "given_up", "differ")
 # Their ranks are processes of one thread, or they have none.
 WITHOUT_THREADS = ("arithmetic", "forks", "plan", "net", "given_up", "differ")
 # Of the build without Linux's branches, those that meet them.

@@ -4,10 +4,12 @@
 #ifndef WIRE_H
 #define WIRE_H
 
+#include <sched.h>
+
 #include "mlxdist/kernels/kernels.h"
 #include "post.h"
 
-enum { MAX_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0 };
+enum { MAX_LINES = 4096, AREA = 1 << 15, WORLD_LINE = 0, MADE = 512 };
 
 /* Of a communicator. */
 struct line {
@@ -15,6 +17,7 @@ struct line {
     int numbers[MOST][3];
     char areas[MOST][AREA];
     struct inboxes inboxes;
+    atomic_int made[MADE]; /* by tag: the lines of groups that some of its ranks are making */
 };
 
 struct wire {
@@ -75,9 +78,9 @@ static inline int wire_barrier(struct comm *comm, struct outcome *outcome) {
     return STATUS_OK;
 }
 
-static inline int wire_start(await_function *await_world, await_function *await_collective, int *ours,
+static inline int wire_start(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
                              enum thread_level *threads, struct comm **world, struct outcome *outcome) {
-    (void)await_world, (void)await_collective, (void)outcome;
+    (void)of, (void)await_world, (void)await_collective, (void)outcome;
     *ours = 1;
     drawn = scramble(drawn + (uint32_t)world_rank);
     *threads = THREADS_MULTIPLE;
@@ -114,6 +117,25 @@ static inline int wire_split(struct comm *comm, int color, int key, struct comm 
     *part = new_comm(numbers[first][2], rank, size);
     wire_barrier(comm, outcome);
     return STATUS_OK;
+}
+
+static inline int wire_create(struct comm *comm, const int *ranks, int n, int tag, struct comm **part,
+                              struct outcome *outcome) {
+    atomic_int *made = &line_of(comm)->made[tag % MADE];
+    int number, rank = 0;
+    while (ranks[rank] != comm->rank)
+        rank++;
+    if (!rank) {
+        CHECK(!atomic_load(made)); /* no other has this tag */
+        atomic_store(made, open_line(n));
+    }
+    while (!(number = atomic_load(made)))
+        sched_yield();
+    *part = new_comm(number, rank, n);
+    wire_barrier(*part, outcome);
+    if (!rank)
+        atomic_store(made, 0);
+    return wire_barrier(*part, outcome);
 }
 
 static inline int wire_split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
@@ -192,6 +214,7 @@ static const struct transport by_wire = {
     .finish = wire_finish,
     .abort = _exit,
     .split = wire_split,
+    .create = wire_create,
     .split_host = wire_split_host,
     .release = wire_release,
     .allreduce = wire_allreduce,

@@ -42,18 +42,19 @@ else:
 
 # CONTRIBUTING, "A reduction"
 REDUCTION: Places = [
-    ("include/mlxdist/types.h", "row(MAX,", '    row(PROD, "all_prod", __VA_ARGS__) \\\n'),
-    ("mlxdist/core/kernels/kernel_impl.h", "#define LOGICAL_MIN(", "#define LOGICAL_PROD(T, a, b) (T)(a & b)\n"),
+    ("include/mlxdist/types.h", "row(MAX,", '    row(FIRST, "all_first", __VA_ARGS__) \\\n'),
     (
         "mlxdist/core/kernels/kernel_impl.h",
-        "#define INTEGER_MIN(",
-        "#define INTEGER_PROD(T, a, b) (T)((uint64_t)a * (uint64_t)b)\n",
+        "#define LOGICAL_MIN(",
+        "#define LOGICAL_FIRST(T, a, b) (T)((a | b) != 0)\n",
     ),
-    ("mlxdist/core/kernels/kernel_impl.h", "#define REAL_MIN(", "#define REAL_PROD(T, a, b) (a * b)\n"),
+    ("mlxdist/core/kernels/kernel_impl.h", "#define INTEGER_MIN(", "#define INTEGER_FIRST(T, a, b) (a != 0 ? a : b)\n"),
+    ("mlxdist/core/kernels/kernel_impl.h", "#define INTEGER_MIN_OF(", "#define INTEGER_FIRST_OF(T) UNSIGNED(T)\n"),
+    ("mlxdist/core/kernels/kernel_impl.h", "#define REAL_MIN(", "#define REAL_FIRST(T, a, b) (a != 0 ? a : b)\n"),
     (
         "mlxdist/core/kernels/kernel_impl.h",
         "#define COMPLEX_MIN(",
-        "#define COMPLEX_PROD(T, a, b) ((T){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re})\n",
+        "#define COMPLEX_FIRST(T, a, b) (a.re != 0 || a.im != 0 ? a : b)\n",
     ),
 ]
 # CONTRIBUTING, "An operation"; the last three places give it the fast path
@@ -61,7 +62,7 @@ OPERATION: Places = [
     (
         "include/mlxdist/call.h",
         "row(ALL_MAX,",
-        '    row(ALL_PROD,          "all_prod",          ALLREDUCE,      PROD,      SAME,      NONE) \\\n',
+        '    row(ALL_FIRST,         "all_first",         ALLREDUCE,      FIRST,     SAME,      NONE) \\\n',
     ),
     (
         "mlxdist/ops.py",
@@ -69,55 +70,54 @@ OPERATION: Places = [
         '''
 
 @_core.operation
-def all_prod(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
-    """The product of all ranks' ``x``, element by element, on every rank.
+def all_first(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+    """The first of all ranks' ``x`` that is not zero, element by element, on every rank.
 
-    bool: "and". Integers wrap. Arguments, result and errors as for ``all_sum``.
+    Arguments, result and errors as for ``all_sum``.
 
     Example:
-        >>> mlxdist.all_prod(np.arange(4))
+        >>> mlxdist.all_first(np.arange(4))
     """
-    return dispatch.run("all_prod", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_first", x, group=group, stream=stream, out=out)
 ''',
     ),
-    ("mlxdist/__init__.py", "        all_min,", "        all_prod,\n"),
-    ("mlxdist/__init__.py", '"all_min",', '    "all_prod",\n'),
-    ("docs/api.md", "autofunction:: all_min", ".. autofunction:: all_prod\n"),
-    ("mlxdist/_core.pxd", "CALL_ALL_MIN,", " CALL_ALL_PROD,"),
+    ("mlxdist/__init__.py", "        all_bor,", "        all_first,\n"),
+    ("mlxdist/__init__.py", '"all_bor",', '    "all_first",\n'),
+    ("docs/api.md", "autofunction:: all_min", ".. autofunction:: all_first\n"),
+    ("mlxdist/_core.pxd", "CALL_ALL_MIN,", " CALL_ALL_FIRST,"),
     (
         "mlxdist/compiled/fast_path.pxi",
         "    return collective(CALL_ALL_MIN, x, group, stream, out)",
         """
 
-def all_prod(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_PROD, x, group, stream, out)
+def all_first(x, *, group=None, stream=None, out=None):
+    return collective(CALL_ALL_FIRST, x, group, stream, out)
 """,
     ),
     (
         "mlxdist/_core.pyi",
         "def all_min(",
-        "def all_prod(x: Any, *, group: Any = None, stream: Any = None, out: Any = None) -> Any: ...\n",
+        "def all_first(x: Any, *, group: Any = None, stream: Any = None, out: Any = None) -> Any: ...\n",
     ),
 ]
 USE_OPERATION = """
 for dtype in ("bool", "int8", "uint64", "float16", "float32", "float64", "complex64"):
     for n in (5, 100_000):
-        each = [(np.arange(n) % 7 - 3 + r).astype(dtype) for r in range(2)]
+        each = [(np.arange(n) % (7 - r) - 3).astype(dtype) for r in range(2)]
         if dtype == "complex64":
             each = [x + x[::-1] * 1j for x in each]
-        with np.errstate(all="ignore"):
-            expected = each[0] * each[1]
-        assert np.array_equal(dist.all_prod(each[rank].copy()), expected), dtype
-        assert np.array_equal(dist.all_prod(memoryview(each[rank])), expected), dtype  # not on the fast path
+        expected = np.where(each[0] != 0, *each)
+        assert np.array_equal(dist.all_first(each[rank].copy()), expected), dtype
+        assert np.array_equal(dist.all_first(memoryview(each[rank])), expected), dtype  # not on the fast path
 x = np.full(3, 2.0)
-assert dist.all_prod(x, out=x) is x and (x == 4).all()
+assert dist.all_first(x, out=x) is x and (x == 2).all()
 try:
-    dist.all_prod(x, out=x[:2])
+    dist.all_first(x, out=x[:2])
     raise AssertionError("out is too short")
 except ValueError as error:
-    assert str(error).startswith("[all_prod] out has shape (2,), x has shape (3,)"), error
-assert dist.all_prod.__doc__.startswith("The product")
-assert dist.all_prod.__wrapped__  # the general path, behind the fast one
+    assert str(error).startswith("[all_first] out has shape (2,), x has shape (3,)"), error
+assert dist.all_first.__doc__.startswith("The first")
+assert dist.all_first.__wrapped__  # the general path, behind the fast one
 """
 
 # CONTRIBUTING, "A kind of operation". The algorithm is made of broadcasts: each rank adds up what comes from the ranks

@@ -55,8 +55,8 @@ def test_ranks_of_two_versions(launcher: mpis.MPI, ranks: Ranks, other: Path, sh
     assert finished.output.count(str(other)) == 1
     error = (
         "[init] the ranks run different builds of mlxdist:\n"
-        f"  rank 0, 1: version {mlxdist.__version__}, memory layout 3\n"
-        f"  rank 2: version {OTHER}, memory layout 3\n"
+        f"  rank 0, 1: version {mlxdist.__version__}, memory layout 4\n"
+        f"  rank 2: version {OTHER}, memory layout 4\n"
         "install the same mlxdist for all ranks\n"
     )
     assert finished.output.count(error) == 3, finished.output

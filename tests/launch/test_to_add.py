@@ -85,8 +85,8 @@ def test_the_kernels_tests_miss_the_new_names(tree: Path) -> None:
 def test_an_operation_that_mlx_lacks_is_refused(tree: Path) -> None:
     if not importlib.util.find_spec("mlx"):
         pytest.skip("mlx is not installed")
-    finished = within(tree, "-c", "import mlx.core as mx, mlxdist; mlxdist.all_prod(mx.array(1))")
-    assert "TypeError: [all_prod] MLX has no all_prod: pass numpy.array(x)" in finished, finished.output
+    finished = within(tree, "-c", "import mlx.core as mx, mlxdist; mlxdist.all_first(mx.array(1))")
+    assert "TypeError: [all_first] MLX has no all_first: pass numpy.array(x)" in finished, finished.output
 
 
 def test_a_framework_passes_the_tests_of_all(tree: Path, one: mpis.MPI) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from parallel.reference import COMPLEX, HALVES, INTEGERS, NAMES, REALS, dtype_of
+from parallel.reference import COMPLEX, HALVES, INTEGERS, NAMES, REALS, WITH_MEAN, calls_of, dtype_of
 from parallel.ring import around
 
 import mlxdist as dist
@@ -26,7 +26,13 @@ SLOT, LONGEST, OFFSETS = 32768, 2 << 20, 4099  # bytes, bytes, elements
 EPSILON = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 EPSILON |= {"complex64": EPSILON["float32"], "complex128": EPSILON["float64"]}
 FOR_MLX = ("bool", *INTEGERS, "float16", "float32", "complex64")
-PICKS: dict[str, Any] = {"all_max": np.maximum, "all_min": np.minimum}
+PICKS: dict[str, Any] = {
+    "all_max": np.maximum,
+    "all_min": np.minimum,
+    "all_prod": np.multiply,
+    "all_band": np.bitwise_and,
+    "all_bor": np.bitwise_or,
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,15 @@ def check_sum(rank: Rank, part: Part, got: np.ndarray, inputs: Sequence[np.ndarr
     assert np.all(error <= 2 * len(inputs) * EPSILON[name] * sum(np.abs(x) for x in wide))
 
 
+def check_product(got: np.ndarray, inputs: Sequence[np.ndarray]) -> None:
+    """Of floats in 16 bits only that all ranks have the same: such products overflow."""
+    name = got.dtype.name
+    if name not in HALVES:
+        wide = [x.astype(np.complex128 if name in COMPLEX else np.float64) for x in inputs]
+        error = np.abs(got.astype(wide[0].dtype) - np.multiply.reduce(wide))
+        assert np.all(error <= 4 * len(inputs) * EPSILON[name] * np.multiply.reduce(np.abs(wide)))
+
+
 def same_bits(part: Part, got: np.ndarray) -> None:
     mine = np.uint32(zlib.crc32(got.tobytes()))
     assert np.all(dist.all_gather(mine, group=part.group) == mine), "ranks got different bits"
@@ -106,6 +121,8 @@ class Draw:
 
 def reduction(call: str) -> Run:
     def run(rank: Rank, part: Part, draw: Draw) -> int:
+        if call not in calls_of(draw.name):
+            return 0
         inputs = draw.inputs(rank, part, draw.count)
         x = inputs[part.group.rank()]
         x = x.copy() if draw.way == 2 else x
@@ -114,10 +131,13 @@ def reduction(call: str) -> Run:
         assert out is None or got is out
         if call == "all_sum":
             check_sum(rank, part, got, inputs, x.nbytes)
-            if x.nbytes > SLOT and draw.name in (*REALS, *COMPLEX):
+            if x.nbytes > SLOT and draw.name in WITH_MEAN:
                 same_bits(part, got)
         elif draw.name == "bool":
-            assert np.array_equal(got, (np.any if call == "all_max" else np.all)(inputs, axis=0))
+            assert np.array_equal(got, (np.any if call in ("all_max", "all_bor") else np.all)(inputs, axis=0))
+        elif call == "all_prod" and draw.name in WITH_MEAN:
+            check_product(got, inputs)
+            same_bits(part, got)
         else:
             wide = [x.astype(np.float32) if draw.name in HALVES else x for x in inputs]
             assert got.tobytes() == PICKS[call].reduce(wide).astype(x.dtype).tobytes()
@@ -190,7 +210,7 @@ def with_mlx(rank: Rank, part: Part, draw: Draw) -> int:
 
 
 ON_THREADS: tuple[Run, ...] = (
-    *(reduction(call) for call in ("all_sum", "all_sum", "all_max", "all_min")),
+    *(reduction(call) for call in ("all_sum", "all_sum", *PICKS)),
     sum_scatter,
     all_gather,
     broadcast,

@@ -24,7 +24,10 @@ REALS = (*HALVES, "float32", "float64")
 COMPLEX = ("complex64", "complex128")
 WITH_MEAN = (*REALS, *COMPLEX)
 NAMES = ("bool", *INTEGERS, *WITH_MEAN)
-CALLS: dict[str, Callable[..., Any]] = {"all_sum": dist.all_sum, "all_max": dist.all_max, "all_min": dist.all_min}
+BITWISE = ("all_band", "all_bor")
+CALLS: dict[str, Callable[..., Any]] = {
+    name: getattr(dist, name) for name in ("all_sum", "all_max", "all_min", "all_prod", *BITWISE)
+}
 
 Case = TypeVar("Case")
 MAX_COUNT = int(config.MAX_COUNT.get())
@@ -46,6 +49,11 @@ def thinned(cases: Iterable[Case], name: str, size: int, at_two: int, beyond: in
     return itertools.islice(cases, NAMES.index(name) % every, None, every)
 
 
+def calls_of(name: str) -> list[str]:
+    """The reductions that a dtype has."""
+    return [call for call in CALLS if call not in BITWISE or name not in WITH_MEAN]
+
+
 def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
@@ -56,7 +64,7 @@ def seeded(*seed: int) -> np.random.Generator:
 
 @functools.cache
 def values(name: str, shape: tuple[int, ...], rank: int) -> np.ndarray:
-    """The array of ``rank``: integers of every size; floats, special values too, whose sums are exact in every type."""
+    """The array of ``rank``: integers of every size; floats, special ones too, whose sums and products are exact."""
     random = seeded(NAMES.index(name), math.prod(shape), rank)
     dtype = dtype_of(name)
     made = np.empty(shape, dtype)
@@ -73,8 +81,8 @@ def values(name: str, shape: tuple[int, ...], rank: int) -> np.ndarray:
 
 
 def real_values(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Quarters, few enough that ranks often tie; every fifth number is a special value."""
-    ordinary = random.integers(-9, 10, shape) / 4
+    """Powers of two, few enough that ranks often tie; every fifth number is a special value."""
+    ordinary = random.choice((-2, -1, -0.5, 0, 0.5, 1, 2), shape)
     return np.where(random.random(shape) < 0.2, random.choice(SPECIAL, shape), ordinary)
 
 
@@ -86,15 +94,23 @@ def reduced(call: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
     wide = wide_of(dtype.name)
     columns = zip(*(x.astype(wide).reshape(-1).tolist() for x in arrays), strict=True)
     if dtype.name == "bool":
-        pick: Callable[[Sequence[Any]], Any] = all if call == "all_min" else any
+        pick: Callable[[Sequence[Any]], Any] = all if call in ("all_min", "all_prod", "all_band") else any
     elif dtype.name in INTEGERS:
-        pick = {"all_sum": functools.partial(wrapped_sum, dtype=dtype), "all_max": max, "all_min": min}[call]
+        pick = {
+            "all_sum": lambda column: wrapped(sum(column), dtype),
+            "all_max": max,
+            "all_min": min,
+            "all_prod": lambda column: wrapped(math.prod(column), dtype),
+            "all_band": lambda column: functools.reduce(operator.and_, column),
+            "all_bor": lambda column: functools.reduce(operator.or_, column),
+        }[call]
     else:
         highest = largest_complex if dtype.name in COMPLEX else largest
         pick = {
             "all_sum": lambda column: functools.reduce(operator.add, column),
             "all_max": highest,
             "all_min": lambda column: -highest([-x for x in column]),
+            "all_prod": lambda column: functools.reduce(times if dtype.name in COMPLEX else operator.mul, column),
         }[call]
     return np.array([pick(column) for column in columns], wide).astype(dtype).reshape(shape)
 
@@ -120,9 +136,14 @@ def wide_of(name: str) -> Any:
     return np.complex128 if name in COMPLEX else np.float64 if name in REALS else dtype_of(name)
 
 
-def wrapped_sum(column: Sequence[int], dtype: np.dtype[Any]) -> int:
+def wrapped(exact: int, dtype: np.dtype[Any]) -> int:
     bits, lowest = 8 * dtype.itemsize, int(np.iinfo(dtype).min)
-    return (sum(column) - lowest) % 2**bits + lowest
+    return (exact - lowest) % 2**bits + lowest
+
+
+def times(a: complex, b: complex) -> complex:
+    """Python's own rule for infinite numbers depends on its version."""
+    return complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
 
 
 def largest(column: Sequence[float]) -> float:
@@ -148,6 +169,11 @@ def rounded(x: np.ndarray, name: str) -> np.ndarray:
         scale = np.ldexp(1.0, np.maximum(np.frexp(x)[1] - precision, least))
         result = np.rint(x / scale) * scale
     return np.where(np.abs(result) >= 2.0**most, np.copysign(np.inf, x), result)
+
+
+def rounded_product(x: np.ndarray, y: np.ndarray, name: str) -> np.ndarray:
+    """Of two 16-bit floats, in float64: exact in float32, unless bfloat16's are too small for that."""
+    return rounded((x * y).astype(np.float32).astype(np.float64), name)
 
 
 def parts(x: np.ndarray) -> tuple[np.ndarray, ...]:

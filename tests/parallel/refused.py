@@ -23,6 +23,7 @@ COLLECTIVES: dict[str, Callable[..., Any]] = {
     "all_sum": dist.all_sum,
     "all_max": dist.all_max,
     "all_min": dist.all_min,
+    "all_prod": dist.all_prod,
     "all_gather": dist.all_gather,
     "sum_scatter": dist.sum_scatter,
     "broadcast": functools.partial(dist.broadcast, src=0),

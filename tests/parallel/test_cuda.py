@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel import fake_cupy
-from parallel.reference import NAMES, assert_same, mean, reduced, values
+from parallel.reference import CALLS, NAMES, assert_same, calls_of, mean, reduced, values
 from parallel.refused import SIZE, WORLD, assert_refused, case
 from parallel.ring import around, needs_peers
 
@@ -67,7 +67,8 @@ def test_every_operation(world: dist.Group, aware: bool, name: str) -> None:
             continue
         total = reduced("all_sum", each)
         check(dist.all_sum, x, total, each)
-        check(dist.all_max, x, reduced("all_max", each), each)
+        for call in calls_of(name)[1:]:
+            check(CALLS[call], x, reduced(call, each), each)
         check(functools.partial(dist.broadcast, src=SIZE - 1), x, each[-1], each)
         check(dist.all_gather, x, np.concatenate([np.atleast_1d(y) for y in each]), each)
         if len(shape) == 2:

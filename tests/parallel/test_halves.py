@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from parallel.reference import CALLS, HALVES, MAX_COUNT, assert_numbers, dtype_of, long, parts, rounded, seeded
+from parallel.reference import (
+    BITWISE,
+    CALLS,
+    HALVES,
+    MAX_COUNT,
+    assert_numbers,
+    dtype_of,
+    long,
+    parts,
+    rounded,
+    rounded_product,
+    seeded,
+)
 
 import mlxdist as dist
 
@@ -15,18 +27,19 @@ OTHERS = {
     "float16": (0x0000, 0x8000, 0x3C00, 0x0001, 0x83FF, 0x1001, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xBC01),
     "bfloat16": (0x0000, 0x8000, 0x3F80, 0x0001, 0x807F, 0x3B81, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7FC0, 0xBF81),
 }
-MINUS_ZERO = 0x8000
+MINUS_ZERO, ONE = 0x8000, {"float16": 0x3C00, "bfloat16": 0x3F80}
 
 
-def contribution(name: str, rank: int) -> np.ndarray:
-    """Rank 0 has every number, rank 1 the partners, further ranks -0, which changes no sum."""
+def contribution(name: str, rank: int, call: str = "all_sum") -> np.ndarray:
+    """Rank 0 has every number, rank 1 the partners, further ranks -0, which changes no sum, or for a product 1."""
     others = np.array(OTHERS[name], np.uint16)
     if rank == 0:
         bits = np.tile(np.arange(EVERY_PATTERN, dtype=np.uint16), len(others))
     elif rank == 1:
         bits = np.repeat(others, EVERY_PATTERN)
     else:
-        bits = np.full(len(others) * EVERY_PATTERN, MINUS_ZERO, np.uint16)
+        neutral = ONE[name] if call == "all_prod" else MINUS_ZERO
+        bits = np.full(len(others) * EVERY_PATTERN, neutral, np.uint16)
     return bits.view(dtype_of(name))
 
 
@@ -39,18 +52,21 @@ def best(call: str, stacked: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.skipif(MAX_COUNT < 1000, reason="a million elements in pieces of a few would take minutes")
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [call for call in CALLS if call not in BITWISE])
 @pytest.mark.parametrize("name", HALVES)
 def test_every_number_with_others(world: dist.Group, name: str, call: str) -> None:
-    stacked = np.stack([parts(contribution(name, rank))[0] for rank in range(max(world.size(), 2))])
+    stacked = np.stack([parts(contribution(name, rank, call))[0] for rank in range(max(world.size(), 2))])
     result = np.empty_like(contribution(name, 0))
     if world.size() == 1:
         dist.all_sum(contribution(name, 0), out=result)
         assert result.tobytes() == contribution(name, 0).tobytes()
         return
-    CALLS[call](contribution(name, world.rank()), out=result)
+    CALLS[call](contribution(name, world.rank(), call), out=result)
     with np.errstate(all="ignore"):
-        expected = rounded(stacked[0] + stacked[1], name) if call == "all_sum" else best(call, stacked)
+        if call == "all_prod":
+            expected = rounded_product(stacked[0], stacked[1], name)
+        else:
+            expected = rounded(stacked[0] + stacked[1], name) if call == "all_sum" else best(call, stacked)
     (got,) = parts(result)
     assert_numbers(got, expected)
 

@@ -210,6 +210,69 @@ def test_vmap_of_a_matrix_sum_scatter(world: dist.Group) -> None:
     same(result, np.moveaxis(np.split(expected, n, 1)[world.rank()], 0, 1))
 
 
+def factors(world: dist.Group) -> np.ndarray:
+    """Of each rank; the second product is zero because of one rank, the third because of all."""
+    made = np.stack([row(rank) for rank in range(world.size())])
+    made[-1, 1] = made[:, 2] = 0
+    return made
+
+
+def others(each: np.ndarray, world: dist.Group) -> np.ndarray:
+    return np.asarray(np.delete(each, world.rank(), 0).prod(0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "complex64"])
+@COMPILED
+def test_derivatives_of_a_product(world: dist.Group, transform: Transform, dtype: str) -> None:
+    """Each rank's is that of its own result, right where elements are zero."""
+    each = factors(world)
+    x = mx.array(each[world.rank()], dtype=mx.float32).astype(getattr(mx, dtype))
+    weight = mx.array(world.rank() + 1.0).astype(x.dtype)
+    gradient = transform(lambda x: mx.vjp(dist.all_prod, [x], [mx.ones_like(x) * weight])[1][0])
+    same(gradient(x).astype(mx.complex64), (world.rank() + 1) * others(each, world))
+    changes = sum(np.delete(each, rank, 0).prod(0) * (rank + 1) for rank in range(world.size()))
+    pushed = transform(lambda x: mx.jvp(dist.all_prod, [x], [mx.ones_like(x) * weight])[1][0])
+    same(pushed(x).astype(mx.complex64), changes)
+
+
+def test_the_gradient_of_a_product_of_complex_numbers_is_that_of_mlx(world: dist.Group) -> None:
+    each = [mx.array([complex(1, rank), complex(0, 2)]) for rank in range(world.size())]
+    cotangent = mx.array([1j, 2 - 1j])
+
+    def product(x: Any) -> Any:
+        return functools.reduce(mx.multiply, [x if rank == world.rank() else y for rank, y in enumerate(each)])
+
+    x = each[world.rank()]
+    found, expected = (mx.vjp(of, [x], [cotangent])[1][0] for of in (dist.all_prod, product))
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_vmap_of_a_product(world: dist.Group, axis: int) -> None:
+    each = factors(world)
+    batch = mx.array(np.stack([each[world.rank()], each[world.rank()] + 1], axis), dtype=mx.float32)
+    same(mx.vmap(dist.all_prod, in_axes=axis)(batch), [each.prod(0), (each + 1).prod(0)])
+    gradient = mx.vmap(mx.grad(lambda x: dist.all_prod(x).sum()), in_axes=axis)(batch)
+    same(gradient, [others(each, world), others(each + 1, world)])
+
+
+@COMPILED
+def test_bits(world: dist.Group, transform: Transform) -> None:
+    """They have no derivative; floats are refused when the call is made."""
+    x = mx.array([0b110, 1 << world.rank()])
+    ranks = range(world.size())
+    for call, expected in (
+        (dist.all_band, [6, int(world.size() == 1)]),
+        (dist.all_bor, [6, sum(1 << r for r in ranks)]),
+    ):
+        same(transform(call)(x), expected)
+        same(mx.vmap(call)(mx.stack([x, x])), [expected] * 2)
+        gradient = mx.grad(lambda x, call=call: (call(x.astype(mx.int32)) + x).sum())(x.astype(mx.float32))
+        same(gradient, [1, 1])
+        with pytest.raises(TypeError, match=r"has dtype mlx.core.float32, which is not combined bit by bit: pass"):
+            call(mx.ones(3))
+
+
 def test_checkpoint_communicates_again(world: dist.Group) -> None:
     def block(x: Any) -> Any:
         return dist.all_sum(x) ** 2

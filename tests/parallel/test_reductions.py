@@ -1,4 +1,4 @@
-"""all_sum, all_max and all_min: every type, shape, kind of array and way to get the result."""
+"""Reductions: every type, shape, kind of array and way to get the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.providers import PROVIDERS, elements, may_be_out
-from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, reduced, seeded, thinned, values
+from parallel.reference import (
+    BITWISE,
+    CALLS,
+    NAMES,
+    WITH_MEAN,
+    assert_new,
+    assert_same,
+    calls_of,
+    long,
+    reduced,
+    seeded,
+    thinned,
+    values,
+)
+from parallel.refused import assert_refused, case
 
 import mlxdist as dist
 from mlxdist import _core
@@ -21,9 +35,9 @@ WAYS = ("new", "out", "in place")
 def test_every_case(world: dist.Group, name: str) -> None:
     expected = {
         (call, shape, repeated): reduced(call, [seen(name, shape, rank, repeated) for rank in range(world.size())])
-        for call, shape, repeated in itertools.product(CALLS, SHAPES, (False, True))
+        for call, shape, repeated in itertools.product(calls_of(name), SHAPES, (False, True))
     }
-    cases = itertools.product(SHAPES, PROVIDERS, WAYS, CALLS)
+    cases = itertools.product(SHAPES, PROVIDERS, WAYS, calls_of(name))
     for shape, provider, way, call in thinned(cases, name, world.size(), 4, 23):
         x = PROVIDERS[provider](values(name, shape, world.rank()))
         if x is None or (way == "in place" and not may_be_out(x)):
@@ -70,7 +84,8 @@ def test_bools_of_any_byte(world: dist.Group, count: int) -> None:
     choice = np.array([0, 1, 2, 128, 255], np.uint8)
     inputs = np.stack([seeded(count, other).choice(choice, count) for other in range(size)])
     truths = inputs != 0
-    for call, expected in (("all_sum", truths.any(0)), ("all_max", truths.any(0)), ("all_min", truths.all(0))):
+    for call in CALLS:
+        expected = truths.any(0) if call in ("all_sum", "all_max", "all_bor") else truths.all(0)
         for empty in (np.empty, dist.empty) if _core.local_size()[0] == size else (np.empty,):
             x, out = empty((count,), np.bool_), empty((count,), np.bool_)
             x.view(np.uint8)[...] = inputs[rank]
@@ -93,6 +108,17 @@ def test_numbers_have_one_dtype_each(world: dist.Group) -> None:
         (np.float32(0.5), 0.5 * size, np.float32),
     ):
         assert_same(dist.all_sum(number), np.array(total, dtype))
+
+
+def test_the_bits_of_floats_are_refused() -> None:
+    """On whichever path."""
+    remedy = "not combined bit by bit: pass integers or bools, or a view of x as integers"
+    each = [values(name, (3,), 0) for name in WITH_MEAN]
+    assert_refused(
+        case(call, f"x has dtype {x.dtype.name}, which is {remedy}", TypeError, CALLS[call], given)
+        for call, x in itertools.product(BITWISE, each)
+        for given in (x, x[::-1])
+    )
 
 
 def test_out_of_every_kind(world: dist.Group) -> None:

@@ -86,6 +86,8 @@ def test_signatures_are_those_of_mlx(name: str) -> None:
 
 
 def test_signatures_beyond_mlx() -> None:
+    for name in ("all_prod", "all_band", "all_bor"):
+        assert inspect.signature(getattr(dist, name)) == inspect.signature(dist.all_sum)
     assert [written(p) for p in inspect.signature(dist.broadcast).parameters.values()] == [
         *("x", "src", "group=None", "stream=None", "out=None", "wait=True")
     ]

@@ -18,11 +18,13 @@ from parallel.reference import (
     NAMES,
     REALS,
     assert_numbers,
+    calls_of,
     dtype_of,
     parts,
     quotient,
     reduced,
     rounded,
+    rounded_product,
     seeded,
     values,
 )
@@ -32,7 +34,7 @@ from mlxdist import _core
 BLOCK = 512
 COUNTS = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 1)
 PATTERNS = np.arange(2**16, dtype=np.uint16)
-SUM, MAX, MIN = map(_core.REDUCTION_NAMES.index, ("all_sum", "all_max", "all_min"))
+SUM, MAX, MIN, PROD, BAND, BOR = map(_core.REDUCTION_NAMES.index, CALLS)
 QUIET = {"float16": 0x0200, "bfloat16": 0x0040}
 
 
@@ -73,8 +75,10 @@ def test_the_table_has_every_type_and_call() -> None:
     assert set(_core.REDUCTION_NAMES) == set(CALLS)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("call", CALLS)
+each_pair = pytest.mark.parametrize(("name", "call"), [(name, call) for name in NAMES for call in calls_of(name)])
+
+
+@each_pair
 def test_against_python(name: str, call: str) -> None:
     """1 to 5 inputs, counts around the block size."""
     for n_inputs, count in itertools.product(range(1, 6), COUNTS):
@@ -91,7 +95,7 @@ def test_against_python(name: str, call: str) -> None:
 def test_output_may_be_any_input(name: str) -> None:
     count = 2 * BLOCK + 3
     originals = [values(name, (count,), rank) for rank in range(3)]
-    for call, place in itertools.product(CALLS, range(3)):
+    for call, place in itertools.product(calls_of(name), range(3)):
         inputs = [x.copy() for x in originals]
         _core.reduce_locally(_core.REDUCTION_NAMES.index(call), inputs, inputs[place])
         assert_numbers(inputs[place], reduced(call, originals))
@@ -113,7 +117,7 @@ def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
 
     each = [values(name, (count,), rank) for rank in range(2)]
     (_, first), (_, second) = map(unaligned, each)
-    for call in CALLS:
+    for call in calls_of(name):
         raw, output = unaligned(np.zeros(count, dtype))
         _core.reduce_locally(_core.REDUCTION_NAMES.index(call), [first, second], output)
         assert_numbers(output, reduced(call, each))
@@ -121,7 +125,7 @@ def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", HALVES)
-@pytest.mark.parametrize("op", [SUM, MAX, MIN])
+@pytest.mark.parametrize("op", [SUM, MAX, MIN, PROD])
 def test_one_input_keeps_every_half(name: str, op: int) -> None:
     """Each of the 65,536 is unchanged, except that a NaN becomes quiet, keeping its sign and its other bits."""
     x = PATTERNS.view(dtype_of(name))
@@ -147,7 +151,9 @@ def test_every_half_with_others_is_rounded_once(name: str) -> None:
                 expected = rounded(exact, name)
                 if name == "float16":  # NumPy's own rounding is a second opinion
                     assert_numbers(expected, exact.astype(np.float16).astype(np.float64))
+                product = rounded_product(parts(inputs[0])[0], parts(inputs[1])[0], name)
             assert_numbers(parts(reduce(SUM, *inputs))[0], expected)
+            assert_numbers(parts(reduce(PROD, *inputs))[0], product)
 
 
 @pytest.mark.parametrize("name", HALVES)
@@ -191,13 +197,19 @@ def test_integers_wrap(name: str) -> None:
     modulus = 2**limits.bits
     expected = [(int(a) + int(b) - int(limits.min)) % modulus + int(limits.min) for a, b in zip(x, one, strict=True)]
     np.testing.assert_array_equal(reduce(SUM, x, one), np.array(expected, name))
+    factors = np.array([3, limits.max, limits.min, limits.max], name)
+    expected = [
+        (int(a) * int(b) - int(limits.min)) % modulus + int(limits.min) for a, b in zip(x, factors, strict=True)
+    ]
+    np.testing.assert_array_equal(reduce(PROD, x, factors), np.array(expected, name))
 
 
 def test_bool() -> None:
     """Any byte but 0 is True, as in NumPy; the result has only 0 and 1."""
     a, b = (x.reshape(-1) for x in np.indices((256, 256)).astype(np.uint8))
     both, either = (a != 0) & (b != 0), (a != 0) | (b != 0)
-    for op, expected in ((SUM, either), (MAX, either), (MIN, both)):
+    for op in range(len(CALLS)):
+        expected = either if op in (SUM, MAX, BOR) else both
         for inputs in ((a, b), (a, b, b), (a, a, a, b)):
             result = reduce(op, *(x.view(np.bool_) for x in inputs))
             np.testing.assert_array_equal(result.view(np.uint8), expected)
@@ -220,6 +232,11 @@ def test_nan_and_zeros_in_any_order(name: str) -> None:
         (SUM, (np.inf, -np.inf), np.nan),
         (SUM, (np.inf, 1.0), np.inf),
         (SUM, (-0.0, -0.0), -0.0),
+        (PROD, (np.inf, 0.0), np.nan),
+        (PROD, (np.inf, -2.0), -np.inf),
+        (PROD, (-0.0, 3.0), -0.0),
+        (PROD, (-0.0, -1.0), 0.0),
+        (PROD, (np.nan, 0.0, 1.0), np.nan),
     )
     for op, numbers, expected in cases:
         for order in itertools.permutations(numbers):
@@ -247,15 +264,27 @@ def test_complex_order(name: str) -> None:
             assert_numbers(reduce(MIN, *inputs), np.array([smallest]).astype(name))
 
 
-def test_real_sums_are_those_of_the_type() -> None:
-    """float32 is not summed in float64, nor the other way round."""
+def test_real_sums_and_products_are_those_of_the_type() -> None:
+    """float32 is not computed in float64, nor the other way round."""
     for name in ("float32", "float64"):
         inputs = [seeded(rank, 3).standard_normal(1000).astype(name) for rank in range(3)]
         np.testing.assert_array_equal(reduce(SUM, *inputs), (inputs[0] + inputs[1]) + inputs[2])
+        np.testing.assert_array_equal(reduce(PROD, *inputs), (inputs[0] * inputs[1]) * inputs[2])
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_products_are_rounded_in_each_step(name: str) -> None:
+    """Not fused, so that processors agree."""
+    parts = [seeded(rank, 4).standard_normal((2, 1000)).astype(values(name, (), 0).real.dtype) for rank in range(3)]
+    (re, im), *others = parts
+    for a, b in others:
+        re, im = re * a - im * b, re * b + im * a
+    result = reduce(PROD, *((a + 1j * b).astype(name) for a, b in parts))
+    np.testing.assert_array_equal(result.real, re)
+    np.testing.assert_array_equal(result.imag, im)
+
+
+@each_pair
 def test_variants_give_the_same_bits(name: str, call: str, variant: str) -> None:
     """For random bits; a NaN stays a NaN, but which one is up to the processor."""
     op, dtype = _core.REDUCTION_NAMES.index(call), dtype_of(name)

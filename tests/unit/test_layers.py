@@ -38,6 +38,8 @@ ORDER = (
     ("arrays", "arrays.*"),
     ("mpi",),
     ("work",),
+    ("mpi.communicators",),
+    ("groups",),
     ("world",),
     ("dispatch",),
     ("ops",),
@@ -102,7 +104,10 @@ WITHIN = {
     ),
     "mpi/": ("abi", "transport", "mpi_impl", "runtime"),
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
-    "group/": ("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "core"),
+    "group/": (
+        *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
+        "core",
+    ),
     "shims/": ("mlx_libmpi",),
 }
 # Bodies that have another name than their contract.
@@ -115,6 +120,7 @@ BODY_OF = {
     "mpi_messages": "mpi_impl",
     "mpi_int": "mpi_impl",
     "mpi_ptr": "mpi_impl",
+    "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
     "group": "core",
 }

@@ -37,8 +37,9 @@ int group_size(const struct group *group);
 int group_is_broken(const struct group *group);
 /* Break it from outside of a call, because this rank cannot make one that the others wait for. */
 void group_break(struct group *group, const char *why);
-/* Ranks that share this host's memory, this one among them. */
+/* Ranks that share this host's memory, this one among them, and its rank among these. */
 int group_local_size(const struct group *group);
+int group_local_rank(const struct group *group);
 /* Why ranks of this host do not share memory; empty if they do, or if there is only one. */
 const char *core_why_not_shared(void);
 /* Groups split from it afterwards inherit the timeout. 0: none. */
@@ -46,6 +47,16 @@ void group_set_timeout(struct group *group, double timeout_s);
 
 /* color and key are not negative. */
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome);
+
+/* Of these n ranks of the group, different ones, in this order; only they call it, this one among them. Threads may make
+ * several at a time, in any order if they are of different ranks. is_only_thread: no other thread of this process makes
+ * any; only between such ranks is a call with another list always found to be one: MISMATCH. A failure leaves the group
+ * as it was. */
+int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
+                 struct outcome *outcome);
+/* The ranks of the group that a communicator of the program's has, by its own ranks, as far as they fit into as many as
+ * the group has; -1: not one of them. *n: how many it has. */
+int group_ranks_of(struct group *group, comm_handle comm, int *ranks, int *n, struct outcome *outcome);
 
 /* A collective. call->count is that of sendbuf; recvbuf has the same, for ALLGATHER and GATHER size times as much, for
  * REDUCE_SCATTER and SCATTER a size-th. BROADCAST and SCATTER use only root's sendbuf, GATHER and REDUCE only root's

@@ -11,10 +11,11 @@ extern "C" {
 
 /* output[i] = inputs[0][i] op ... op inputs[n_inputs - 1][i], from the first to the last, for i < count.
  *
- * output may be one of the inputs, but may not overlap one otherwise. Integers wrap. Bool: any byte but 0 is true; sum
- * and max are "or", min is "and", 0 or 1. 16-bit floats are reduced in float32 and rounded once. Complex numbers are
- * ordered by real, then imaginary part. max and min of anything and NaN are NaN; of zeros of both signs, max is +0 and
- * min -0: so the order of the inputs never shows in their result. */
+ * output may be one of the inputs, but may not overlap one otherwise. is_reducible(type, op). Integers wrap. Bool: any
+ * byte but 0 is true; sum, max and bor are "or", min, prod and band are "and", 0 or 1. 16-bit floats are reduced in
+ * float32 and rounded once. Complex numbers are ordered by real, then imaginary part; their product is rounded in each
+ * step. max and min of anything and NaN are NaN; of zeros of both signs, max is +0 and min -0: so the order of the
+ * inputs never shows in their result. */
 void reduce(enum element_type type, enum reduction op, const void *const *inputs, int n_inputs, void *output,
             size_t count);
 
@@ -28,8 +29,9 @@ void widen(enum element_type from, const void *narrowed, float *numbers, size_t 
 
 /* One variant of the above, by type and op. All give the same bits. */
 struct kernels {
+    /* Any of them may be NULL. */
     void (*reduce[ELEMENT_TYPES][REDUCTIONS])(const void *const *inputs, int n_inputs, void *output, size_t count);
-    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n); /* or NULL, as those below */
+    void (*divide[ELEMENT_TYPES])(void *numbers, size_t count, int n);
     void (*narrow[ELEMENT_TYPES])(const float *numbers, void *narrowed, size_t count);
     void (*widen[ELEMENT_TYPES])(const void *narrowed, float *numbers, size_t count);
 };

@@ -18,6 +18,9 @@ int abi_identify(void *library, enum abi_family *family);
     row(COMM_SELF,         "ompi_mpi_comm_self",            0x44000001, 0x102) \
     row(ERRORS_RETURN,     "ompi_mpi_errors_return",        0x54000001, 0x143) \
     row(OP_SUM,            "ompi_mpi_op_sum",               0x58000003, 0x21) \
+    row(OP_PROD,           "ompi_mpi_op_prod",              0x58000004, 0x24) \
+    row(OP_BAND,           "ompi_mpi_op_band",              0x58000006, 0x28) \
+    row(OP_BOR,            "ompi_mpi_op_bor",               0x58000008, 0x29) \
     row(INFO_NULL,         "ompi_mpi_info_null",            0x1c000000, 0x130) \
     row(BYTE,              "ompi_mpi_byte",                 0x4c00010d, 0x247) \
     row(INT8_T,            "ompi_mpi_int8_t",               0x4c000137, 0x240) \
@@ -64,7 +67,13 @@ enum { LASTUSEDCODE = 506, LEAST_LASTUSEDCODE = 16383, DRAFT_ERRORS_RETURN = 0x1
     row(Comm_idup, (MPI_Comm, MPI_Comm *, MPI_Request *)) \
     row(Comm_split, (MPI_Comm, int, int, MPI_Comm *)) \
     row(Comm_split_type, (MPI_Comm, int, int, MPI_Info, MPI_Comm *)) \
+    row(Comm_create_group, (MPI_Comm, MPI_Group, int, MPI_Comm *)) \
+    row(Comm_group, (MPI_Comm, MPI_Group *)) \
     row(Comm_free, (MPI_Comm *)) \
+    row(Group_size, (MPI_Group, int *)) \
+    row(Group_incl, (MPI_Group, int, const int *, MPI_Group *)) \
+    row(Group_translate_ranks, (MPI_Group, int, const int *, MPI_Group, int *)) \
+    row(Group_free, (MPI_Group *)) \
     row(Op_create, (MPI_User_function *, int, MPI_Op *)) \
     row(Op_free, (MPI_Op *)) \
     row(Type_contiguous, (int, MPI_Datatype, MPI_Datatype *)) \

@@ -19,7 +19,7 @@ struct comm {
 enum { ANY_RANK = -1 };
 
 /* MPI's handles, an int or a pointer. */
-typedef intptr_t request_handle, message_handle;
+typedef intptr_t request_handle, message_handle, comm_handle;
 
 /* A message that has arrived. */
 struct message {
@@ -37,11 +37,12 @@ struct transport {
     int (*load)(void *library, enum abi_family family, int64_t max_count, struct outcome *outcome);
     /* The first line of the library's description of itself; works before start. */
     void (*version)(char *text, size_t nbytes);
-    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate, for which await_world waits; if that
-     * gives up, start may be called again. After a failure call finish if *ours is not 0. await_collective: how a
-     * collective waits where threads may call one at a time, with the others let in. */
-    int (*start)(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                 struct comm **world, struct outcome *outcome);
+    /* Initialize MPI unless it is: then *ours = 0. *world is a private duplicate of `of`, a communicator of the
+     * program's, or of MPI_COMM_WORLD if that is 0. await_world waits for it; if that gives up, start may be called
+     * again. After a failure call finish if *ours is not 0. await_collective: how a collective waits where threads may
+     * call one at a time, with the others let in. */
+    int (*start)(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
+                 enum thread_level *threads, struct comm **world, struct outcome *outcome);
     /* Nonzero: MPI has been finalized, by us or by others. */
     int (*is_over)(void);
     /* Free what start made; finalize MPI if ours. */
@@ -50,6 +51,11 @@ struct transport {
 
     /* color and key are not negative. */
     int (*split)(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome);
+    /* These n ranks of comm, in this order; only they call it. tag: the same on all of them, and of no other call under
+     * way. */
+    int (*create)(struct comm *comm, const int *ranks, int n, int tag, struct comm **part, struct outcome *outcome);
+    /* The ranks of comm that a communicator of the program's has, at most comm->size; -1 where it has another. */
+    int (*ranks_of)(struct comm *comm, comm_handle other, int *ranks, int *n, struct outcome *outcome);
     /* The ranks of the same host. */
     int (*split_host)(struct comm *comm, struct comm **part, struct outcome *outcome);
     int (*release)(struct comm *comm, struct outcome *outcome);

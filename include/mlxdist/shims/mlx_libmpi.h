@@ -11,12 +11,14 @@ extern "C" {
 
 /* MLX knows only MPI_Allreduce, so a communicator says what an all_sum on it does: with KIND_SUM_SCATTER it fills only
  * this rank's part of the output, with KIND_BROADCAST every rank gets root's array, with KIND_SENDRECV that of rank
- * root % size, and sends its own to rank root / size. With KIND_ALL_TO_ALL it exchanges blocks, with KIND_SCATTER it
+ * root % size, and sends its own to rank root / size; with KIND_OTHER_REDUCTION the reduction is root, one that MLX
+ * lacks. With KIND_ALL_TO_ALL it exchanges blocks, with KIND_SCATTER it
  * fills only this rank's part with that of root's array. With KIND_REDUCE rank root / REDUCTIONS gets the reduction
  * root % REDUCTIONS, and the others their own array; so do they with KIND_GATHER, where root makes an all_gather
  * instead. The root of KIND_REDUCTION is the digest of its calls, and only it has a wire. */
 enum mlx_collective_kind {
     KIND_REDUCTION,
+    KIND_OTHER_REDUCTION,
     KIND_SUM_SCATTER,
     KIND_BROADCAST,
     KIND_SENDRECV,

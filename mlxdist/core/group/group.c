@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mlxdist/group/agreement.h"
 #include "mlxdist/group/background.h"
 #include "mlxdist/group/collective.h"
 #include "mlxdist/measure.h"
@@ -13,6 +14,8 @@ struct group {
     struct members members;
     pthread_mutex_t turn; /* of its collectives */
     struct work_queue collectives, messages;
+    struct notices notices;
+    uint64_t splits; /* so far, as on the other ranks */
     atomic_int is_broken;
     struct outcome why_broken;
     atomic_long references;
@@ -41,6 +44,7 @@ static struct group *new_group(const struct wait_policy *policy, struct outcome 
     pthread_mutex_init(&group->turn, NULL);
     work_queue_open(&group->collectives, group, &owner, carry_out_collectives, &group->members);
     work_queue_open(&group->messages, group, &owner, carry_out_messages, &group->members);
+    notices_open(&group->notices);
     atomic_init(&group->references, 1);
     return group;
 }
@@ -49,6 +53,7 @@ static void free_group(struct group *group) {
     work_queue_close(&group->collectives);
     work_queue_close(&group->messages);
     pthread_mutex_destroy(&group->turn);
+    notices_close(&group->notices);
     free(group);
 }
 
@@ -260,7 +265,7 @@ void group_release(struct group *group) {
         place = &(*place)->next;
     *place = group->next;
     pthread_mutex_unlock(&groups_lock);
-    int is_pending = members_are_pending(&group->members);
+    int is_pending = members_are_pending(&group->members) || notices_are_pending(&group->notices);
     if (group->members.shm && !runtime_is_forked())
         shm_leave(group->members.shm, 1);
     members_close(&group->members);
@@ -277,6 +282,10 @@ int group_size(const struct group *group) {
 
 int group_is_broken(const struct group *group) {
     return atomic_load_explicit(&group->is_broken, memory_order_acquire);
+}
+
+int group_local_rank(const struct group *group) {
+    return group->members.shm ? shm_local_rank(group->members.shm) : 0;
 }
 
 int group_local_size(const struct group *group) {
@@ -335,21 +344,60 @@ static int split_members(struct group *group, int color, int key, struct group *
         result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
     if (!result)
         result = open_group(part, outcome);
+    part->notices.group = notices_mix(group->notices.group, ++group->splits << 32 | (uint32_t)color);
     return end_call(group, &call, result);
+}
+
+/* The other ranks of the group may be in a call: so this one takes no turn, and cannot break it. */
+static int create_members(struct group *group, const int *ranks, int n, int is_only_thread, struct group *part,
+                          struct outcome *outcome) {
+    struct agreed agreed;
+    if (runtime_enter(outcome))
+        return outcome->status;
+    int result = group_is_broken(group) ? (*outcome = group->why_broken).status : STATUS_OK;
+    if (!result)
+        result = agreement_reach(&group->members, &group->notices, ranks, n, is_only_thread, &agreed, outcome);
+    if (!result)
+        result = free_retired(outcome);
+    if (!result)
+        result = TRANSPORT(create, group->members.comm, ranks, n, agreed.tag, &part->members.comm, outcome);
+    if (!result)
+        result = open_group(part, outcome);
+    if (!result)
+        part->notices.group = agreed.group;
+    runtime_leave();
+    return result;
+}
+
+/* One that was not made goes the way of those that were freed. */
+static int made(int result, struct group *created, struct group **part) {
+    *part = result ? NULL : created;
+    if (result && created->members.comm)
+        add_to(&retired, created);
+    else if (result)
+        free_group(created);
+    return result;
 }
 
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome) {
     struct group *created = new_group(&group->members.policy, outcome);
     *part = NULL;
-    if (!created)
+    return created ? made(split_members(group, color, key, created, outcome), created, part) : outcome->status;
+}
+
+int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
+                 struct outcome *outcome) {
+    struct group *created = new_group(&group->members.policy, outcome);
+    *part = NULL;
+    return created ? made(create_members(group, ranks, n, is_only_thread, created, outcome), created, part)
+                   : outcome->status;
+}
+
+int group_ranks_of(struct group *group, comm_handle comm, int *ranks, int *n, struct outcome *outcome) {
+    if (runtime_enter(outcome))
         return outcome->status;
-    int result = split_members(group, color, key, created, outcome);
-    if (!result)
-        *part = created;
-    else if (created->members.comm)
-        add_to(&retired, created);
-    else
-        free_group(created);
+    int result = TRANSPORT(ranks_of, group->members.comm, comm, ranks, n, outcome);
+    runtime_leave();
     return result;
 }
 

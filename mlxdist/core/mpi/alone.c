@@ -6,9 +6,9 @@
 
 static struct comm only = {0, 1};
 
-static int start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                 struct comm **world, struct outcome *outcome) {
-    (void)await_world, (void)await_collective, (void)outcome;
+static int start(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
+                 enum thread_level *threads, struct comm **world, struct outcome *outcome) {
+    (void)of, (void)await_world, (void)await_collective, (void)outcome;
     *ours = 0;
     *threads = THREADS_MULTIPLE;
     *world = &only;
@@ -30,6 +30,12 @@ static int split(struct comm *comm, int color, int key, struct comm **part, stru
     return STATUS_OK;
 }
 
+static int create(struct comm *comm, const int *ranks, int n, int tag, struct comm **part, struct outcome *outcome) {
+    (void)ranks, (void)n, (void)tag, (void)outcome;
+    *part = comm;
+    return STATUS_OK;
+}
+
 static int release(struct comm *comm, struct outcome *outcome) {
     (void)comm, (void)outcome;
     return STATUS_OK;
@@ -46,6 +52,7 @@ const struct transport alone = {
     .finish = finish,
     .abort = exit,
     .split = split,
+    .create = create,
     .release = release,
     .barrier = barrier,
 };

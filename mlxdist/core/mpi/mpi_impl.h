@@ -9,7 +9,7 @@
 #include "mlxdist/kernels/kernels.h"
 #include "mlxdist/mpi/transport.h"
 
-typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Info, MPI_Message, MPI_Request;
+typedef HANDLE MPI_Comm, MPI_Datatype, MPI_Op, MPI_Errhandler, MPI_Group, MPI_Info, MPI_Message, MPI_Request;
 typedef intptr_t MPI_Aint;
 typedef long long MPI_Count;
 /* The largest is that of the standard ABI, 32 bytes; only MPI itself reads it. */
@@ -29,17 +29,7 @@ static enum abi_family family_in_use;
 static int64_t max_count;
 static MPI_Datatype datatypes[ELEMENT_TYPES];
 static MPI_Op ops[ELEMENT_TYPES][REDUCTIONS];
-static MPI_Comm world_comm;           /* our duplicate */
 static await_function *await_request; /* NULL: threads may call together */
-
-struct mpi_comm {
-    struct comm base;
-    MPI_Comm comm;
-};
-
-static MPI_Comm comm_of(struct comm *comm) {
-    return ((struct mpi_comm *)comm)->comm;
-}
 
 /* The one place that looks at a return code. */
 static int check(int rc, const char *call, struct outcome *outcome) {
@@ -117,34 +107,39 @@ static void version(char *text, size_t nbytes) {
     free(whole);
 }
 
-/* libmpi adds real and complex numbers. All other reductions are ours, since libraries lack them or give wrong or
- * different results: 16-bit floats, order of complex numbers, NaN in max and min; integer sums wrap, which Open
- * MPI 4.1.4, 4.1.8 and 5.0.11 saturate (8 and 16 bits, seen with AVX-512); unsigned max and min are signed in Debian's
- * MPICH 4.0.2. */
+/* libmpi's own reductions. All others are ours, since libraries lack them or give wrong or different results: 16-bit
+ * floats, order of complex numbers and their products with infinities, NaN in max and min; integer sums and products
+ * wrap, and Open MPI 4.1.4, 4.1.8 and 5.0.11 saturate sums (8 and 16 bits, seen with AVX-512); unsigned max and min are
+ * signed in Debian's MPICH 4.0.2. */
+#define LIBMPIS_LOGICAL {NULL}
+#define LIBMPIS_INTEGER {[REDUCE_BAND] = &mpi.OP_BAND, [REDUCE_BOR] = &mpi.OP_BOR}
+#define LIBMPIS_HALF {NULL}
+#define LIBMPIS_REAL {[REDUCE_SUM] = &mpi.OP_SUM, [REDUCE_PROD] = &mpi.OP_PROD}
+#define LIBMPIS_COMPLEX {[REDUCE_SUM] = &mpi.OP_SUM}
+#define LIBMPIS_OF(name, numpy, ctype, arithmetic, datatype) LIBMPIS_##arithmetic,
+static const MPI_Op *const libmpis[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(LIBMPIS_OF)};
+
 #define CALLBACK(op, called, name) \
     static void own_##name##_##op(void *in, void *inout, int *count, MPI_Datatype *datatype) { \
         (void)datatype; \
         reduce(TYPE_##name, REDUCE_##op, (const void *const[]){in, inout}, 2, inout, (size_t)*count); \
     }
-#define CALLBACKS(name, ...) MLXDIST_REDUCTIONS(CALLBACK, name)
+#define CALLBACKS(name, numpy, ctype, arithmetic, datatype) MLXDIST_##arithmetic##_REDUCTIONS(CALLBACK, name)
 MLXDIST_TYPES(CALLBACKS)
 
 #define CALLBACK_OF(op, called, name) own_##name##_##op,
-#define CALLBACK_ROW(name, ...) {MLXDIST_REDUCTIONS(CALLBACK_OF, name)},
+#define CALLBACK_ROW(name, numpy, ctype, arithmetic, datatype) {MLXDIST_##arithmetic##_REDUCTIONS(CALLBACK_OF, name)},
 static MPI_User_function *const own_ops[ELEMENT_TYPES][REDUCTIONS] = {MLXDIST_TYPES(CALLBACK_ROW)};
 
-enum { MPI_ADDS_LOGICAL = 0, MPI_ADDS_INTEGER = 0, MPI_ADDS_HALF = 0, MPI_ADDS_REAL = 1, MPI_ADDS_COMPLEX = 1 };
-
 static int is_own(int type, int op) {
-#define MPI_ADDS(name, numpy, ctype, arithmetic, datatype) MPI_ADDS_##arithmetic,
-    static const int mpi_adds[ELEMENT_TYPES] = {MLXDIST_TYPES(MPI_ADDS)};
-    return op != REDUCE_SUM || !mpi_adds[type];
+    return own_ops[type][op] && !libmpis[type][op];
 }
 
 static int create_ops(struct outcome *outcome) {
     for (int type = 0; type < ELEMENT_TYPES; type++)
         for (int op = 0; op < REDUCTIONS; op++) {
-            ops[type][op] = mpi.OP_SUM;
+            if (libmpis[type][op])
+                ops[type][op] = *libmpis[type][op];
             if (is_own(type, op) && CALL(Op_create, own_ops[type][op], 1, &ops[type][op]))
                 return outcome->status;
         }
@@ -167,24 +162,6 @@ static enum thread_level thread_level(intptr_t provided) {
                                                : THREADS_SINGLE;
 }
 
-/* A communicator that cannot be wrapped is freed. */
-static int wrap(MPI_Comm comm, struct comm **wrapped, struct outcome *outcome) {
-    struct mpi_comm *created = malloc(sizeof *created);
-    if (!created) {
-        mpi.Comm_free(&comm);
-        return out_of_memory(outcome, sizeof *created);
-    }
-    created->comm = comm;
-    if (CALL(Comm_set_errhandler, comm, mpi.ERRORS_RETURN) || CALL(Comm_rank, comm, &created->base.rank) ||
-        CALL(Comm_size, comm, &created->base.size)) {
-        mpi.Comm_free(&comm);
-        free(created);
-        return outcome->status;
-    }
-    *wrapped = &created->base;
-    return STATUS_OK;
-}
-
 static int use_numbering(struct outcome *outcome) {
     int *value = NULL, found = 0;
     if (family_in_use != ABI_STANDARD)
@@ -202,25 +179,10 @@ static int is_over(void) {
     return finalized;
 }
 
-/* Non-blocking, since some of the processes may not take part: it can be given up, and taken up again. */
-static int duplicate_world(await_function *await_world, struct outcome *outcome) {
-    static int is_pending;
-    static request_handle pending;
-    MPI_Request begun;
-    if (!is_pending) {
-        if (CALL(Comm_idup, mpi.COMM_WORLD, &world_comm, &begun))
-            return outcome->status;
-        pending = (request_handle)begun;
-        is_pending = 1;
-    }
-    if (await_world(&pending, outcome))
-        return outcome->status;
-    is_pending = 0;
-    return STATUS_OK;
-}
+#include "mpi_comms.h"
 
-static int start(await_function *await_world, await_function *await_collective, int *ours, enum thread_level *threads,
-                 struct comm **world, struct outcome *outcome) {
+static int start(comm_handle of, await_function *await_world, await_function *await_collective, int *ours,
+                 enum thread_level *threads, struct comm **world, struct outcome *outcome) {
     static int is_ours;
     int initialized = 0, provided = 0;
     *ours = is_ours;
@@ -245,7 +207,7 @@ static int start(await_function *await_world, await_function *await_collective, 
     if (*ours && (CALL(Comm_set_errhandler, mpi.COMM_WORLD, mpi.ERRORS_RETURN) ||
                   CALL(Comm_set_errhandler, mpi.COMM_SELF, mpi.ERRORS_RETURN)))
         return outcome->status;
-    if (duplicate_world(await_world, outcome) || create_ops(outcome))
+    if (duplicate_world(of ? (MPI_Comm)of : mpi.COMM_WORLD, await_world, outcome) || create_ops(outcome))
         return outcome->status;
     return wrap(world_comm, world, outcome);
 }
@@ -259,26 +221,6 @@ static int finish(int ours, struct outcome *outcome) {
 
 static void abort_job(int status) {
     mpi.Abort(mpi.COMM_WORLD, status);
-}
-
-static int split(struct comm *comm, int color, int key, struct comm **part, struct outcome *outcome) {
-    MPI_Comm created;
-    if (CALL(Comm_split, comm_of(comm), color, key, &created))
-        return outcome->status;
-    return wrap(created, part, outcome);
-}
-
-static int split_host(struct comm *comm, struct comm **part, struct outcome *outcome) {
-    MPI_Comm created;
-    if (CALL(Comm_split_type, comm_of(comm), (int)mpi.COMM_TYPE_SHARED, comm->rank, mpi.INFO_NULL, &created))
-        return outcome->status;
-    return wrap(created, part, outcome);
-}
-
-static int release(struct comm *comm, struct outcome *outcome) {
-    MPI_Comm freed = comm_of(comm);
-    free(comm);
-    return is_over() ? STATUS_OK : CALL(Comm_free, &freed);
 }
 
 /* nbytes as a datatype and an int count of it; see free_span. */
@@ -328,6 +270,8 @@ const struct transport THIS_TRANSPORT = {
     .finish = finish,
     .abort = abort_job,
     .split = split,
+    .create = create,
+    .ranks_of = ranks_of,
     .split_host = split_host,
     .release = release,
     .allreduce = allreduce,

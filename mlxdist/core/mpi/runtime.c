@@ -76,7 +76,7 @@ int runtime_start(const struct transport *transport, const struct settings *sett
     starter = pthread_self();
     runtime.settings = *settings;
     runtime.transport = transport;
-    if (transport->start(await_world, await_request, &runtime.ours, &runtime.threads, world, outcome))
+    if (transport->start(settings->comm, await_world, await_request, &runtime.ours, &runtime.threads, world, outcome))
         return outcome->status;
     if (transport != &alone)
         pthread_atfork(NULL, NULL, after_fork);

@@ -43,7 +43,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
-constexpr const char *kind_names[] = {"all_reduce", "sum_scatter", "broadcast", "sendrecv",
+constexpr const char *kind_names[] = {"all_reduce", "all_reduce", "sum_scatter", "broadcast", "sendrecv",
                                       "all_to_all", "gather",      "scatter",   "reduce"};
 
 // std::mutex is in LLVM's library but not in GCC's, which has it inline. A wheel is built with either's headers, so all
@@ -163,7 +163,7 @@ union number {
     number(float re, float im) : complex{re, im} {}
 };
 
-// Pairs of numbers on which sum, max and min of this type differ from each other and from those of the types below.
+// Pairs of numbers on which the reductions of this type differ from each other and from those of the types below.
 // All are finite, since MLX and our kernels may differ on NaN. bfloat16, the first, is told from float16 by numbers
 // that are NaN in float16.
 struct sample {
@@ -173,7 +173,7 @@ struct sample {
 };
 const sample samples[] = {
     {TYPE_BFLOAT16, 5, {{0x3c00, 0x3c00}, {0x7c01, 0x4000}, {0x4000, 0x7c01}, {0xfc01, 0x4000}, {0x4000, 0xfc01}}},
-    {TYPE_FLOAT16, 3, {{0x3c00, 0x3c00}, {0x3c00, 0x4000}, {0x4000, 0x3c00}, {0, 0}, {0, 0}}},
+    {TYPE_FLOAT16, 3, {{0x3c00, 0x3c00}, {0x4000, 0x4200}, {0x4200, 0x4000}, {0, 0}, {0, 0}}},
     {TYPE_COMPLEX64, 3, {{{1, 2}, {3, 4}}, {{1, 5}, {1, 2}}, {{2, 1}, {1, 5}}, {{0, 0}, {0, 0}}, {{0, 0}, {0, 0}}}},
 };
 
@@ -193,7 +193,7 @@ void identify(reducer &reducer, size_t size) {
     for (const sample &sample : samples) {
         if (element_size(sample.type) != size)
             continue;
-        for (int op = 0; op < REDUCTIONS; op++) {
+        for (int op = 0; op < REDUCTIONS && is_reducible(sample.type, static_cast<reduction>(op)); op++) {
             bool same = true;
             for (int i = 0; i < sample.n_pairs; i++)
                 same = same && agrees(reducer, sample.type, static_cast<reduction>(op), sample.pairs[i]);
@@ -345,9 +345,12 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     element_type type;
     reduction op;
     bool is_known = resolve(*reducer, *with, &type, &op);
+    bool is_reduction = comm->kind == KIND_REDUCTION || comm->kind == KIND_OTHER_REDUCTION;
+    if (comm->kind == KIND_OTHER_REDUCTION)
+        op = static_cast<reduction>(comm->root);
     int64_t n = elements(count);
     const void *from = sendbuf == IN_PLACE ? recvbuf : sendbuf;
-    const char *name = comm->kind == KIND_REDUCTION && is_known ? reduction_names[op] : kind_names[comm->kind];
+    const char *name = is_reduction && is_known ? reduction_names[op] : kind_names[comm->kind];
     evaluation evaluation(comm, name, recvbuf, *with, n);
     if (!is_known)
         evaluation.give_up("MLX uses a reduction that mlxdist does not know: report it with the version of MLX");
@@ -362,6 +365,8 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         call.digest = comm->root;
         call.wire = comm->wire;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
+        break;
+    case KIND_OTHER_REDUCTION:
         break;
     case KIND_SUM_SCATTER:
         call.operation = OPERATION_REDUCE_SCATTER;

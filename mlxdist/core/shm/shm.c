@@ -82,6 +82,10 @@ int shm_local_size(const struct shm *shm) {
     return node_local_size(shm->node);
 }
 
+int shm_local_rank(const struct shm *shm) {
+    return node_local_rank(shm->node);
+}
+
 int shm_rank(const struct shm *shm, int local_rank) {
     return node_rank(shm->node, local_rank);
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from parallel.frameworks.kinds import KINDS, Kind, kind_of
-from parallel.reference import CALLS, NAMES, assert_same, dtype_of, reduced, values
+from parallel.reference import CALLS, NAMES, assert_same, calls_of, dtype_of, reduced, values
 from parallel.ring import around
 from parallel.rooted import ROOTED
 
@@ -31,6 +31,7 @@ COLLECTIVES: dict[str, tuple[Callable[..., Any], Expected]] = {
             lambda xs, rank, rooted=rooted: rooted.expected(xs, rank, 0),
         )
         for call, rooted in ROOTED.items()
+        if call == "reduce all_sum" or not call.startswith("reduce")
     },
 }
 
@@ -49,6 +50,8 @@ def shape_for(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 def test_collectives(world: dist.Group, kind: Kind, name: str) -> None:
     size, rank = world.size(), world.rank()
     for (call, (run, expected_of)), shape in itertools.product(COLLECTIVES.items(), SHAPES):
+        if call in CALLS and call not in calls_of(name):
+            continue
         shape = shape_for(call, shape, size)
         each = [values(name, shape, r) for r in range(size)]
         expected = expected_of(each, rank)

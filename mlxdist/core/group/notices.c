@@ -1,0 +1,135 @@
+#include "mlxdist/group/notices.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct notice) == 512, "ranks exchange it: when it changes, raise SHM_LAYOUT");
+
+void notices_open(struct notices *notices) {
+    *notices = (struct notices){0};
+    pthread_mutex_init(&notices->lock, NULL);
+}
+
+void notices_close(struct notices *notices) {
+    pthread_mutex_destroy(&notices->lock);
+    while (notices->unclaimed)
+        notices_drop(&notices->unclaimed);
+}
+
+int notices_are_pending(const struct notices *notices) {
+    return notices->arriving || notices->sent;
+}
+
+int notices_out_of_memory(struct outcome *outcome) {
+    outcome->status = STATUS_OUT_OF_MEMORY;
+    snprintf(outcome->text, sizeof outcome->text, "no memory for a group: free some");
+    return STATUS_OUT_OF_MEMORY;
+}
+
+/* MPICH 5.0.2 crashes in MPI_Isend to a process that has ended. */
+int notices_send(struct notices *notices, struct members *members, const struct notice *notice, int rank,
+                 struct outcome *outcome) {
+    struct outcome gone;
+    if (members->shm && shm_check(members->shm, rank, &gone))
+        return STATUS_OK;
+    struct letter *letter = calloc(1, sizeof *letter);
+    if (!letter)
+        return notices_out_of_memory(outcome);
+    letter->notice = *notice;
+    if (TRANSPORT(send, members->comm, &letter->notice, sizeof letter->notice, rank, NOTICE_TAG, &letter->request,
+                  outcome)) {
+        free(letter);
+        return outcome->status;
+    }
+    letter->next = notices->sent;
+    notices->sent = letter;
+    return STATUS_OK;
+}
+
+static int begin_receiving(struct notices *notices, struct members *members, struct outcome *outcome) {
+    struct message message;
+    struct letter *letter = calloc(1, sizeof *letter);
+    int found = 0;
+    if (!letter)
+        return notices_out_of_memory(outcome);
+    int result = TRANSPORT(probe, members->comm, ANY_RANK, NOTICE_TAG, &found, &message, outcome);
+    if (found && !result)
+        result = TRANSPORT(recv_found, &letter->notice, &message, &letter->request, outcome);
+    if (found && !result)
+        notices->arriving = letter;
+    else
+        free(letter);
+    return result;
+}
+
+int notices_receive(struct notices *notices, struct members *members, struct letter **letter, struct outcome *outcome) {
+    int done = 0;
+    *letter = NULL;
+    if (!notices->arriving && begin_receiving(notices, members, outcome))
+        return outcome->status;
+    if (!notices->arriving)
+        return STATUS_OK;
+    if (TRANSPORT(test, &notices->arriving->request, &done, outcome))
+        return outcome->status;
+    if (!done)
+        return STATUS_OK;
+    *letter = notices->arriving;
+    notices->arriving = NULL;
+    if ((*letter)->notice.group == notices->group)
+        return STATUS_OK;
+    free(*letter);
+    return notices_receive(notices, members, letter, outcome);
+}
+
+int notices_sweep(struct notices *notices, struct outcome *outcome) {
+    for (struct letter **place = &notices->sent; *place;) {
+        int done = 0;
+        if (TRANSPORT(test, &(*place)->request, &done, outcome))
+            return outcome->status;
+        if (done)
+            notices_drop(place);
+        else
+            place = &(*place)->next;
+    }
+    return STATUS_OK;
+}
+
+void notices_keep(struct notices *notices, struct letter *letter) {
+    struct letter **end = &notices->unclaimed;
+    while (*end)
+        end = &(*end)->next;
+    letter->next = NULL;
+    *end = letter;
+}
+
+struct letter **notices_find(struct notices *notices, const struct notice *by, uint32_t number) {
+    struct letter **place = &notices->unclaimed, *letter;
+    for (; (letter = *place); place = &letter->next)
+        if (letter->notice.from == by->from && (number ? letter->notice.call == number
+                                                       : letter->is_given_up && letter->notice.set == by->set))
+            break;
+    return place;
+}
+
+void notices_drop(struct letter **place) {
+    struct letter *letter = *place;
+    if (letter) {
+        *place = letter->next;
+        free(letter);
+    }
+}
+
+uint64_t notices_mix(uint64_t digest, uint64_t with) {
+    digest ^= 14695981039346656037u; /* FNV-1a */
+    for (int i = 0; i < 8; i++)
+        digest = (digest ^ (with >> 8 * i & 255)) * 1099511628211u;
+    return digest;
+}
+
+void notice_text(const struct notice *notice, char *text, size_t nbytes) {
+    snprintf(text, nbytes, "group([");
+    for (int i = 0; i < notice->n && i < NOTICE_RANKS; i++)
+        snprintf(text + strlen(text), nbytes - strlen(text), "%s%d", i ? ", " : "", notice->ranks[i]);
+    snprintf(text + strlen(text), nbytes - strlen(text), "%s])", notice->n > NOTICE_RANKS ? ", ..." : "");
+}
