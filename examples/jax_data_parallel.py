@@ -3,8 +3,8 @@
     python examples/jax_data_parallel.py                   one process
     mpirun -np 2 python examples/jax_data_parallel.py      on two ranks
 
-The gradients and the update are compiled separately, since the ranks communicate in between. All ranks print the same
-loss, which does not depend on the number of ranks.
+A step is one compiled function, in which the ranks communicate. All ranks print the same loss, which does not depend on
+the number of ranks.
 """
 
 import jax
@@ -29,14 +29,10 @@ def loss_sum(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Arra
 
 
 @jax.jit
-def gradients_of(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
+def updated(weights: dict[str, jax.Array], images: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
     gradients = jax.grad(loss_sum)(weights, images, targets)
-    return jax.tree.map(lambda g: g / (BATCH / size), gradients)  # not / len(images): shares may differ by one image
-
-
-@jax.jit
-def updated(weights: dict[str, jax.Array], gradients: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return jax.tree.map(lambda w, g: w - RATE * g, weights, gradients)
+    gradients = jax.tree.map(lambda g: g / (BATCH / size), gradients)  # not / len(images): one may have one more
+    return jax.tree.map(lambda w, g: w - RATE * g, weights, dist.average_gradients(gradients))
 
 
 first, second = jax.random.split(jax.random.key(0))  # the same weights on every rank
@@ -46,8 +42,7 @@ for epoch in range(10):
     order = np.random.default_rng(epoch).permutation(len(images))  # the same on every rank
     for start in range(0, len(order) - BATCH + 1, BATCH):
         mine = order[start + rank : start + BATCH : size]
-        gradients = dist.average_gradients(gradients_of(weights, images[mine], targets[mine]))
-        weights = updated(weights, gradients)
+        weights = updated(weights, images[mine], targets[mine])
 
 loss = loss_sum(weights, images, targets) / len(images)
 print(f"rank {rank} of {size}: loss {loss:.8f}", flush=True)

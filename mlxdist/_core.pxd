@@ -100,7 +100,7 @@ cdef extern from "mlxdist/call.h" nogil:
         CALL_ALL_TO_ALL, CALL_GATHER, CALL_SCATTER, CALL_REDUCE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED, RESULT_EXCHANGED
         PEER_NONE, PEER_ROOT, PEER_DST_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
-        SHOWN_DIMENSIONS
+        SHOWN_DIMENSIONS, DIGEST_OF_MEAN
     struct call_row:
         const char *called
         int operation, op, result, peer
@@ -112,6 +112,7 @@ cdef extern from "mlxdist/call.h" nogil:
         int64_t shape[8]
         int name, digest, wire
     int call_is_collective(const call *call)
+    int call_reads(const call *call, int rank)
     int64_t call_nbytes(const call *call)
     call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names
@@ -200,6 +201,9 @@ cdef extern from "<pythread.h>" nogil:
 cdef extern from "<Python.h>" nogil:
     int PyGILState_Check()
 
+cdef extern from "<Python.h>":
+    int Py_AddPendingCall(int (*)(void *) except -1, void *)
+
 cdef extern from "mlxdist/shim.h" nogil:
     const void *shim_connect(const char *path)
 
@@ -213,3 +217,22 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
         c_group *(*queried_group)() noexcept
         int (*has_failed)() noexcept
         void (*forget_failure)() noexcept
+
+cdef extern from "mlxdist/shims/jax_mpiwrapper.h" nogil:
+    struct jax_mpiwrapper:
+        void (*set_clique)(c_group *group) noexcept
+
+cdef extern from "mlxdist/xla/handler.h" nogil:
+    enum:
+        XLA_GROUPS
+    struct xla_call:
+        int64_t group
+        call call
+    struct ffi_frame:
+        pass
+    struct ffi_error:
+        pass
+    int xla_add_group(c_group *group)
+    void xla_drop_group(int number)
+    ffi_error *xla_handler(ffi_frame *frame) noexcept
+    void xla_after_call(void (*after)() noexcept nogil)

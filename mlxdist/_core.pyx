@@ -11,6 +11,7 @@ import math
 import operator
 import sys
 import threading
+import types
 from os import fsdecode, fsencode, pipe
 
 import numpy
@@ -22,10 +23,11 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport Py_TYPE, PyObject
+from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 cimport numpy as cnp
 
@@ -51,9 +53,11 @@ include "compiled/kernels.pxi"
 include "compiled/library.pxi"
 include "compiled/group.pxi"
 include "compiled/mlx.pxi"
+include "compiled/jax.pxi"
 include "compiled/shared.pxi"
 include "compiled/work.pxi"
 include "compiled/operations.pxi"
+include "compiled/xla.pxi"
 include "compiled/fast_path.pxi"
 include "compiled/gradients.pxi"
 include "compiled/measure.pxi"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlxdist import _core, arrays, work, world
-from mlxdist.arrays import mlx
+from mlxdist.arrays import jax, mlx
 from mlxdist.mlx import backend
 
 
@@ -45,10 +45,16 @@ def given(result: Any, wait: bool) -> Any:
     return result if wait else work.Work([], lambda: result)
 
 
-def refuse_lazy(call: str, wait: bool) -> None:
-    """MLX's arrays are computed in the background anyway."""
+LAZY = {
+    "MLX": "MLX is lazy already: leave out wait=False, and pass the result to mx.async_eval()",
+    "JAX": "JAX runs programs in the background already: leave out wait=False inside jit and grad",
+}
+
+
+def refuse_lazy(call: str, wait: bool, framework: str = "MLX") -> None:
+    """What is computed in the background anyway."""
     if not wait:
-        raise TypeError(f"[{call}] MLX is lazy already: leave out wait=False, and pass the result to mx.async_eval()")
+        raise TypeError(f"[{call}] {LAZY[framework]}")
 
 
 def run(
@@ -60,7 +66,7 @@ def run(
     stream: Any,
     out: Any = None,
     wait: bool = True,
-    op: Any = None,
+    op: str | None = None,
 ) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)
@@ -68,6 +74,9 @@ def run(
         refuse_lazy(call, wait)
         mlx.check(call, x.size, out)
         return mlx.run(call, x, _core.prepare(call, group, peer, x, op=op).peer, group, stream, op)
+    if jax.is_traced(x):
+        refuse_lazy(call, wait, "JAX")
+        return traced().run(call, x, peer, group, stream, out, op)
     framework = arrays.of(x)
     array = framework.as_array(call, x)
     framework.synchronize(call, array, stream)
@@ -87,6 +96,13 @@ def run(
     gathered = framework.empty_like(array, ready.shape)  # of a number: one dimension more
     framework.copyto(gathered.owner, array)
     return given(framework.result(array, gathered), wait)
+
+
+def traced() -> Any:
+    """The operations on what JAX traces; imported when it first does."""
+    from mlxdist.jax import primitives
+
+    return primitives
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:

@@ -9,19 +9,20 @@ import math
 import numbers
 import struct
 import zlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from mlxdist import _core, arrays, dispatch, world
-from mlxdist.arrays import mlx
+from mlxdist import _core, arrays, dispatch, work, world
+from mlxdist.arrays import jax, mlx
 
 OPERATION = "average_gradients"
 ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
 # Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
 # from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
 DIRECT = 1 << 18
-# Where leaves are averaged; each device of a framework is a number from 2 on. Ranks compare them, see ``described``.
-HOST, MLX = 0, 1
+# Where leaves are averaged; each device of a framework is a number from 3 on. Ranks compare them, see ``described``.
+HOST, MLX, TRACED = 0, 1, 2
+LAZY = (MLX, TRACED)
 # ``wire``: how sums of these dtypes cross between hosts; those of others do as they are.
 WIRES: dict[str | None, dict[int, int]] = {
     None: {},
@@ -85,7 +86,7 @@ def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
 
 
 def described(place: int, type: int, shape: Sequence[int]) -> bytes:
-    """A leaf's part of the outline: HOST, MLX or a device; its dtype; its shape."""
+    """A leaf's part of the outline: HOST, MLX, TRACED or a device; its dtype; its shape."""
     return struct.pack(f"={3 + len(shape)}q", place, type, len(shape), *shape)
 
 
@@ -108,18 +109,18 @@ def planned(outline: bytes, all_reduce_size: float) -> tuple[list[Bucket], int]:
         sizes.append(math.prod(words[at + 3 : at + 3 + ndim]) * ITEMSIZES[type])
         at += 3 + ndim
     buckets = [Bucket(*kinds[leaves[0]], leaves) for leaves in plan(kinds, sizes, all_reduce_size)]
-    # MLX's first: they are lazy, so what MLX refuses is refused before the others communicate
-    buckets.sort(key=lambda bucket: bucket.place != MLX)
+    # The lazy ones first: what MLX or JAX refuses is refused before the others communicate
+    buckets.sort(key=lambda bucket: bucket.place not in LAZY)
     return buckets, zlib.crc32(repr(buckets).encode())
 
 
 class Leaf(NamedTuple):
-    """A leaf of the tree as an array of its framework; None for MLX's arrays."""
+    """A leaf of the tree as an array of its framework; None for lazy arrays."""
 
     given: Any
     array: Any
     framework: arrays.Framework | None
-    device: Hashable  # of the framework; None in host memory, and for MLX
+    place: Hashable  # HOST, MLX, TRACED or a device of the framework
     type: int
     shape: tuple[int, ...]
     stays: bool  # the mean is written into it
@@ -128,7 +129,7 @@ class Leaf(NamedTuple):
 def adopted(x: Any, stream: Any) -> Leaf:
     """A leaf that can be communicated, or an error."""
     if mlx.owns(x):
-        return Leaf(x, x, None, None, _core.type_of(x.dtype), x.shape, False)
+        return Leaf(x, x, None, MLX, _core.type_of(x.dtype), x.shape, False)
     framework = arrays.of(x)
     array = framework.as_array(OPERATION, x)
     framework.synchronize(OPERATION, array, stream)
@@ -139,8 +140,8 @@ def adopted(x: Any, stream: Any) -> Leaf:
             "pass floating-point numbers"
         )
     stays = framework.owns(x) and framework.is_changeable(array)
-    device = (framework, array.device) if framework.is_on_device(array) else None
-    return Leaf(x, array, framework, device, element_type, tuple(array.shape), stays)
+    place = TRACED if jax.is_traced(x) else (framework, array.device) if framework.is_on_device(array) else HOST
+    return Leaf(x, array, framework, place, element_type, tuple(array.shape), stays)
 
 
 def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterator[Leaf]:
@@ -153,7 +154,11 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
             raise type(error)(f"{error}; x is {where}") from None
 
 
-def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
+# A bucket's call under way, or none with wait=True; what makes the means of its leaves when that is done.
+Started = tuple[list[_core.Pending], Callable[[], list[Any]]]
+
+
+def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
     """The means of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
     frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
     sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
@@ -161,64 +166,96 @@ def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
         for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
     ]
-    _core.average(group, sources, targets, bucket[0].type, digest, wire)
-    means = []
-    for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
-        if leaf.stays and target.owner is not leaf.array:
-            framework.copyto(leaf.array, target.owner)
-        if leaf.stays:
-            framework.changed(leaf.array)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
-    return means
+    arguments = (group, sources, targets, bucket[0].type, digest, wire)
+    started = None if wait else _core.start_average(*arguments)
+    if wait:
+        _core.average(*arguments)
+
+    def finish() -> list[Any]:
+        if started is not None:
+            started[1]()
+        means = []
+        for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
+            if leaf.stays and target.owner is not leaf.array:
+                framework.copyto(leaf.array, target.owner)
+            if leaf.stays:
+                framework.changed(leaf.array)
+            means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
+        return means
+
+    return [] if started is None else [started[0]], finish
 
 
-def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
+def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
     """The means of arrays that their framework joins and divides."""
     framework = cast(arrays.OnDevice, bucket[0].framework)
     flat = framework.joined([leaf.array for leaf in bucket])
     buffer = framework.as_buffer(flat)
-    _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire).run(buffer, buffer)
-    if buffer.owner is not flat:
-        framework.copyto(flat, buffer.owner)
-    mean, at, means = framework.quotient(flat, group.size()), 0, []
-    for leaf in bucket:
-        count = math.prod(leaf.shape)
-        part = mean[at : at + count].reshape(leaf.shape)
-        at += count
-        if leaf.stays:
-            framework.copyto(leaf.array, part)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
-    return means
+    ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
+    calls = [] if wait else [ready.start(buffer, buffer)]
+    if wait:
+        ready.run(buffer, buffer)
+
+    def finish() -> list[Any]:
+        if buffer.owner is not flat:
+            framework.copyto(flat, buffer.owner)
+        mean, at, means = framework.quotient(flat, group.size()), 0, []
+        for leaf in bucket:
+            count = math.prod(leaf.shape)
+            part = mean[at : at + count].reshape(leaf.shape)
+            at += count
+            if leaf.stays:
+                framework.copyto(leaf.array, part)
+            means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
+        return means
+
+    return calls, finish
 
 
 def averaged(
-    leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, wires: dict[int, int], structure: bytes
-) -> list[Any]:
+    leaves: Sequence[Leaf],
+    group: _core.Group,
+    limit: float,
+    stream: Any,
+    wires: dict[int, int],
+    structure: bytes,
+    wait: bool,
+) -> Started:
     """The mean of each leaf."""
-    numbered: dict[Hashable, int] = {HOST: HOST, MLX: MLX}  # a device by its first leaf: its name may be the rank's own
-    where = [MLX if leaf.framework is None else HOST if leaf.device is None else leaf.device for leaf in leaves]
+    # A device by its first leaf: its name may be the rank's own
+    numbered: dict[Hashable, int] = {place: place for place in (HOST, MLX, TRACED)}
     outline = b"".join(
-        described(numbered.setdefault(place, len(numbered)), leaf.type, leaf.shape)
-        for place, leaf in zip(where, leaves, strict=True)
+        described(numbered.setdefault(leaf.place, len(numbered)), leaf.type, leaf.shape) for leaf in leaves
     )
     buckets, checksum = planned(outline, limit)
     digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
+    calls: list[_core.Pending] = []
+    finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         wire = wires.get(element_type, 0)
-        if place == MLX:
-            results = mlx.average([leaf.array for leaf in bucket], group, stream, digest, wire)
-        else:
-            results = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire)
-        for index, result in zip(indices, results, strict=True):
-            means[index] = result
-    return means
+        if place in LAZY:
+            lazy = mlx if place == MLX else dispatch.traced()
+            results = lazy.average([leaf.array for leaf in bucket], group, stream, digest, wire)
+            finishes.append((indices, functools.partial(list, results)))
+            continue
+        started, finish = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire, wait)
+        calls += started
+        finishes.append((indices, functools.partial(list, finish()) if wait else finish))
+
+    def finish_all() -> list[Any]:
+        for indices, finish in finishes:
+            for index, result in zip(indices, finish(), strict=True):
+                means[index] = result
+        return means
+
+    return calls, finish_all
 
 
 def digest_of(structure: bytes, outline: bytes, checksum: int) -> int:
     """A positive C int that ranks with the same tree in the same buckets have in common."""
-    return zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF or 1
+    return max(zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF, 2)  # 0 and 1 mean something else
 
 
 def average_gradients(
@@ -228,6 +265,7 @@ def average_gradients(
     communication_stream: Any = None,
     *,
     wire: Literal["bfloat16", "float16"] | None = None,
+    wait: bool = True,
 ) -> Any:
     """The mean of all ranks' ``gradients``, on every rank.
 
@@ -246,6 +284,8 @@ def average_gradients(
         wire: "bfloat16" or "float16", the same on every rank: float32 crosses between hosts in 16 bits, which pays over
             links of 10 Gbit/s or less. All other dtypes cross as they are, and so does memory of a GPU that libmpi
             reads itself.
+        wait: False returns a ``Work`` whose ``wait()`` makes the means, and leaves the program to compute meanwhile:
+            until then do not use the arrays. Not for MLX, which is lazy.
 
     Returns:
         The tree, with the same shapes and dtypes: ``gradients`` itself if all means are in place, else a copy, with the
@@ -291,19 +331,33 @@ def average_gradients(
     except TypeError as error:
         raise TypeError(f"[{OPERATION}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
+    started: list[tuple[_core.Pending, Callable[[], None]]] = []
+
+    def finish_in_place() -> Any:
+        for _, finish in started:
+            finish()
+        return gradients
+
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
         if resolved.size() > 1:
             buckets, checksum = planned(outline, all_reduce_size)
             digest = digest_of(structure, outline, checksum)
             for _, element_type, indices in buckets:
                 bucket = [leaves[index] for index in indices]
-                _core.average(resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
-        return gradients
+                arguments = (resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
+                if wait:
+                    _core.average(*arguments)
+                else:
+                    started.append(_core.start_average(*arguments))
+        return gradients if wait else work.Work([call for call, _ in started], finish_in_place)
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
+    if any(leaf.framework is None for leaf in ready):
+        dispatch.refuse_lazy(OPERATION, wait)
     if resolved.size() > 1:
-        means = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure)
-    else:
-        means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
-        if all(mean is leaf for mean, leaf in zip(means, leaves, strict=True)):
-            return gradients
-    return rebuild(gradients, iter(means))
+        calls, means_of = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure, wait)
+        if not wait:
+            return work.Work(calls, lambda: rebuild(gradients, iter(means_of())))
+        return rebuild(gradients, iter(means_of()))
+    means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
+    is_unchanged = all(mean is leaf for mean, leaf in zip(means, leaves, strict=True))
+    return dispatch.given(gradients if is_unchanged else rebuild(gradients, iter(means)), wait)

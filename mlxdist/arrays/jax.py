@@ -21,14 +21,21 @@ def owns(x: object) -> bool:
     return jax is not None and isinstance(x, jax.Array)
 
 
+def is_traced(x: object) -> bool:
+    """Whether ``x`` is used inside jit, grad or vmap: a tracer, or an array that does not depend on any."""
+    return owns(x) and not sys.modules["jax"]._src.core.trace_state_clean()
+
+
 def as_array(call: str, x: Any) -> Any:
-    """An array with values, on one device of this process."""
+    """An array with values, on one device of this process; or, inside jit, grad or vmap, what stands for one."""
     jax = sys.modules["jax"]
+    elements.check(call, x.dtype.name)
+    if is_traced(x):
+        return x
     if isinstance(x, jax.core.Tracer):
-        raise TypeError(f"[{call}] x is being traced by JAX and has no values yet: communicate outside of jit and grad")
+        raise TypeError(f"[{call}] x is a tracer that JAX has finished with: return it from the traced function")
     if x.is_deleted():
         raise ValueError(f"[{call}] x was donated or deleted: pass an array that still has its values")
-    elements.check(call, x.dtype.name)
     if not x.is_fully_addressable or len(x.devices()) > 1:
         raise TypeError(f"[{call}] x is on several devices: pass one part, x.addressable_data(0)")
     if jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:

@@ -13,6 +13,7 @@ cdef class _Shared:
         cdef outcome why
         cdef int failed
         self.nbytes = nbytes
+        settle()
         with nogil:
             failed = group_empty(group.handle, nbytes, &self.symmetric, &self.memory, &why)
         if failed:

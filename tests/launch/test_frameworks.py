@@ -1,8 +1,9 @@
-"""tests/parallel/frameworks on two MPIs with 2 ranks only: importing PyTorch and JAX takes seconds."""
+"""tests/parallel/frameworks on two MPIs with 2 ranks: importing PyTorch and JAX takes seconds."""
 
 from __future__ import annotations
 
 import mpis
+import pytest
 from conftest import PYTEST, run
 
 
@@ -13,3 +14,13 @@ def test_on_ranks(two: mpis.MPI) -> None:
     assert finished.status == 0, finished.output
     assert " passed" in finished or " skipped" in finished
     assert " failed" not in finished
+
+
+def test_jit_at_every_size(mpi: mpis.MPI, size: int, pytestconfig: pytest.Config) -> None:
+    if (mpi.name, size) != ("intel-12", 3) and not pytestconfig.getoption("--full"):
+        pytest.skip("sampled: --full for all")
+    path = "tests/parallel/frameworks/test_jax_jit.py"
+    environ = {"MLXDIST_TEST_SIZE": str(size), "MLXDIST_TEST_LIBMPI": str(mpi.library_path)}
+    finished = run(mpi.command(size, *PYTEST, path), timeout_s=120, **mpi.environment(), **environ)
+    assert finished.status == 0, finished.output
+    assert " passed" in finished or " skipped" in finished

@@ -22,8 +22,11 @@ FOLDERS = (
     "mlxdist/core/net",
     "mlxdist/core/group",
     "mlxdist/core/shims",
+    "mlxdist/core/xla",
+    "mlxdist/jax",
     "include/mlxdist",
     "include/mlxdist/shims",
+    "include/mlxdist/xla",
 )
 SUFFIX = r"\.(?:py|pxi|c|cpp|h|md|toml)"
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20}

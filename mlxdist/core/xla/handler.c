@@ -1,0 +1,104 @@
+#include "mlxdist/xla/handler.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "mlxdist/kernels/kernels.h"
+
+static _Atomic(struct group *) groups[XLA_GROUPS];
+static void (*after_call)(void);
+
+int xla_add_group(struct group *group) {
+    for (int number = 0; number < XLA_GROUPS; number++) {
+        struct group *none = NULL;
+        /* The program that has this number is passed on to the threads that run it by XLA. */
+        if (atomic_compare_exchange_strong(&groups[number], &none, group))
+            return number;
+    }
+    return -1;
+}
+
+void xla_drop_group(int number) {
+    atomic_store(&groups[number], NULL);
+}
+
+void xla_after_call(void (*after)(void)) {
+    after_call = after;
+}
+
+static int code_of(int status) {
+    switch (status) {
+    case STATUS_MISMATCH:
+        return FFI_INVALID_ARGUMENT;
+    case STATUS_PEER_DIED:
+        return FFI_UNAVAILABLE;
+    case STATUS_TIMED_OUT:
+        return FFI_DEADLINE_EXCEEDED;
+    case STATUS_INTERRUPTED:
+        return FFI_CANCELLED;
+    case STATUS_GROUP_CLOSED:
+    case STATUS_GROUP_BROKEN:
+        return FFI_FAILED_PRECONDITION;
+    case STATUS_OUT_OF_MEMORY:
+        return FFI_RESOURCE_EXHAUSTED;
+    default:
+        return FFI_INTERNAL;
+    }
+}
+
+static struct ffi_error *error_of(const struct ffi_api *api, const char *called, const struct outcome *outcome) {
+    char text[sizeof outcome->text + 64];
+    snprintf(text, sizeof text, "[%s] %s", called, outcome->text);
+    struct ffi_new_error error = {sizeof error, NULL, text, code_of(outcome->status)};
+    return api->create_error(&error);
+}
+
+/* XLA asks which version the handler speaks: what is used here is the same in all of a major version, so XLA's own. */
+static void answer(const struct ffi_api *api, struct ffi_metadata *metadata) {
+    metadata->version.major = FFI_MAJOR_VERSION;
+    metadata->version.minor = api && api->version.major == FFI_MAJOR_VERSION ? api->version.minor : 1;
+}
+
+/* The array beside the token, if there is one. */
+static void *array_of(const struct ffi_buffers *buffers) {
+    return buffers->size > 1 ? buffers->buffers[0]->data : NULL;
+}
+
+static const void *attribute_of(const struct ffi_frame *frame) {
+    if (frame->struct_size < sizeof *frame || frame->attributes.size != 1 ||
+        frame->attributes.types[0] != FFI_ATTRIBUTE_ARRAY)
+        return NULL;
+    const struct ffi_array *bytes = frame->attributes.values[0];
+    return bytes->size == sizeof(struct xla_call) ? bytes->data : NULL;
+}
+
+struct ffi_error *xla_handler(struct ffi_frame *frame) {
+    for (struct ffi_extension *extension = frame->extensions; extension; extension = extension->next)
+        if (extension->type == FFI_EXTENSION_METADATA) {
+            answer(frame->api, ((struct ffi_metadata_extension *)extension)->metadata);
+            return NULL;
+        }
+    if (frame->stage != FFI_STAGE_EXECUTE)
+        return NULL;
+    struct xla_call made;
+    struct outcome outcome;
+    const void *bytes = attribute_of(frame);
+    if (!bytes) {
+        outcome.status = STATUS_LIBRARY_UNFIT;
+        snprintf(outcome.text, sizeof outcome.text,
+                 "XLA calls in a way that this version of mlxdist does not know: call it outside of jit");
+        return error_of(frame->api, "jit", &outcome);
+    }
+    memcpy(&made, bytes, sizeof made);
+    const char *called = call_rows[made.call.name].called;
+    struct group *group = atomic_load(&groups[made.group]);
+    void *sendbuf = array_of(&frame->arguments), *recvbuf = array_of(&frame->results);
+    recvbuf = recvbuf ? recvbuf : sendbuf; /* what a rank without a result passes */
+    int failed =
+        (call_is_collective(&made.call) ? group_run : group_p2p)(group, &made.call, sendbuf, recvbuf, &outcome);
+    after_call();
+    if (!failed && made.call.name == CALL_AVERAGE_GRADIENTS) /* XLA would multiply by 1 / size, rounded */
+        divide_by(made.call.type, recvbuf, (size_t)made.call.count, group_size(group));
+    return failed ? error_of(frame->api, called, &outcome) : NULL;
+}
