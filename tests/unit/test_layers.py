@@ -44,6 +44,8 @@ ORDER = (
     ("groups",),
     ("world",),
     ("dispatch",),
+    ("trees",),
+    ("parameters",),
     ("ops",),
     ("gradients",),
     ("mlx.install",),
