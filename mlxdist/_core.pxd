@@ -112,6 +112,7 @@ cdef extern from "mlxdist/call.h" nogil:
         int64_t shape[8]
         int name, digest, wire
     int call_is_collective(const call *call)
+    int call_reads(const call *call, int rank)
     int64_t call_nbytes(const call *call)
     call flat_call(int operation, int op, int type, int peer, int64_t count)
     const char *const *operation_names

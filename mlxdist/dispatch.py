@@ -66,7 +66,7 @@ def run(
     stream: Any,
     out: Any = None,
     wait: bool = True,
-    op: Any = None,
+    op: str | None = None,
 ) -> Any:
     """The operation ``call`` of the table on ``x``; every operation that takes an array."""
     group = group_of(call, group)

@@ -9,10 +9,10 @@ import math
 import numbers
 import struct
 import zlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from mlxdist import _core, arrays, dispatch, world
+from mlxdist import _core, arrays, dispatch, work, world
 from mlxdist.arrays import jax, mlx
 
 OPERATION = "average_gradients"
@@ -154,7 +154,11 @@ def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterat
             raise type(error)(f"{error}; x is {where}") from None
 
 
-def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
+# A bucket's call under way, or none with wait=True; what makes the means of its leaves when that is done.
+Started = tuple[list[_core.Pending], Callable[[], list[Any]]]
+
+
+def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
     """The means of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
     frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
     sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
@@ -162,39 +166,61 @@ def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire
         source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
         for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
     ]
-    _core.average(group, sources, targets, bucket[0].type, digest, wire)
-    means = []
-    for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
-        if leaf.stays and target.owner is not leaf.array:
-            framework.copyto(leaf.array, target.owner)
-        if leaf.stays:
-            framework.changed(leaf.array)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
-    return means
+    arguments = (group, sources, targets, bucket[0].type, digest, wire)
+    started = None if wait else _core.start_average(*arguments)
+    if wait:
+        _core.average(*arguments)
+
+    def finish() -> list[Any]:
+        if started is not None:
+            started[1]()
+        means = []
+        for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
+            if leaf.stays and target.owner is not leaf.array:
+                framework.copyto(leaf.array, target.owner)
+            if leaf.stays:
+                framework.changed(leaf.array)
+            means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
+        return means
+
+    return [] if started is None else [started[0]], finish
 
 
-def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int) -> list[Any]:
+def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
     """The means of arrays that their framework joins and divides."""
     framework = cast(arrays.OnDevice, bucket[0].framework)
     flat = framework.joined([leaf.array for leaf in bucket])
     buffer = framework.as_buffer(flat)
-    _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire).run(buffer, buffer)
-    if buffer.owner is not flat:
-        framework.copyto(flat, buffer.owner)
-    mean, at, means = framework.quotient(flat, group.size()), 0, []
-    for leaf in bucket:
-        count = math.prod(leaf.shape)
-        part = mean[at : at + count].reshape(leaf.shape)
-        at += count
-        if leaf.stays:
-            framework.copyto(leaf.array, part)
-        means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
-    return means
+    ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
+    calls = [] if wait else [ready.start(buffer, buffer)]
+    if wait:
+        ready.run(buffer, buffer)
+
+    def finish() -> list[Any]:
+        if buffer.owner is not flat:
+            framework.copyto(flat, buffer.owner)
+        mean, at, means = framework.quotient(flat, group.size()), 0, []
+        for leaf in bucket:
+            count = math.prod(leaf.shape)
+            part = mean[at : at + count].reshape(leaf.shape)
+            at += count
+            if leaf.stays:
+                framework.copyto(leaf.array, part)
+            means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
+        return means
+
+    return calls, finish
 
 
 def averaged(
-    leaves: Sequence[Leaf], group: _core.Group, limit: float, stream: Any, wires: dict[int, int], structure: bytes
-) -> list[Any]:
+    leaves: Sequence[Leaf],
+    group: _core.Group,
+    limit: float,
+    stream: Any,
+    wires: dict[int, int],
+    structure: bytes,
+    wait: bool,
+) -> Started:
     """The mean of each leaf."""
     # A device by its first leaf: its name may be the rank's own
     numbered: dict[Hashable, int] = {place: place for place in (HOST, MLX, TRACED)}
@@ -204,17 +230,27 @@ def averaged(
     buckets, checksum = planned(outline, limit)
     digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
+    calls: list[_core.Pending] = []
+    finishes = []
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         wire = wires.get(element_type, 0)
         if place in LAZY:
             lazy = mlx if place == MLX else dispatch.traced()
             results = lazy.average([leaf.array for leaf in bucket], group, stream, digest, wire)
-        else:
-            results = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire)
-        for index, result in zip(indices, results, strict=True):
-            means[index] = result
-    return means
+            finishes.append((indices, functools.partial(list, results)))
+            continue
+        started, finish = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire, wait)
+        calls += started
+        finishes.append((indices, functools.partial(list, finish()) if wait else finish))
+
+    def finish_all() -> list[Any]:
+        for indices, finish in finishes:
+            for index, result in zip(indices, finish(), strict=True):
+                means[index] = result
+        return means
+
+    return calls, finish_all
 
 
 def digest_of(structure: bytes, outline: bytes, checksum: int) -> int:
@@ -229,6 +265,7 @@ def average_gradients(
     communication_stream: Any = None,
     *,
     wire: Literal["bfloat16", "float16"] | None = None,
+    wait: bool = True,
 ) -> Any:
     """The mean of all ranks' ``gradients``, on every rank.
 
@@ -247,6 +284,8 @@ def average_gradients(
         wire: "bfloat16" or "float16", the same on every rank: float32 crosses between hosts in 16 bits, which pays over
             links of 10 Gbit/s or less. All other dtypes cross as they are, and so does memory of a GPU that libmpi
             reads itself.
+        wait: False returns a ``Work`` whose ``wait()`` makes the means, and leaves the program to compute meanwhile:
+            until then do not use the arrays. Not for MLX, which is lazy.
 
     Returns:
         The tree, with the same shapes and dtypes: ``gradients`` itself if all means are in place, else a copy, with the
@@ -292,19 +331,33 @@ def average_gradients(
     except TypeError as error:
         raise TypeError(f"[{OPERATION}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
     outline = _core.outline(leaves) if communication_stream is None else None
+    started: list[tuple[_core.Pending, Callable[[], None]]] = []
+
+    def finish_in_place() -> Any:
+        for _, finish in started:
+            finish()
+        return gradients
+
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
         if resolved.size() > 1:
             buckets, checksum = planned(outline, all_reduce_size)
             digest = digest_of(structure, outline, checksum)
             for _, element_type, indices in buckets:
                 bucket = [leaves[index] for index in indices]
-                _core.average(resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
-        return gradients
+                arguments = (resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
+                if wait:
+                    _core.average(*arguments)
+                else:
+                    started.append(_core.start_average(*arguments))
+        return gradients if wait else work.Work([call for call, _ in started], finish_in_place)
     ready = list(adopted_leaves(leaves, gradients, communication_stream))
+    for place in {leaf.place for leaf in ready if leaf.place in LAZY}:
+        dispatch.refuse_lazy(OPERATION, wait, "MLX" if place == MLX else "JAX")
     if resolved.size() > 1:
-        means = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure)
-    else:
-        means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
-        if all(mean is leaf for mean, leaf in zip(means, leaves, strict=True)):
-            return gradients
-    return rebuild(gradients, iter(means))
+        calls, means_of = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure, wait)
+        if not wait:
+            return work.Work(calls, lambda: rebuild(gradients, iter(means_of())))
+        return rebuild(gradients, iter(means_of()))
+    means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
+    is_unchanged = all(mean is leaf for mean, leaf in zip(means, leaves, strict=True))
+    return dispatch.given(gradients if is_unchanged else rebuild(gradients, iter(means)), wait)

@@ -279,7 +279,7 @@ def reduce(
     On the other ranks an mx.array is sent when the result is evaluated.
 
     Args:
-        x, group, stream, out: as for ``all_sum``.
+        x, group, stream, out, wait: as for ``all_sum``.
         dst: the rank that gets the result.
         op: "sum" as of ``all_sum``, "max" as of ``all_max``, and so on: each reduction that all ranks can get.
 

@@ -93,13 +93,13 @@ cdef cnp.ndarray to_receive(shape, dtype):
 cdef list general_of = [None] * CALLS
 
 
-cdef object collective(int name, x, group, stream, out, wait):
-    result = fast(name, x, None, group, stream, out, None) if wait is True else None
+cdef object collective(int name, x, group, stream, out, bint wait):
+    result = fast(name, x, None, group, stream, out, None) if wait else None
     if result is not None:
         return result
     # A number that MLX gathers in a group of one would have no dimension.
     cdef bint is_lazy = <PyObject *>Py_TYPE(x) == load_object(&mlx_array, memory_order_acquire)
-    if is_lazy and out is None and wait is True and native_of[name] is not None and (
+    if is_lazy and out is None and wait and native_of[name] is not None and (
         resolved_group(group) is not None and (name != CALL_ALL_GATHER or x.ndim)
     ):
         check_open(name_of(name))
@@ -107,84 +107,84 @@ cdef object collective(int name, x, group, stream, out, wait):
     return general_of[name](x, group=group, stream=stream, out=out, wait=wait)
 
 
-cdef object with_peer(int name, x, peer, group, stream, out, wait):
-    result = fast(name, x, peer, group, stream, out, None) if wait is True else None
+cdef object with_peer(int name, x, peer, group, stream, out, bint wait):
+    result = fast(name, x, peer, group, stream, out, None) if wait else None
     return general_of[name](x, peer, group=group, stream=stream, out=out, wait=wait) if result is None else result
 
 
-def all_sum(x, *, group=None, stream=None, out=None, wait=True):
+def all_sum(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_SUM, x, group, stream, out, wait)
 
 
-def all_max(x, *, group=None, stream=None, out=None, wait=True):
+def all_max(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_MAX, x, group, stream, out, wait)
 
 
-def all_min(x, *, group=None, stream=None, out=None, wait=True):
+def all_min(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_MIN, x, group, stream, out, wait)
 
 
-def all_prod(x, *, group=None, stream=None, out=None, wait=True):
+def all_prod(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_PROD, x, group, stream, out, wait)
 
 
-def all_band(x, *, group=None, stream=None, out=None, wait=True):
+def all_band(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_BAND, x, group, stream, out, wait)
 
 
-def all_bor(x, *, group=None, stream=None, out=None, wait=True):
+def all_bor(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_BOR, x, group, stream, out, wait)
 
 
-def all_gather(x, *, group=None, stream=None, out=None, wait=True):
+def all_gather(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_GATHER, x, group, stream, out, wait)
 
 
-def sum_scatter(x, *, group=None, stream=None, out=None, wait=True):
+def sum_scatter(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_SUM_SCATTER, x, group, stream, out, wait)
 
 
-def broadcast(x, src, *, group=None, stream=None, out=None, wait=True):
+def broadcast(x, src, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_BROADCAST, x, src, group, stream, out, wait)
 
 
-def all_to_all(x, *, group=None, stream=None, out=None, wait=True):
+def all_to_all(x, *, group=None, stream=None, out=None, bint wait=True):
     return collective(CALL_ALL_TO_ALL, x, group, stream, out, wait)
 
 
-def gather(x, dst, *, group=None, stream=None, out=None, wait=True):
+def gather(x, dst, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_GATHER, x, dst, group, stream, out, wait)
 
 
-def scatter(x, src, *, group=None, stream=None, out=None, wait=True):
+def scatter(x, src, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_SCATTER, x, src, group, stream, out, wait)
 
 
-def reduce(x, dst, *, op="sum", group=None, stream=None, out=None, wait=True):
-    result = fast(CALL_REDUCE, x, dst, group, stream, out, op) if wait is True else None
+def reduce(x, dst, *, op="sum", group=None, stream=None, out=None, bint wait=True):
+    result = fast(CALL_REDUCE, x, dst, group, stream, out, op) if wait else None
     if result is not None:
         return result
     return general_of[CALL_REDUCE](x, dst, op=op, group=group, stream=stream, out=out, wait=wait)
 
 
-def recv_like(x, src, *, group=None, stream=None, out=None, wait=True):
+def recv_like(x, src, *, group=None, stream=None, out=None, bint wait=True):
     return with_peer(CALL_RECV_LIKE, x, src, group, stream, out, wait)
 
 
-def sendrecv(x, dst, src, *, group=None, stream=None, out=None, wait=True):
-    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out, None) if wait is True else None
+def sendrecv(x, dst, src, *, group=None, stream=None, out=None, bint wait=True):
+    result = fast(CALL_SENDRECV, x, (dst, src), group, stream, out, None) if wait else None
     if result is not None:
         return result
     return general_of[CALL_SENDRECV](x, dst, src, group=group, stream=stream, out=out, wait=wait)
 
 
-def send(x, dst, *, group=None, stream=None, wait=True):
-    result = fast(CALL_SEND, x, dst, group, stream, None, None) if wait is True else None
+def send(x, dst, *, group=None, stream=None, bint wait=True):
+    result = fast(CALL_SEND, x, dst, group, stream, None, None) if wait else None
     return general_of[CALL_SEND](x, dst, group=group, stream=stream, wait=wait) if result is None else x
 
 
-def recv(shape, dtype, src, *, group=None, stream=None, wait=True):
-    result = to_receive(shape, dtype) if stream is None and wait is True else None
+def recv(shape, dtype, src, *, group=None, stream=None, bint wait=True):
+    result = to_receive(shape, dtype) if stream is None and wait else None
     if result is not None:
         result = fast(CALL_RECV, result, src, group, stream, result, None)
     if result is not None:
@@ -192,8 +192,8 @@ def recv(shape, dtype, src, *, group=None, stream=None, wait=True):
     return general_of[CALL_RECV](shape, dtype, src, group=group, stream=stream, wait=wait)
 
 
-def barrier(*, group=None, wait=True):
-    cdef Group resolved = resolved_group(group) if wait is True else None
+def barrier(*, group=None, bint wait=True):
+    cdef Group resolved = resolved_group(group) if wait else None
     cdef elements result
     cdef call made
     cdef cnp.npy_intp[MOST_DIMENSIONS] shape

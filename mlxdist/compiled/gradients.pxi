@@ -79,48 +79,86 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
     return <char *>(<Buffer?>x).address
 
 
+@cython.final
+cdef class _Bucket:
+    """Arrays whose mean is one reduction: of one array where it is, of several in a copy of all of them."""
+
+    cdef piece *pieces
+    cdef Py_ssize_t n
+    cdef object sources, targets, block
+    cdef char *sendbuf
+    cdef char *recvbuf
+    cdef call made
+    cdef int size
+
+    def __cinit__(self, Group group, list sources, list targets, int type, int digest, int wire):
+        cdef Py_ssize_t i
+        cdef size_t ignored, nbytes = 0
+        self.n, self.size = len(sources), group.size_
+        self.sources, self.targets = sources, targets
+        self.pieces = <piece *>malloc(self.n * sizeof(piece) + 1)
+        if self.pieces == NULL:
+            raise MemoryError("[average_gradients] no memory for a list of the arrays: pass fewer of them")
+        for i in range(self.n):
+            self.pieces[i].source = memory_of(sources[i], &self.pieces[i].nbytes)
+            self.pieces[i].target = memory_of(targets[i], &ignored)
+            nbytes += self.pieces[i].nbytes
+        self.block = None if self.n == 1 else _Block(nbytes)
+        self.sendbuf = self.pieces[0].source if self.n == 1 else <char *>(<_Block>self.block).address
+        self.recvbuf = self.pieces[0].target if self.n == 1 else self.sendbuf
+        self.made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
+        self.made.name, self.made.digest, self.made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
+        for i in range(self.n if len(pending) else 0):
+            check_pending("average_gradients", self.pieces[i].source, self.pieces[i].nbytes, self.pieces[i].target,
+                          self.pieces[i].nbytes)
+
+    def __dealloc__(self):
+        free(self.pieces)
+
+    cdef void pack(self) noexcept nogil:
+        cdef char *at = self.sendbuf
+        cdef Py_ssize_t i
+        for i in range(self.n if self.n > 1 else 0):
+            memcpy(at, self.pieces[i].source, self.pieces[i].nbytes)
+            at += self.pieces[i].nbytes
+
+    cdef void unpack(self) noexcept nogil:
+        """Of the sum: the means."""
+        cdef char *at = self.recvbuf
+        cdef Py_ssize_t i
+        divide_by(<element_type>self.made.type, at, self.made.count, self.size)
+        for i in range(self.n if self.n > 1 else 0):
+            memcpy(self.pieces[i].target, at, self.pieces[i].nbytes)
+            at += self.pieces[i].nbytes
+
+    def finish(self) -> None:
+        with nogil:
+            self.unpack()
+
+
 def average(Group group, list sources, list targets, int type, int digest, int wire) -> None:
     """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
 
     Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. A
     MismatchError if the digests differ, since then the ranks have different arrays. wire: see call.h.
     """
-    cdef Py_ssize_t i, n = len(sources)
-    cdef piece *pieces = <piece *>malloc(n * sizeof(piece) + 1)
+    cdef _Bucket bucket = _Bucket(group, sources, targets, type, digest, wire)
     cdef outcome why
-    cdef call made
-    cdef int failed, size = group.size_
-    cdef size_t ignored, nbytes = 0
-    cdef char *sendbuf
-    cdef char *recvbuf
-    cdef char *at
-    if pieces == NULL:
-        raise MemoryError("[average_gradients] no memory for a list of the arrays: pass fewer of them")
-    try:
-        for i in range(n):
-            pieces[i].source = memory_of(sources[i], &pieces[i].nbytes)
-            pieces[i].target = memory_of(targets[i], &ignored)
-            nbytes += pieces[i].nbytes
-        block = None if n == 1 else _Block(nbytes)
-        sendbuf = pieces[0].source if n == 1 else <char *>(<_Block>block).address
-        recvbuf = pieces[0].target if n == 1 else sendbuf
-        made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
-        made.name, made.digest, made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
-        settle()
-        with nogil:
-            at = sendbuf
-            for i in range(n if n > 1 else 0):
-                memcpy(at, pieces[i].source, pieces[i].nbytes)
-                at += pieces[i].nbytes
-            failed = group_run(group.handle, &made, sendbuf, recvbuf, &why)
-            if not failed:
-                divide_by(<element_type>type, recvbuf, made.count, size)
-                at = recvbuf
-                for i in range(n if n > 1 else 0):
-                    memcpy(pieces[i].target, at, pieces[i].nbytes)
-                    at += pieces[i].nbytes
-    finally:
-        free(pieces)
+    cdef int failed
+    settle()
+    with nogil:
+        bucket.pack()
+        failed = group_run(group.handle, &bucket.made, bucket.sendbuf, bucket.recvbuf, &why)
+        if not failed:
+            bucket.unpack()
     if failed:
         fail("average_gradients", &why)
     raise_interruption()
+
+
+def start_average(Group group, list sources, list targets, int type, int digest, int wire) -> tuple:
+    """The same in the background: the call, and what writes the mean when it is done."""
+    cdef _Bucket bucket = _Bucket(group, sources, targets, type, digest, wire)
+    with nogil:
+        bucket.pack()
+    return start_call(group, &bucket.made, bucket.sendbuf, bucket.recvbuf, bucket), bucket.finish

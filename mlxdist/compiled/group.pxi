@@ -14,7 +14,9 @@ cdef class Group:
 
     def __cinit__(self, *args, **kwargs):
         if len(args) != 1 or args[0] is not made_here:
-            raise TypeError("[Group] a group cannot be created directly: call mlxdist.init(), mlxdist.group(), or a group's split()")
+            raise TypeError(
+                "[Group] a group cannot be created directly: call mlxdist.init() or group(), or a group's split()"
+            )
         self.number = -1
 
     def __dealloc__(self):
@@ -46,8 +48,8 @@ cdef class Group:
     def local_size(self) -> int:
         """How many ranks of the group are on this host, this one among them.
 
-        On a host are those that share memory. Where that is disabled or impossible, which
-        ``info().shared_memory`` reports, it is 1 on every rank.
+        On a host are those that share memory: where that is disabled or impossible, which ``info().shared_memory``
+        reports, each rank counts as a host of its own, and this is 1.
 
         Example:
             >>> mlxdist.init().local_size()
@@ -75,7 +77,7 @@ cdef void set_policy(wait_policy *policy, double timeout_s, bint quiet) noexcept
 
 
 def start(
-    Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1, comm_handle comm=0
+    Library library, type cls, *, double timeout_s=0, bint quiet=False, int share=1, uintptr_t comm=0
 ) -> Group:
     """Start MPI with ``library``, or alone with None; the world as a ``cls``. See runtime.h's settings."""
     global started
@@ -84,7 +86,7 @@ def start(
     cdef const transport *chosen = &alone if library is None else library.transport
     cdef int failed
     set_policy(&chosen_settings.policy, timeout_s, quiet)
-    chosen_settings.share, chosen_settings.comm = share, comm
+    chosen_settings.share, chosen_settings.comm = share, <comm_handle>comm
     if chosen != &alone and PyThread_get_thread_ident() == main_thread:
         wait_watch_interrupts()
     with nogil:
@@ -237,7 +239,7 @@ def create(Group parent, list ranks, bint is_only_thread) -> Group:
     return made
 
 
-def ranks_of(Group group, comm_handle comm) -> list:
+def ranks_of(Group group, uintptr_t comm) -> list:
     """The ranks of ``group`` that a communicator of the opened libmpi has, in its order; None for one that has none."""
     cdef outcome why
     cdef int n, failed
@@ -245,7 +247,7 @@ def ranks_of(Group group, comm_handle comm) -> list:
     if ranks == NULL:
         raise MemoryError("[group] no memory for a list of ranks: free some")
     with nogil:
-        failed = group_ranks_of(group.handle, comm, ranks, &n, &why)
+        failed = group_ranks_of(group.handle, <comm_handle>comm, ranks, &n, &why)
     found = [ranks[i] if i < group.size_ and ranks[i] >= 0 else None for i in range(0 if failed else n)]
     free(ranks)
     if failed:

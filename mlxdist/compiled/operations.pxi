@@ -179,7 +179,7 @@ cdef inline int run_call(Group group, call *made, const void *sendbuf, void *rec
     cdef bint is_message = not call_is_collective(made)
     settle()
     if len(pending):
-        check_pending(group, made, sendbuf, recvbuf)
+        check_call(group, made, sendbuf, recvbuf)
     cdef bint was_usable = made.on_device and is_message and not group_is_broken(group.handle)
     with nogil:
         if is_message:

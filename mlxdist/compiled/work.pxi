@@ -8,48 +8,54 @@ cdef list left_with_mpi = []
 cdef set pending = set()
 
 
-cdef struct memory_range:
-    uintptr_t first, end
+cdef inline bint overlap(uintptr_t one, int64_t nbytes, uintptr_t other, int64_t other_nbytes) noexcept:
+    return nbytes > 0 and other_nbytes > 0 and one < other + other_nbytes and other < one + nbytes
 
 
-cdef inline bint overlap(const memory_range *one, const memory_range *other) noexcept:
-    return one.first < other.end and other.first < one.end
-
-
-cdef void memory_of_call(Group group, const call *made, const void *sendbuf, void *recvbuf, memory_range *read,
-                         memory_range *written) noexcept:
-    """What a call reads and writes, by its row."""
-    cdef int64_t nbytes = call_nbytes(made), result = nbytes
-    cdef int rule = call_rows[made.name].result, size = group_size(group.handle)
-    if rule == RESULT_GATHERED:
-        result *= size
-    elif rule == RESULT_SCATTERED:
-        result //= size
-    read.first, written.first = <uintptr_t>sendbuf, <uintptr_t>recvbuf
-    read.end = read.first + (0 if made.operation == OPERATION_RECV else nbytes)
-    written.end = written.first + (0 if made.operation == OPERATION_SEND else result)
-
-
-cdef int check_pending(Group group, const call *made, const void *sendbuf, void *recvbuf) except -1:
+cdef int check_pending(str call, const void *sendbuf, int64_t read, const void *recvbuf, int64_t written) except -1:
     """Refuse memory that a pending call writes, or reads if this one would write it."""
-    cdef memory_range read, written
+    cdef uintptr_t source = <uintptr_t>sendbuf, target = <uintptr_t>recvbuf
     cdef Pending other
-    memory_of_call(group, made, sendbuf, recvbuf, &read, &written)
     for other in list(pending):
-        if overlap(&read, &other.written) or overlap(&written, &other.written) or overlap(&written, &other.read):
-            if other.is_dropped and work_is_done(other.handle):
-                continue
+        if overlap(source, read, other.target, other.written) or overlap(target, written, other.target, other.written):
+            used = "writes"
+        elif overlap(target, written, other.source, other.read):
+            used = "reads"
+        else:
+            continue
+        if other.is_held or not work_is_done(other.handle):
             raise ValueError(
-                f"[{name_of(made.name)}] its memory is in use by a pending {name_of(other.name)}: wait() for that first"
+                f"[{call}] an array is in use, {name_of(other.name)} with wait=False {used} it: wait() for that first"
             )
     return 0
+
+
+cdef int check_call(Group group, const call *made, const void *sendbuf, void *recvbuf) except -1:
+    return check_pending(name_of(made.name), sendbuf, nbytes_read(group, made), recvbuf, nbytes_written(group, made))
+
+
+cdef inline int64_t nbytes_read(Group group, const call *made) noexcept:
+    cdef bint reads = made.operation != OPERATION_RECV and (
+        not call_is_collective(made) or call_reads(made, group_rank(group.handle))
+    )
+    return call_nbytes(made) if reads else 0
+
+
+cdef inline int64_t nbytes_written(Group group, const call *made) noexcept:
+    cdef int64_t nbytes = call_nbytes(made)
+    cdef int rule = call_rows[made.name].result
+    if not has_result(made, group):
+        return 0
+    if rule == RESULT_GATHERED:
+        return nbytes * group.size_
+    return nbytes // group.size_ if rule == RESULT_SCATTERED else nbytes
 
 
 cdef void sweep():
     """Let go of dropped calls that have ended."""
     cdef Pending other
     for other in list(pending):
-        if other.is_dropped:
+        if not other.is_held:
             other.drop()
 
 
@@ -67,8 +73,9 @@ cdef Pending start_call(Group group, const call *made, const void *sendbuf, void
     settle()
     if len(pending):
         sweep()
-        check_pending(group, made, sendbuf, recvbuf)
-    memory_of_call(group, made, sendbuf, recvbuf, &started.read, &started.written)
+        check_call(group, made, sendbuf, recvbuf)
+    started.source, started.target = <uintptr_t>sendbuf, <uintptr_t>recvbuf
+    started.read, started.written = nbytes_read(group, made), nbytes_written(group, made)
     started.name, started.owners = made.name, owners
     started.left = made.on_device and not call_is_collective(made)
     with nogil:
@@ -86,9 +93,10 @@ cdef class Pending:
 
     cdef work *handle
     cdef object owners
-    cdef memory_range read, written
+    cdef uintptr_t source, target
+    cdef int64_t read, written  # bytes of these
     cdef int name, reader, writer
-    cdef bint left, is_raised, is_dropped
+    cdef bint left, is_raised, is_held
 
     def __cinit__(self):
         self.reader = self.writer = -1
@@ -107,10 +115,14 @@ cdef class Pending:
             self.retire()
         return is_done
 
+    def hold(self) -> None:
+        """Somebody will ask for its end: a Work."""
+        self.is_held = True
+
     cpdef drop(self):
         """Nobody will ask for its end: if it has failed, say so."""
         cdef outcome why
-        self.is_dropped = True
+        self.is_held = False
         if not work_is_done(self.handle):
             return
         self.retire()

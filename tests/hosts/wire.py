@@ -16,6 +16,10 @@ OPERATIONS = {
     "all_min": dist.all_min,
     "all_gather": dist.all_gather,
     "sum_scatter": dist.sum_scatter,
+    "all_to_all": dist.all_to_all,
+    "gather": lambda x: dist.gather(x, 0),
+    "scatter": lambda x: dist.scatter(x, 0),
+    "reduce": lambda x: dist.reduce(x, 0),
     "broadcast": lambda x: dist.broadcast(x, 0),
     "broadcast from the last": lambda x: dist.broadcast(x, dist.init().size() - 1),
 }

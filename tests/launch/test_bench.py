@@ -11,8 +11,10 @@ import mpis
 import pytest
 from conftest import Finished, run
 
+from mlxdist.cli.bench.cases import OPERATIONS, PARTED
+
 BENCH = ("-m", "mlxdist", "bench")
-EVERY = ("--op", "all_sum", "all_sum_in_place", "all_gather", "sum_scatter", "broadcast")
+EVERY = ("--op", *OPERATIONS)
 TINY = ("--min", "4", "--max", "16", "--rounds", "1")
 
 
@@ -26,11 +28,11 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
     dtypes = ("float32", "float16", *(("bfloat16",) if importlib.util.find_spec("ml_dtypes") else ()))
     finished = bench(two, 2, *EVERY, *TINY, "--dtype", *dtypes, "--check", "--json", str(written))
     assert finished.status == 0, finished.output
-    assert f"checked: {5 * len(dtypes) * 2} cases" in finished
+    assert f"checked: {len(OPERATIONS) * len(dtypes) * 2} cases" in finished
     whole = json.loads(written.read_text())
     assert whole["size"] == 2
     assert whole["version"].startswith(two.version)
-    assert len(whole["results"]) == 5 * len(dtypes) * 2
+    assert len(whole["results"]) == len(OPERATIONS) * len(dtypes) * 2
     for result in whole["results"]:
         assert result["checked"]
         assert {"mlxdist", "raw C"} <= set(result["median_us"])
@@ -39,7 +41,7 @@ def test_every_operation(two: mpis.MPI, tmp_path: Path) -> None:
         assert not set(result["skipped"]) & set(result["median_us"])
         assert result["bound_us"] is None, "too short to be limited by memory"
         assert f"{result['operation']} {result['dtype']}" in finished
-        if result["operation"] == "sum_scatter":
+        if result["operation"] in PARTED:
             assert result["nbytes"] in (4, 8, 16), "at least an element for each rank"
 
 

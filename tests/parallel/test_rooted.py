@@ -19,7 +19,7 @@ import mlxdist as dist
 from mlxdist import _core
 
 SHAPES = ((), (0,), (1,), (5,), (2, 3), (2, 0, 3))
-WAYS = ("new", "out", "in place")
+WAYS = ("new", "out", "in place", "later")
 # Elements of a part, of 4 bytes: for the slots, for one chunk and for several.
 COUNTS = (0, 1, 2000, long(100_003), long(700_001))
 
@@ -29,7 +29,10 @@ def check(operation: Rooted, xs: list[Any], root: int, way: str) -> None:
     each = [np.array(elements(x), order="C") for x in xs]
     x, expected = xs[RANK], operation.expected(each, RANK, root)
     if expected is None:
-        assert operation.run(x, root) is x
+        assert (operation.run(x, root, wait=False).wait() if way == "later" else operation.run(x, root)) is x
+    elif way == "later":
+        work = operation.run(x, root, wait=False)
+        assert_same(np.asarray(elements(work.wait())), expected)
     elif way == "new":
         result = operation.run(x, root)
         assert_same(np.asarray(elements(result)), expected)
@@ -162,6 +165,16 @@ def test_rows_that_do_not_divide() -> None:
     text = "axis 0 is not divisible by the group's size .*: pad or split x"
     calls = {"all_to_all": dist.all_to_all, "scatter": functools.partial(dist.scatter, src=0)}
     assert_refused([case(call, text, ValueError, run, np.zeros(s)) for call, run in calls.items() for s in shapes])
+
+
+def test_in_use(world: dist.Group) -> None:
+    """A rank that gets no result may read its x meanwhile, and not write to it."""
+    needs_peers(WORLD)
+    x = np.full(3, float(RANK))
+    works = [dist.gather(x, 0, wait=False) for _ in range(2)]
+    with pytest.raises(ValueError, match="its memory is in use by a pending gather"):
+        dist.all_sum(x, out=x)
+    assert [work.wait().size for work in works] == [3 if RANK else 3 * SIZE] * 2
 
 
 def test_a_result_that_a_rank_does_not_get() -> None:

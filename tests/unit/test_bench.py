@@ -42,11 +42,19 @@ def messages(case: Case, host_of: tuple[int, ...]) -> list[tuple[int, int, float
             return [(home, there, nbytes) for home in host_of for there in every if there != home]
         case "sum_scatter":  # each host adds up what its ranks have for a rank of another
             return [(here, home, nbytes / len(host_of)) for home in host_of for here in every if here != home]
+        case "all_to_all":
+            return [(here, there, nbytes / len(host_of)) for here in host_of for there in host_of if here != there]
+        case "gather":
+            return [(home, 0, nbytes) for home in host_of if home]
+        case "scatter":
+            return [(0, home, nbytes / len(host_of)) for home in host_of if home]
+        case "reduce":  # from host to host, each adding its own
+            return [(here + 1, here, nbytes) for here in every[:-1]]
     return [(here, here + 1, nbytes) for here in every[:-1]]  # broadcast, from host to host
 
 
 @pytest.mark.parametrize("host_of", PLACEMENTS, ids=str)
-@pytest.mark.parametrize("operation", ["all_sum", "all_gather", "sum_scatter", "broadcast"])
+@pytest.mark.parametrize("operation", sorted({operation for operation, _ in cases.OPERATIONS.values()}))
 def test_least_bytes(operation: str, host_of: tuple[int, ...]) -> None:
     case = case_of(operation, len(host_of))
     sent, received = Counter[int](), Counter[int]()
@@ -54,7 +62,7 @@ def test_least_bytes(operation: str, host_of: tuple[int, ...]) -> None:
         sent[here] += nbytes
         received[there] += nbytes
     found = hosts.least(case, placed(host_of))
-    if operation == "broadcast":  # which host sends nothing is open
+    if operation in ("broadcast", "reduce"):  # which host sends nothing, or receives nothing, is open
         assert {host.sent for host in found} == {host.received for host in found} == {max(sent.values())}
         return
     assert [host.sent for host in found] == pytest.approx([sent[host] for host in range(len(found))])

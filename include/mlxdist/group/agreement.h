@@ -24,9 +24,9 @@ struct agreed {
     uint64_t group; /* of the new one's notices */
 };
 
-/* OK, on all n ranks: all of them, this one among them, make this call, and begin what MPI carries out. Otherwise none begins, and the group can still be used.
- * is_only_thread: no other thread of this process makes groups; only between such ranks can it be known that another
- * set was passed, MISMATCH, and that the same one is not still to come. */
+/* OK, on all n ranks: all of them, this one among them, make this call, and begin what MPI carries out. Otherwise none
+ * begins, and the group can still be used. is_only_thread: no other thread of this process makes groups; only between
+ * such ranks can it be known that another set was passed, MISMATCH, and that the same one is not still to come. */
 int agreement_reach(struct members *members, struct notices *notices, const int *ranks, int n, int is_only_thread,
                     struct agreed *agreed, struct outcome *outcome);
 

@@ -48,10 +48,10 @@ void group_set_timeout(struct group *group, double timeout_s);
 /* color and key are not negative. */
 int group_split(struct group *group, int color, int key, struct group **part, struct outcome *outcome);
 
-/* Of these n ranks of the group, different ones, in this order; only they call it, this one among them. Threads may make
- * several at a time, in any order if they are of different ranks. is_only_thread: no other thread of this process makes
- * any; only between such ranks is a call with another list always found to be one: MISMATCH. A failure leaves the group
- * as it was. */
+/* Of these n ranks of the group, different ones, in this order; only they call it, this one among them. Threads may
+ * make several at a time, in any order if they are of different ranks. is_only_thread: no other thread of this process
+ * makes any; only between such ranks is a call with another list always found to be one: MISMATCH. A failure leaves the
+ * group as it was. */
 int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
                  struct outcome *outcome);
 /* The ranks of the group that a communicator of the program's has, by its own ranks, as far as they fit into as many as

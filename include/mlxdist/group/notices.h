@@ -12,7 +12,7 @@ enum { NOTICE_TAG = 16900, NOTICE_RANKS = 16 };
 enum saying { JOINS, BEGIN, BEGINS, GO, GIVES_UP };
 
 struct notice {
-    uint64_t group; /* MPI may give the next group the context of one that was freed with notices under way */
+    uint64_t group;      /* MPI may give the next group the context of one that was freed with notices under way */
     uint64_t set, order; /* of the ranks, whatever their order, and in it */
     int32_t saying, from;
     uint32_t call, to;              /* the sender's number of its call, and the receiver's of its own; 0: not known */

@@ -13,7 +13,7 @@ extern "C" {
 /* What the user may choose. */
 struct settings {
     struct wait_policy policy;
-    int share; /* 0: no shared memory; more than 1: so many ranks of a host share it, as if those were a host */
+    int share;        /* 0: no shared memory; more than 1: so many ranks of a host share it, as if those were a host */
     comm_handle comm; /* the ranks of this communicator are the world; 0: those of MPI_COMM_WORLD */
 };
 

@@ -7,7 +7,8 @@
  * |        |                        | blocks of all hosts, in their order, and sends the result to all            |
  * | direct | all_reduce, two hosts  | the whole share goes to the other host; both reduce it                      |
  * | direct | sum_scatter            | as the first, but block i is what the ranks of host i get, and stays there  |
- * | direct | reduce                 | as the first, but the block of root's host is all, and stays there          |
+ * | direct | reduce                 | as the first, but root's host alone gets the results                        |
+ * | direct | reduce, two hosts      | the whole share goes to root's host, which reduces it                       |
  * | direct | all_to_all             | block i is what the host's ranks have for those of host i, and goes there   |
  * | direct | scatter                | the same, from root's host alone                                            |
  * | direct | all_gather             | the input of the host's ranks goes to all hosts                             |

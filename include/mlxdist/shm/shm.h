@@ -42,7 +42,7 @@ int shm_open_mailbox(struct shm *shm, const struct wait_policy *policy, struct o
 void shm_close(struct shm *shm);
 
 int shm_local_size(const struct shm *shm);
-int shm_local_rank(const struct shm *shm); /* of this rank */
+int shm_local_rank(const struct shm *shm);           /* of this rank */
 int shm_rank(const struct shm *shm, int local_rank); /* in the group */
 /* Fewer processors than local ranks. */
 int shm_is_oversubscribed(const struct shm *shm);

@@ -15,7 +15,7 @@ import numpy as np
 
 import mlxdist as dist
 from mlxdist import _core
-from mlxdist.cli.bench.cases import Case
+from mlxdist.cli.bench.cases import ROOTED, Case
 
 RAW = "raw C"
 
@@ -74,9 +74,10 @@ def from_python(x: np.ndarray, out: np.ndarray, call: Callable[[], object]) -> P
 
 def mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """mlxdist, called from Python."""
-    if case.operation == "broadcast":
-        return from_python(x, out, lambda: dist.broadcast(x, 0, out=out))
     function = getattr(dist, case.operation)
+    if case.operation in ROOTED:
+        result = out if case.has_result(dist.init().rank()) else None
+        return from_python(x, out, lambda: function(x, 0, out=result))
     return from_python(x, out, lambda: function(x, out=out))
 
 

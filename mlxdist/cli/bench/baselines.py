@@ -18,7 +18,7 @@ import numpy as np
 import mlxdist as dist
 from mlxdist.cli.bench import wire
 from mlxdist.cli.bench.backends import RAW, Backend, Prepared, Skipped, from_python
-from mlxdist.cli.bench.cases import Case
+from mlxdist.cli.bench.cases import PARTED, ROOTED, Case
 from mlxdist.cli.objects import on_any_rank
 
 LIMIT_S = 60  # for the start of a library, and for each of its calls
@@ -48,6 +48,10 @@ def mpi4py(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
         "all_gather": lambda: world.Allgather(source, target),
         "sum_scatter": lambda: world.Reduce_scatter_block(source, target),
         "broadcast": lambda: world.Bcast(target, 0),
+        "all_to_all": lambda: world.Alltoall(source, target),
+        "gather": lambda: world.Gather(source, target if world.rank == 0 else None, 0),
+        "scatter": lambda: world.Scatter(source, target, 0),
+        "reduce": lambda: world.Reduce(source, target, root=0),
     }
     return from_python(x, out, calls[case.operation])
 
@@ -118,11 +122,18 @@ def gloo(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     # the names since PyTorch 2.13, and the earlier ones
     gather = getattr(torch, "all_gather_single", None) or torch.all_gather_into_tensor
     scatter = getattr(torch, "reduce_scatter_single", None) or torch.reduce_scatter_tensor
+    is_root, size = dist.init().rank() == 0, case.size
+    gathered = list(target.chunk(size)) if is_root else None
+    scattered = list(source.chunk(size)) if is_root else None
     calls = {
         "all_sum": lambda: torch.all_reduce(target if case.in_place else target.copy_(source)),
         "all_gather": lambda: gather(target, source),
         "sum_scatter": lambda: scatter(target, source),
         "broadcast": lambda: torch.broadcast(target, 0),
+        "all_to_all": lambda: torch.all_to_all_single(target, source),
+        "gather": lambda: torch.gather(source, gathered, 0),
+        "scatter": lambda: torch.scatter(target, scattered, 0),
+        "reduce": lambda: torch.reduce(target.copy_(source), 0),
     }
     return from_python(x, out, calls[case.operation])
 
@@ -165,14 +176,13 @@ def _mlx(case: Case, x: np.ndarray, function: Callable[[Any], Any]) -> Prepared:
 
 def mlx_mlxdist(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """mlxdist on an mx.array."""
-    if case.operation == "broadcast":
-        return _mlx(case, x, lambda array: dist.broadcast(array, 0))
-    return _mlx(case, x, getattr(dist, case.operation))
+    function = getattr(dist, case.operation)
+    return _mlx(case, x, (lambda array: function(array, 0)) if case.operation in ROOTED else function)
 
 
 def mlx_ring(case: Case, x: np.ndarray, out: np.ndarray) -> Prepared:
     """MLX's ring backend."""
-    if case.operation in ("broadcast", "sum_scatter"):
+    if case.operation in (*ROOTED, *PARTED):
         raise Skipped(f"MLX's ring does not have {case.operation}")
     group, mx = _started("mlx.core", _mlx_ring), _import("mlx.core")
     function = getattr(mx.distributed, case.operation)

@@ -15,7 +15,13 @@ OPERATIONS = {
     "all_gather": ("all_gather", False),
     "sum_scatter": ("sum_scatter", False),
     "broadcast": ("broadcast", True),
+    "all_to_all": ("all_to_all", False),
+    "gather": ("gather", False),
+    "scatter": ("scatter", False),
+    "reduce": ("reduce", False),
 }
+ROOTED = ("broadcast", "gather", "scatter", "reduce")  # the root is rank 0
+PARTED = ("sum_scatter", "scatter", "all_to_all")  # an input has a part for each rank
 DTYPES = ("float32", "float16", "bfloat16")
 # All integers up to these are exact in the dtype, so their sums are exact in any order.
 EXACT = {"float32": 1 << 24, "float16": 1 << 11, "bfloat16": 1 << 8}
@@ -49,21 +55,27 @@ class Case:
     @property
     def out_count(self) -> int:
         """Elements in the result of each rank."""
-        if self.operation == "all_gather":
+        if self.operation in ("all_gather", "gather"):
             return self.count * self.size
-        return self.count // self.size if self.operation == "sum_scatter" else self.count
+        return self.count // self.size if self.operation in ("sum_scatter", "scatter") else self.count
+
+    def has_result(self, rank: int) -> bool:
+        """Whether this rank gets one."""
+        return rank == 0 or self.operation not in ("gather", "reduce")
 
     @property
     def is_sum(self) -> bool:
         """Whether elements are added."""
-        return self.operation in ("all_sum", "sum_scatter")
+        return self.operation in ("all_sum", "sum_scatter", "reduce")
 
     @property
     def moved_nbytes(self) -> float:
         """Bytes that a rank reads and writes on average, if every byte goes through memory once."""
         if self.operation == "broadcast":
             return float(self.nbytes)  # the root reads, all others write
-        return float(self.nbytes + self.out_count * self.dtype.itemsize)
+        inputs = 1 if self.operation == "scatter" else self.size
+        results = sum(map(self.has_result, range(self.size)))
+        return (inputs * self.nbytes + results * self.out_count * self.dtype.itemsize) / self.size
 
 
 def lengths(smallest: int, largest: int) -> list[int]:
@@ -74,7 +86,7 @@ def lengths(smallest: int, largest: int) -> list[int]:
 def cases(name: str, dtype: np.dtype[Any], smallest: int, largest: int, size: int) -> list[Case]:
     """The cases of one of OPERATIONS, a length each."""
     operation, in_place = OPERATIONS[name]
-    parts = size if operation == "sum_scatter" else 1
+    parts = size if operation in PARTED else 1
     return [
         Case(operation, in_place, dtype, max(1, round(nbytes / dtype.itemsize / parts)) * parts, size)
         for nbytes in lengths(smallest, largest)
@@ -104,7 +116,12 @@ def fill(case: Case, rank: int, x: np.ndarray) -> None:
 def _expected(case: Case, rank: int, start: int, stop: int) -> np.ndarray:
     if case.operation == "broadcast":
         return _input(case, 0, start, stop)
-    if case.operation == "all_gather":
+    if case.operation == "scatter":
+        return _input(case, 0, rank * case.out_count + start, rank * case.out_count + stop)
+    if case.operation == "all_to_all":
+        positions, part = np.arange(start, stop), case.count // case.size
+        return ((rank * part + positions % part) * 7 + positions // part * 31) % _period(case)
+    if case.operation in ("all_gather", "gather"):
         positions = np.arange(start, stop)
         return (positions % case.count * 7 + positions // case.count * 31) % _period(case)
     first = case.out_count * rank if case.operation == "sum_scatter" else 0
@@ -116,6 +133,8 @@ def _expected(case: Case, rank: int, start: int, stop: int) -> np.ndarray:
 
 def count_wrong(case: Case, rank: int, result: np.ndarray) -> int:
     """The number of elements in the result of ``rank`` that are not exactly those that NumPy computes."""
+    if not case.has_result(rank):
+        return 0
     return sum(
         int(np.count_nonzero(result[start:stop].astype(np.float64) != _expected(case, rank, start, stop)))
         for start, stop in _blocks(case.out_count)

@@ -74,20 +74,31 @@ class Traffic:
     received: float
 
 
-# From the bytes of each rank's input, the ranks of the host, all ranks, and the number of hosts. In a broadcast the
-# host of the root need not receive, and one of the others need not send.
-_LEAST: dict[str, Callable[[int, int, int, int], tuple[float, float]]] = {
-    "all_sum": lambda nbytes, here, size, hosts: (2 * (hosts - 1) / hosts * nbytes,) * 2,
-    "all_gather": lambda nbytes, here, size, hosts: ((hosts - 1) * here * nbytes, (size - here) * nbytes),
-    "sum_scatter": lambda nbytes, here, size, hosts: (
+# From the bytes of each rank's input, the ranks of the host, all ranks, the number of hosts, and whether the root is on
+# this one. In a broadcast the host of the root need not receive, and one of the others need not send; in a reduce the
+# other way about.
+_LEAST: dict[str, Callable[[int, int, int, int, bool], tuple[float, float]]] = {
+    "all_sum": lambda nbytes, here, size, hosts, root: (2 * (hosts - 1) / hosts * nbytes,) * 2,
+    "all_gather": lambda nbytes, here, size, hosts, root: ((hosts - 1) * here * nbytes, (size - here) * nbytes),
+    "sum_scatter": lambda nbytes, here, size, hosts, root: (
         (size - here) / size * nbytes,
         (hosts - 1) * here / size * nbytes,
     ),
-    "broadcast": lambda nbytes, here, size, hosts: (nbytes, nbytes),
+    "broadcast": lambda nbytes, here, size, hosts, root: (nbytes, nbytes),
+    "reduce": lambda nbytes, here, size, hosts, root: (nbytes, nbytes),
+    "all_to_all": lambda nbytes, here, size, hosts, root: (here * (size - here) / size * nbytes,) * 2,
+    "gather": lambda nbytes, here, size, hosts, root: (0, (size - here) * nbytes) if root else (here * nbytes, 0),
+    "scatter": lambda nbytes, here, size, hosts, root: (
+        ((size - here) / size * nbytes, 0) if root else (0, here / size * nbytes)
+    ),
 }
 
 
 def least(case: Case, hosts: Hosts) -> list[Traffic]:
     """The least that each host has to send and receive, if a host adds up what its own ranks contribute first."""
     count = _LEAST[case.operation]
-    return [Traffic(*count(case.nbytes, here, case.size, len(hosts.names))) for here in hosts.ranks]
+    root = hosts.host_of[0]
+    return [
+        Traffic(*count(case.nbytes, here, case.size, len(hosts.names), host == root))
+        for host, here in enumerate(hosts.ranks)
+    ]

@@ -16,7 +16,7 @@ struct agreement {
     int rank, leader, leads, n_called, n_begins, has_asked;
     uint32_t number_of_leader;
     enum { UNDER_WAY, ASKED, AGREED, ENDED } state, awaited; /* ASKED: of a leader, all have called */
-    int is_told; /* ended by its leader */
+    int is_told;                                             /* ended by its leader */
     struct outcome why;
     struct agreement *next;
 };
@@ -362,7 +362,8 @@ int agreement_reach(struct members *members, struct notices *notices, const int 
     memcpy(sorted, ranks, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, compare);
     call.leader = sorted[0], call.leads = call.leader == rank;
-    call.own = (struct notice){.group = notices->group, .set = digest_of(sorted, n),
+    call.own = (struct notice){.group = notices->group,
+                               .set = digest_of(sorted, n),
                                .order = digest_of(ranks, n),
                                .from = rank,
                                .call = number,

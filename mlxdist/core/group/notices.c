@@ -106,8 +106,8 @@ void notices_keep(struct notices *notices, struct letter *letter) {
 struct letter **notices_find(struct notices *notices, const struct notice *by, uint32_t number) {
     struct letter **place = &notices->unclaimed, *letter;
     for (; (letter = *place); place = &letter->next)
-        if (letter->notice.from == by->from && (number ? letter->notice.call == number
-                                                       : letter->is_given_up && letter->notice.set == by->set))
+        if (letter->notice.from == by->from &&
+            (number ? letter->notice.call == number : letter->is_given_up && letter->notice.set == by->set))
             break;
     return place;
 }

@@ -64,10 +64,10 @@ void plan_make(const struct hosts *hosts, const struct call *call, struct plan *
                           .delivers = reduces || operation == OPERATION_ALLTOALL || operation == OPERATION_SCATTER,
                           .reduces = reduces,
                           .spreads = operation == OPERATION_ALLGATHER || operation == OPERATION_GATHER ||
-                                     (operation == OPERATION_ALLREDUCE && hosts->n > 2),
+                                     (reduces && !is_apart && hosts->n > 2),
                           .chains = operation == OPERATION_BROADCAST,
                           .is_exchange = operation == OPERATION_ALLREDUCE && hosts->n == 2,
-                          .is_rooted = operation == OPERATION_REDUCE,
+                          .is_rooted = operation == OPERATION_REDUCE && hosts->n == 2,
                           .is_narrowed = net_type != call->type,
                           .op = (enum reduction)call->op,
                           .net_type = (enum element_type)net_type,
@@ -85,7 +85,7 @@ void plan_make(const struct hosts *hosts, const struct call *call, struct plan *
     }
     if (operation == OPERATION_SCATTER)
         plan->only_from = plan->root_host;
-    if (operation == OPERATION_GATHER)
+    if (operation == OPERATION_GATHER || operation == OPERATION_REDUCE)
         plan->only_to = plan->root_host;
     plan->length = reduces ? call->count : call_nbytes(call);
     if (call_is_parted(call))

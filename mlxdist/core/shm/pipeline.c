@@ -152,6 +152,11 @@ static void copy_in_and_gather(const struct pipeline *p, size_t copied_in, size_
     }
 }
 
+/* Where in its slot a rank has what it exchanges with another: it has nothing for itself there. */
+static size_t part_of(const struct pipeline *p, int rank, int peer) {
+    return (size_t)((peer - rank - 1 + p->size) % p->size) * p->piece;
+}
+
 /* Copy in the others' parts of a piece, and their parts for this rank of another out; its own part goes straight to its
  * result. */
 static void copy_in_and_exchange(const struct pipeline *p, size_t copied_in, size_t copied_out) {
@@ -165,11 +170,11 @@ static void copy_in_and_exchange(const struct pipeline *p, size_t copied_in, siz
         size_t peer = (rank + (size_t)j) % (size_t)p->size;
         size_t out_nbytes = call_reads(p->call, (int)peer) ? out.nbytes : 0;
         const char *theirs = p->sendbuf + peer * p->nbytes + in.at,
-                   *published = staging_slot(p->staging, (int)peer, copied_out) + rank * p->piece;
+                   *published = staging_slot(p->staging, (int)peer, copied_out) + part_of(p, (int)peer, p->rank);
+        char *part = slot + part_of(p, p->rank, (int)peer);
         for (size_t at = 0; at < in.nbytes || at < out_nbytes; at += block) {
             if (at < in.nbytes)
-                copy(slot + peer * p->piece + at, theirs + at, in.nbytes - at < block ? in.nbytes - at : block,
-                     p->copy_policy->copy_in);
+                copy(part + at, theirs + at, in.nbytes - at < block ? in.nbytes - at : block, p->copy_policy->copy_in);
             if (at < out_nbytes)
                 copy(p->recvbuf + peer * apart + out.at + at, published + at,
                      out_nbytes - at < block ? out_nbytes - at : block, p->out);
@@ -214,7 +219,8 @@ int pipeline_run(struct staging *staging, const struct node *node, const struct 
                          0,       0,    COPY_PLAIN, NULL};
     size_t chunk = staging_chunk(staging), size = (size_t)p.size, nbytes = (size_t)call_nbytes(call);
     p.nbytes = call_is_parted(call) ? nbytes / size : nbytes;
-    p.piece = call_is_parted(call) ? chunk / size / CACHE_LINE * CACHE_LINE : chunk;
+    size_t parts = call->operation == OPERATION_REDUCE_SCATTER ? size : call_is_parted(call) ? size - 1 : 1;
+    p.piece = chunk / parts / CACHE_LINE * CACHE_LINE;
     p.offset = call->operation == OPERATION_ALLREDUCE ? offset : 0;
     p.pieces = (p.nbytes + p.offset + p.piece - 1) / p.piece;
     staging_begin(staging, call, p.pieces + 1, policy);

@@ -271,6 +271,10 @@ def test_refused_while_traced() -> None:
         case("all_sum", "dtype int4, .*: pass one of", TypeError, jax.jit(dist.all_sum), jnp.ones(3, jnp.int4)),
         case("all_sum", "JAX's arrays cannot be written to", TypeError, with_out, x),
         case("all_sum", "JAX arrays have no streams", TypeError, jax.jit(lambda x: dist.all_sum(x, stream=0)), x),
+        *(
+            case(call, "leave out wait=False inside jit", TypeError, jax.jit(functools.partial(run, wait=False)), x)
+            for call, run in (("all_sum", dist.all_sum), ("average_gradients", dist.average_gradients))
+        ),
         case("all_sum", "x is a tracer that JAX has finished with", TypeError, lambda: dist.all_sum(leaked[0])),
         case("broadcast", f"src={SIZE} is not in the group", ValueError, jax.jit(lambda x: dist.broadcast(x, SIZE)), x),
     ]
