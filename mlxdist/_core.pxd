@@ -100,7 +100,7 @@ cdef extern from "mlxdist/call.h" nogil:
         CALL_ALL_TO_ALL, CALL_GATHER, CALL_SCATTER, CALL_REDUCE, CALL_SENDRECV, CALL_AVERAGE_GRADIENTS, CALLS
         RESULT_GATHERED, RESULT_SCATTERED, RESULT_EXCHANGED
         PEER_NONE, PEER_ROOT, PEER_DST_ROOT, PEER_DST, PEER_SRC, PEER_DST_SRC
-        SHOWN_DIMENSIONS
+        SHOWN_DIMENSIONS, DIGEST_OF_MEAN
     struct call_row:
         const char *called
         int operation, op, result, peer
@@ -217,6 +217,10 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
         c_group *(*queried_group)() noexcept
         int (*has_failed)() noexcept
         void (*forget_failure)() noexcept
+
+cdef extern from "mlxdist/shims/jax_mpiwrapper.h" nogil:
+    struct jax_mpiwrapper:
+        void (*set_clique)(c_group *group) noexcept
 
 cdef extern from "mlxdist/xla/handler.h" nogil:
     enum:

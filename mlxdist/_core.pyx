@@ -11,6 +11,7 @@ import math
 import operator
 import sys
 import threading
+import types
 from os import fsdecode, fsencode, pipe
 
 import numpy
@@ -52,6 +53,7 @@ include "compiled/kernels.pxi"
 include "compiled/library.pxi"
 include "compiled/group.pxi"
 include "compiled/mlx.pxi"
+include "compiled/jax.pxi"
 include "compiled/shared.pxi"
 include "compiled/work.pxi"
 include "compiled/operations.pxi"

@@ -52,6 +52,13 @@ MPI4PY_LIBMPI = Variable(
 )
 MPI4PY_MPIABI = Variable("MPI4PY_MPIABI", "", "removed by init(): the family of MPI that mpi4py opens")
 MLX_LIBMPI = Variable("MLX_MPI_LIBNAME", "", "set by install(): the library that MLX opens as its libmpi")
+JAX_MPI = Variable(
+    "MPITRAMPOLINE_LIB",
+    "",
+    "set while jax is imported, if mlxdist.jax was before: the library that jaxlib opens as MPI",
+)
+JAX_COLLECTIVES = Variable("JAX_CPU_COLLECTIVES_IMPLEMENTATION", "", "JAX's own: gloo, instead of mlxdist")
+JAX_COORDINATOR = Variable("JAX_COORDINATOR_ADDRESS", "", "JAX's own: its coordinator, instead of one on rank 0")
 TMPDIR = Variable(
     "TMPDIR", "", "set by python -m mlxdist: where MLX's CPU backend puts what it compiles, for each rank"
 )
@@ -59,6 +66,11 @@ LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks 
 LAUNCH_PIPE = Variable(
     "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of a pipe for announcements"
 )
+_FOR_TORCH = "set by init_process_group(\"mlxdist\"), unless it is set: "
+RANK = Variable("RANK", "", f"{_FOR_TORCH}the rank, for programs written for torchrun")
+WORLD_SIZE = Variable("WORLD_SIZE", "", f"{_FOR_TORCH}the number of ranks")
+MASTER_ADDR = Variable("MASTER_ADDR", "", "host at which torch.distributed's ranks meet; without it MPI is asked")
+MASTER_PORT = Variable("MASTER_PORT", "", "the port there")
 
 USER_VARIABLES = (LIBMPI, TIMEOUT_S, QUIET, CHECK, SHARED_MEMORY, KERNELS, ABORT, MAX_COUNT, CUDA_AWARE)
 

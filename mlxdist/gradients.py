@@ -231,7 +231,7 @@ def averaged(
     digest = digest_of(structure, outline, checksum)
     means: list[Any] = [None] * len(leaves)
     calls: list[_core.Pending] = []
-    finishes = []
+    finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
     for place, element_type, indices in buckets:
         bucket = [leaves[index] for index in indices]
         wire = wires.get(element_type, 0)
@@ -255,7 +255,7 @@ def averaged(
 
 def digest_of(structure: bytes, outline: bytes, checksum: int) -> int:
     """A positive C int that ranks with the same tree in the same buckets have in common."""
-    return zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF or 1
+    return max(zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF, 2)  # 0 and 1 mean something else
 
 
 def average_gradients(

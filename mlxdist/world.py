@@ -76,6 +76,7 @@ _info = Info()
 _lock = threading.RLock()
 _wrong_world = ""
 _is_starting = False
+_ends_at_exit = False
 _launch_pipe: int | None = None
 _is_fork = False  # this process was forked after mlxdist was imported
 
@@ -178,7 +179,7 @@ def _start(strict: bool, timeout_s: float, comm: Any) -> Group:
             raise
         _info.tried.append((f"{chosen.library.path} ({chosen.found.found_via})", str(error)))
         group = _core.start(None, Group)
-    atexit.register(_finalize_at_exit)
+    end_at_exit()
     if not _info.libmpi:
         _info.backend = "alone"
     _info.rank, _info.size = group.rank(), group.size()
@@ -412,7 +413,17 @@ def finalize() -> None:
         raise
 
 
+def end_at_exit() -> None:
+    """Finalize when the program exits, after what registers itself from now on has ended."""
+    global _ends_at_exit
+    if not _ends_at_exit:
+        _ends_at_exit = True
+        atexit.register(_finalize_at_exit)
+
+
 def _finalize_at_exit() -> None:
+    if _core.world() is None:
+        return
     _core.begin_exit()
     try:
         finalize()

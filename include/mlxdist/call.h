@@ -91,6 +91,9 @@ struct call {
     int wire;   /* ALLREDUCE, SUM of FLOAT32: the 16-bit float as which it crosses between hosts; 0: as it is */
 };
 
+/* The digest of a sum that the caller divides by the number of ranks. */
+enum { DIGEST_OF_MEAN = 1 };
+
 /* A call on count elements without a shape. */
 static inline struct call flat_call(enum operation operation, int op, int type, int peer, int64_t count) {
     struct call call = {operation, op, type, peer, count, 0, 0, 1, 0, {count}, 0, 0, 0};

@@ -18,6 +18,7 @@ from types import ModuleType, TracebackType
 import mlxdist
 from mlxdist import config, world
 from mlxdist.errors import Error
+from mlxdist.jax import backend as jax
 
 # This is what python itself calls (3.10 to 3.13). runpy's public functions set sys.argv and __file__ differently.
 _run_as_main: Callable[..., object] = runpy._run_module_as_main  # type: ignore[attr-defined]
@@ -70,8 +71,9 @@ def _set_first_path(path: str) -> None:
 
 
 def _install() -> None:
-    """Call ``mlxdist.install`` if MLX is installed."""
+    """Call ``mlxdist.install`` if MLX is installed. JAX waits until the program imports it."""
     global _folder
+    jax.watch_import()
     try:
         found = importlib.util.find_spec("mlx.core")
     except ModuleNotFoundError:

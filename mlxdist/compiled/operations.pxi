@@ -259,3 +259,48 @@ def prepare(str name, Group group, peer, x, out=None, *, memory=(None, None), op
     ready.has_result = has_result(&ready.made, group)
     ready.in_place = out is not None and share_memory(&source, &target)
     return ready
+
+
+# Elements at an address, for messages.
+cdef list flat_arrays = [types.SimpleNamespace(dtype=name) for name in DTYPES]
+
+
+cdef int prepare_flat(Group group, int name, peer, op, int type, uintptr_t x, int64_t count, uintptr_t out,
+                      int64_t out_count, bint mean, call *made) except -1:
+    """A call on elements at two addresses in host memory. 1: it is done, in a group of one."""
+    cdef elements source, target, result
+    cdef cnp.npy_intp length = count, out_length = out_count
+    cdef cnp.npy_intp[MOST_DIMENSIONS] shape
+    source.type = target.type = type
+    source.ndim = target.ndim = 1
+    source.shape, target.shape = &length, &out_length
+    source.first, source.end = x, x + <uintptr_t>count * element_size(<element_type>type)
+    target.first, target.end = out, out + <uintptr_t>out_count * element_size(<element_type>type)
+    source.in_order = target.in_order = True
+    prepare_call(name, group, peer, &source, NULL if out_count < 0 else &target, flat_arrays[type], flat_arrays[type],
+                 op, made, &result, shape)
+    made.digest = DIGEST_OF_MEAN if mean else 0
+    if group.size_ == 1 and out_count > 0:
+        memmove(<void *>out, <void *>x, source.end - source.first)
+    return group.size_ == 1
+
+
+def run_flat(Group group, int name, peer, op, int type, uintptr_t x, int64_t count, uintptr_t out, int64_t out_count,
+             bint mean=False) -> None:
+    """OPERATION_NAMES[name] from ``count`` elements of DTYPES[type] at one address to ``out_count`` at another.
+
+    Both are in host memory, and may be the same; an operation that uses only one gets it twice. out_count: -1 where this
+    rank gets no result. op: see prepare_call. mean: the caller divides the sum, and all ranks must say so.
+    """
+    cdef call made
+    if not prepare_flat(group, name, peer, op, type, x, count, out, out_count, mean, &made):
+        run_call(group, &made, <void *>x, <void *>out, None)
+
+
+def start_flat(owners, Group group, int name, peer, op, int type, uintptr_t x, int64_t count, uintptr_t out,
+               int64_t out_count, bint mean=False) -> Pending | None:
+    """The same in the background, while ``owners`` keep the memory; None if it is done."""
+    cdef call made
+    if prepare_flat(group, name, peer, op, type, x, count, out, out_count, mean, &made):
+        return None
+    return start_call(group, &made, <void *>x, <void *>out, owners)

@@ -66,7 +66,9 @@ void call_text(const struct call *call, char *text, size_t nbytes) {
     else if (call->operation == OPERATION_SEND || call->operation == OPERATION_GATHER ||
              call->operation == OPERATION_REDUCE)
         add(text, nbytes, " to rank %d", call->peer);
-    if (call->digest)
+    if (call->digest == DIGEST_OF_MEAN)
+        add(text, nbytes, " for a mean");
+    else if (call->digest)
         add(text, nbytes, " of tree %08x", (unsigned)call->digest);
     if (call->wire)
         add(text, nbytes, " as %s between hosts", type_name(call->wire));

@@ -13,10 +13,11 @@ import mpis
 import pytest
 
 from mlxdist import _core
+from mlxdist.jax import backend as jax_backend
 from mlxdist.mlx import backend
 
-CORE, MLX_LIBMPI = Path(_core.__file__), Path(backend.SHIM)
-SHIMS = {"_mlx_libmpi": MLX_LIBMPI}
+CORE, MLX_LIBMPI, JAX_MPIWRAPPER = Path(_core.__file__), Path(backend.SHIM), Path(jax_backend.SHIM)
+SHIMS = {"_mlx_libmpi": MLX_LIBMPI, "_jax_mpiwrapper": JAX_MPIWRAPPER}
 
 
 def symbols(path: Path, option: str) -> set[str]:
@@ -63,10 +64,26 @@ def test_the_shim_for_mlx_exports_what_mlx_looks_up(release: str | None) -> None
     assert exported(MLX_LIBMPI) == names_in(library) | {"mlxdist_connect"}
 
 
+def test_the_shim_for_jax_exports_what_jaxlib_looks_up() -> None:
+    installed = importlib.util.find_spec("jaxlib")
+    folders = installed.submodule_search_locations if installed else ()
+    libraries = [path.read_bytes() for folder in folders or () for path in Path(folder).glob("*.so")]
+    names = {
+        name.decode()
+        for library in libraries
+        if b"MPITRAMPOLINE_LIB" in library
+        for name in re.findall(rb"\0(MPIX?ABI_\w+|mpi(?:abi|wrapper)_(?:version|export)\w+)(?=\0)", library)
+    }
+    if not names:
+        pytest.skip("there is no jaxlib with an MPI here")
+    assert len(names) == 641
+    assert exported(JAX_MPIWRAPPER) == names | {"mlxdist_connect"}
+
+
 @pytest.mark.parametrize("name", SHIMS)
 def test_a_shim_needs_neither_the_core_nor_python_nor_mpi(name: str) -> None:
     used = undefined(SHIMS[name])
-    assert "__cxa_throw" in used or "memcpy" in used, "else nothing was read"
+    assert used & {"__cxa_throw", "calloc", "memcpy"}, "else nothing was read"
     assert not [symbol for symbol in used if re.match(r"_?Py|MPI_|ompi_|core_|group_", symbol)]
 
 

@@ -74,4 +74,11 @@ struct work *work_queue_last(struct work_queue *queue, const struct call *call);
 /* OK when it has ended, however; or why the wait has. timeout_s < 0: none. */
 int work_await(struct work *work, double timeout_s, struct outcome *outcome);
 
+/* The same for all after which a call comes that is not put into the queue. */
+int work_queue_await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome);
+static inline int work_queue_await(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
+    int is_empty = !atomic_load_explicit(&queue->pending, memory_order_acquire);
+    return is_empty ? STATUS_OK : work_queue_await_earlier(queue, call, outcome);
+}
+
 #endif

@@ -215,8 +215,9 @@ static int end_together(struct outcome *outcome) {
     return result ? result : confirmed;
 }
 
-/* Works end by themselves, or by their timeout; none is cut off. */
+/* They end by themselves or by their timeout: none is cut off. */
 static int await_works(struct outcome *outcome) {
+    double timeout_s = world ? world->members.policy.timeout_s : 0;
     for (int result = STATUS_OK;;) {
         struct work *last = NULL;
         pthread_mutex_lock(&groups_lock);
@@ -226,7 +227,7 @@ static int await_works(struct outcome *outcome) {
         pthread_mutex_unlock(&groups_lock);
         if (!last)
             return result;
-        result = work_await(last, -1, outcome);
+        result = work_await(last, timeout_s > 0 ? timeout_s : -1, outcome);
         work_release(last);
         if (result)
             return result;
@@ -296,17 +297,6 @@ void group_set_timeout(struct group *group, double timeout_s) {
     group->members.policy.timeout_s = timeout_s;
 }
 
-/* Works of the group that this call comes after, if there are any. */
-static int await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
-    if (!atomic_load_explicit(&queue->pending, memory_order_acquire) || wait_is_in_background())
-        return STATUS_OK;
-    struct work *last = work_queue_last(queue, call);
-    int result = last ? work_await(last, -1, outcome) : STATUS_OK;
-    if (last)
-        work_release(last);
-    return result;
-}
-
 /* What every operation does first and last. Collectives of a group take turns; messages do not, or a thread that
  * waits for a message could keep another from sending the one that its peer waits for. */
 static int begin_call(struct group *group, struct call *call, struct outcome *outcome) {
@@ -314,7 +304,7 @@ static int begin_call(struct group *group, struct call *call, struct outcome *ou
     call->rank = group->members.comm->rank;
     if (runtime_enter(outcome))
         return outcome->status;
-    if (!await_earlier(is_collective ? &group->collectives : &group->messages, call, outcome) &&
+    if (!work_queue_await(is_collective ? &group->collectives : &group->messages, call, outcome) &&
         (!is_collective || !wait_for_turn(&group->turn, &group->members.policy, outcome))) {
         if (!group_is_broken(group))
             return STATUS_OK;

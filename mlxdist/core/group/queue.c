@@ -231,6 +231,15 @@ int work_await(struct work *work, double timeout_s, struct outcome *outcome) {
     return result;
 }
 
+/* The thread of the queue makes the calls themselves. */
+int work_queue_await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
+    struct work *last = wait_is_in_background() ? NULL : work_queue_last(queue, call);
+    int result = last ? work_await(last, -1, outcome) : STATUS_OK;
+    if (last)
+        work_release(last);
+    return result;
+}
+
 int work_wait(struct work *work, double timeout_s, struct outcome *outcome) {
     if (work_await(work, timeout_s, outcome))
         return outcome->status;
