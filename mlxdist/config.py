@@ -66,7 +66,7 @@ LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks 
 LAUNCH_PIPE = Variable(
     "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of a pipe for announcements"
 )
-_FOR_TORCH = "set by init_process_group(\"mlxdist\"), unless it is set: "
+_FOR_TORCH = 'set by init_process_group("mlxdist"), unless it is set: '
 RANK = Variable("RANK", "", f"{_FOR_TORCH}the rank, for programs written for torchrun")
 WORLD_SIZE = Variable("WORLD_SIZE", "", f"{_FOR_TORCH}the number of ranks")
 MASTER_ADDR = Variable("MASTER_ADDR", "", "host at which torch.distributed's ranks meet; without it MPI is asked")
