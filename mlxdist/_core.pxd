@@ -212,7 +212,8 @@ cdef extern from "mlxdist/shims/mlx_libmpi.h" nogil:
         KIND_REDUCTION, KIND_OTHER_REDUCTION, KIND_SUM_SCATTER, KIND_BROADCAST, KIND_SENDRECV
         KIND_ALL_TO_ALL, KIND_GATHER, KIND_SCATTER, KIND_REDUCE
     struct mlx_libmpi:
-        void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire) noexcept
+        void (*override_next_split)(c_group *group, mlx_collective_kind kind, int root, int wire,
+                                    int digest) noexcept
         void (*query_next_split)() noexcept
         c_group *(*queried_group)() noexcept
         int (*has_failed)() noexcept

@@ -77,12 +77,7 @@ def run(
     if jax.is_traced(x):
         refuse_lazy(call, wait, "JAX")
         return traced().run(call, x, peer, group, stream, out, op)
-    framework = arrays.of(x)
-    array = framework.as_array(call, x)
-    framework.synchronize(call, array, stream)
-    into = None if out is None else _writable(framework, call, array, x, out)
-    memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
-    ready = _core.prepare(call, group, peer, array, into, memory=memory, op=op)
+    framework, array, into, ready = prepared(call, x, peer, group, stream, out, op)
     if not ready.has_result:
         sent = framework.as_buffer(array)
         return carry_out(ready, sent, sent, lambda: x, wait)
@@ -103,6 +98,18 @@ def traced() -> Any:
     from mlxdist.jax import primitives
 
     return primitives
+
+
+def prepared(
+    call: str, x: Any, peer: Any, group: _core.Group, stream: Any, out: Any, op: str | None = None
+) -> tuple[arrays.Framework, Any, Any, _core.Call]:
+    """The framework of ``x``, x and ``out`` as its arrays, and the call, all of which has been checked."""
+    framework = arrays.of(x)
+    array = framework.as_array(call, x)
+    framework.synchronize(call, array, stream)
+    into = None if out is None else _writable(framework, call, array, x, out)
+    memory = (None, None) if into is None else (framework.memory(array), framework.memory(into))
+    return framework, array, into, _core.prepare(call, group, peer, array, into, memory=memory, op=op)
 
 
 def _writable(framework: arrays.Framework, call: str, array: Any, x: Any, out: Any) -> Any:

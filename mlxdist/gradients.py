@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import itertools
-import math
 import numbers
-import struct
-import zlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-from mlxdist import _core, arrays, dispatch, work, world
-from mlxdist.arrays import jax, mlx
+from mlxdist import _core, arrays, dispatch, trees, work, world
+from mlxdist.arrays import mlx
 
 OPERATION = "average_gradients"
-ITEMSIZES = tuple(_core.Buffer(0, 1, type, None, ()).nbytes for type in range(len(_core.DTYPES)))
-# Arrays of this many bytes or more get a reduction of their own: copying into a bucket and back took longer than that
-# from 64 KiB in shared memory and from 512 KiB over TCP (2 ranks, Open MPI 5).
-DIRECT = 1 << 18
-# Where leaves are averaged; each device of a framework is a number from 3 on. Ranks compare them, see ``described``.
-HOST, MLX, TRACED = 0, 1, 2
-LAZY = (MLX, TRACED)
 # ``wire``: how sums of these dtypes cross between hosts; those of others do as they are.
 WIRES: dict[str | None, dict[int, int]] = {
     None: {},
@@ -30,106 +16,10 @@ WIRES: dict[str | None, dict[int, int]] = {
 }
 
 
-def plan(kinds: Sequence[Hashable], sizes: Sequence[int], all_reduce_size: float) -> list[list[int]]:
-    """Buckets of indices into the two lists: each of one kind, and full as soon as it is large enough."""
-    buckets: list[list[int]] = []
-    open_buckets: dict[Hashable, list[int]] = {}
-    filled: dict[Hashable, int] = {}
-    for place, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
-        if size >= min(all_reduce_size, DIRECT):
-            buckets.append([place])
-            continue
-        open_buckets.setdefault(kind, []).append(place)
-        filled[kind] = filled.get(kind, 0) + size
-        if filled[kind] >= all_reduce_size:
-            buckets.append(open_buckets.pop(kind))
-            del filled[kind]
-    return [*buckets, *open_buckets.values()]
-
-
-def rebuild(tree: Any, leaves: Iterator[Any]) -> Any:
-    """The tree with new leaves, in the order of ``flatten``."""
-    made: Any = copy.copy(tree) if isinstance(tree, (dict, list)) else None  # a defaultdict with its factory
-    if isinstance(tree, dict):
-        for key in sorted(tree):
-            made[key] = rebuild(tree[key], leaves)
-        return made
-    if isinstance(tree, list):
-        made[:] = [rebuild(part, leaves) for part in tree]
-        return made
-    if isinstance(tree, tuple):
-        return _tuple_like(tree, [rebuild(part, leaves) for part in tree])
-    return None if tree is None else next(leaves)
-
-
-def _tuple_like(given: tuple[Any, ...], parts: list[Any]) -> Any:
-    """Of the class of ``given``, whatever its constructor takes, with the same attributes."""
-    try:
-        made = tuple.__new__(type(given), parts)
-    except TypeError:  # those written in C, as time.struct_time, take a sequence
-        return type(given)(parts)
-    if hasattr(given, "__dict__"):
-        vars(made).update(vars(given))
-    return made
-
-
-def paths(tree: Any, name: str = "gradients") -> Iterator[str]:
-    """The Python expression for each leaf, in the order of ``flatten``."""
-    if isinstance(tree, dict):
-        for key in sorted(tree):
-            yield from paths(tree[key], f"{name}[{key!r}]")
-    elif isinstance(tree, (list, tuple)):
-        for place, part in enumerate(tree):
-            yield from paths(part, f"{name}[{place}]")
-    elif tree is not None:
-        yield name
-
-
-def described(place: int, type: int, shape: Sequence[int]) -> bytes:
-    """A leaf's part of the outline: HOST, MLX, TRACED or a device; its dtype; its shape."""
-    return struct.pack(f"={3 + len(shape)}q", place, type, len(shape), *shape)
-
-
-class Bucket(NamedTuple):
-    """Leaves that share a reduction: where it takes place, their dtype and their indices."""
-
-    place: int
-    type: int
-    leaves: list[int]
-
-
-@functools.lru_cache(maxsize=64)
-def planned(outline: bytes, all_reduce_size: float) -> tuple[list[Bucket], int]:
-    """The buckets, and a checksum of them; cached, since a training loop repeats its tree."""
-    words = memoryview(outline).cast("q")
-    kinds, sizes, at = [], [], 0
-    while at < len(words):
-        place, type, ndim = words[at : at + 3]
-        kinds.append((place, type))
-        sizes.append(math.prod(words[at + 3 : at + 3 + ndim]) * ITEMSIZES[type])
-        at += 3 + ndim
-    buckets = [Bucket(*kinds[leaves[0]], leaves) for leaves in plan(kinds, sizes, all_reduce_size)]
-    # The lazy ones first: what MLX or JAX refuses is refused before the others communicate
-    buckets.sort(key=lambda bucket: bucket.place not in LAZY)
-    return buckets, zlib.crc32(repr(buckets).encode())
-
-
-class Leaf(NamedTuple):
-    """A leaf of the tree as an array of its framework; None for lazy arrays."""
-
-    given: Any
-    array: Any
-    framework: arrays.Framework | None
-    place: Hashable  # HOST, MLX, TRACED or a device of the framework
-    type: int
-    shape: tuple[int, ...]
-    stays: bool  # the mean is written into it
-
-
-def adopted(x: Any, stream: Any) -> Leaf:
-    """A leaf that can be communicated, or an error."""
+def adopt(x: Any, stream: Any) -> trees.Leaf:
+    """A leaf that has a mean, or an error; what can be changed holds its own."""
     if mlx.owns(x):
-        return Leaf(x, x, None, MLX, _core.type_of(x.dtype), x.shape, False)
+        return trees.Leaf(x, None, trees.MLX)
     framework = arrays.of(x)
     array = framework.as_array(OPERATION, x)
     framework.synchronize(OPERATION, array, stream)
@@ -139,123 +29,31 @@ def adopted(x: Any, stream: Any) -> Leaf:
             f"[{OPERATION}] x has dtype {_core.DTYPES[element_type]}, which cannot hold a mean: "
             "pass floating-point numbers"
         )
-    stays = framework.owns(x) and framework.is_changeable(array)
-    place = TRACED if jax.is_traced(x) else (framework, array.device) if framework.is_on_device(array) else HOST
-    return Leaf(x, array, framework, place, element_type, tuple(array.shape), stays)
+    into = array if framework.owns(x) and framework.is_changeable(array) else None
+    return trees.Leaf(array, framework, trees.place_of(framework, array), into, x)
 
 
-def adopted_leaves(leaves: Sequence[Any], gradients: Any, stream: Any) -> Iterator[Leaf]:
-    """Each leaf; an error says where in the tree it is."""
-    for place, x in enumerate(leaves):
-        try:
-            yield adopted(x, stream)
-        except (TypeError, ValueError) as error:
-            where = next(itertools.islice(paths(gradients), place, None))
-            raise type(error)(f"{error}; x is {where}") from None
+def way_of(group: _core.Group, stream: Any, wires: dict[int, int], wait: bool) -> trees.Way:
+    """One reduction for each bucket, and a division."""
 
+    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> trees.Started:
+        buffer, wire = framework.as_buffer(flat), wires.get(_core.type_of(flat.dtype), 0)
+        ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
 
-# A bucket's call under way, or none with wait=True; what makes the means of its leaves when that is done.
-Started = tuple[list[_core.Pending], Callable[[], list[Any]]]
+        def finish() -> Any:
+            if buffer.owner is not flat:
+                framework.copyto(flat, buffer.owner)
+            return framework.quotient(flat, group.size())
 
+        return trees.started(ready, buffer, finish, wait)
 
-def in_host_memory(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
-    """The means of arrays that the core reads in place, or of copies in host memory; of any frameworks."""
-    frameworks = [cast(arrays.Framework, leaf.framework) for leaf in bucket]
-    sources = [framework.as_buffer(leaf.array) for leaf, framework in zip(bucket, frameworks, strict=True)]
-    targets = [
-        source if leaf.stays else framework.empty_like(leaf.array, leaf.shape)
-        for leaf, framework, source in zip(bucket, frameworks, sources, strict=True)
-    ]
-    arguments = (group, sources, targets, bucket[0].type, digest, wire)
-    started = None if wait else _core.start_average(*arguments)
-    if wait:
-        _core.average(*arguments)
-
-    def finish() -> list[Any]:
-        if started is not None:
-            started[1]()
-        means = []
-        for leaf, framework, target in zip(bucket, frameworks, targets, strict=True):
-            if leaf.stays and target.owner is not leaf.array:
-                framework.copyto(leaf.array, target.owner)
-            if leaf.stays:
-                framework.changed(leaf.array)
-            means.append(leaf.given if leaf.stays else framework.result(leaf.array, target))
-        return means
-
-    return [] if started is None else [started[0]], finish
-
-
-def on_device(bucket: Sequence[Leaf], group: _core.Group, digest: int, wire: int, wait: bool) -> Started:
-    """The means of arrays that their framework joins and divides."""
-    framework = cast(arrays.OnDevice, bucket[0].framework)
-    flat = framework.joined([leaf.array for leaf in bucket])
-    buffer = framework.as_buffer(flat)
-    ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
-    calls = [] if wait else [ready.start(buffer, buffer)]
-    if wait:
-        ready.run(buffer, buffer)
-
-    def finish() -> list[Any]:
-        if buffer.owner is not flat:
-            framework.copyto(flat, buffer.owner)
-        mean, at, means = framework.quotient(flat, group.size()), 0, []
-        for leaf in bucket:
-            count = math.prod(leaf.shape)
-            part = mean[at : at + count].reshape(leaf.shape)
-            at += count
-            if leaf.stays:
-                framework.copyto(leaf.array, part)
-            means.append(leaf.given if leaf.stays else framework.result(leaf.array, framework.as_buffer(part)))
-        return means
-
-    return calls, finish
-
-
-def averaged(
-    leaves: Sequence[Leaf],
-    group: _core.Group,
-    limit: float,
-    stream: Any,
-    wires: dict[int, int],
-    structure: bytes,
-    wait: bool,
-) -> Started:
-    """The mean of each leaf."""
-    # A device by its first leaf: its name may be the rank's own
-    numbered: dict[Hashable, int] = {place: place for place in (HOST, MLX, TRACED)}
-    outline = b"".join(
-        described(numbered.setdefault(leaf.place, len(numbered)), leaf.type, leaf.shape) for leaf in leaves
+    return trees.Way(
+        lambda sources, targets, type, digest: _core.average(
+            group, sources, targets, type, digest, wires.get(type, 0), wait
+        ),
+        on_device,
+        lambda lazy, xs, type, digest: lazy.average(xs, group, stream, digest, wires.get(type, 0)),
     )
-    buckets, checksum = planned(outline, limit)
-    digest = digest_of(structure, outline, checksum)
-    means: list[Any] = [None] * len(leaves)
-    calls: list[_core.Pending] = []
-    finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
-    for place, element_type, indices in buckets:
-        bucket = [leaves[index] for index in indices]
-        wire = wires.get(element_type, 0)
-        if place in LAZY:
-            lazy = mlx if place == MLX else dispatch.traced()
-            results = lazy.average([leaf.array for leaf in bucket], group, stream, digest, wire)
-            finishes.append((indices, functools.partial(list, results)))
-            continue
-        started, finish = (in_host_memory if place == HOST else on_device)(bucket, group, digest, wire, wait)
-        calls += started
-        finishes.append((indices, functools.partial(list, finish()) if wait else finish))
-
-    def finish_all() -> list[Any]:
-        for indices, finish in finishes:
-            for index, result in zip(indices, finish(), strict=True):
-                means[index] = result
-        return means
-
-    return calls, finish_all
-
-
-def digest_of(structure: bytes, outline: bytes, checksum: int) -> int:
-    """A positive C int that ranks with the same tree in the same buckets have in common."""
-    return max(zlib.crc32(outline, zlib.crc32(structure, checksum)) & 0x7FFFFFFF, 2)  # 0 and 1 mean something else
 
 
 def average_gradients(
@@ -274,9 +72,9 @@ def average_gradients(
     whatever cannot be written to (read-only or expanded arrays, numbers).
 
     Args:
-        gradients: a tree of dicts, lists and tuples with arrays or None as leaves, or a single array. Keys, shapes and
-            dtypes must be the same on every rank; the insertion order of keys does not matter, nor do the frameworks
-            of arrays in host memory (but for MLX).
+        gradients: a tree of dicts, lists and tuples, and of containers that are registered with ``jax.tree_util``, with
+            arrays or None as leaves; or a single array. Keys, shapes and dtypes must be the same on every rank; the
+            insertion order of keys does not matter, nor do the frameworks of arrays in host memory (but for MLX).
         group: the ranks that take part; all ranks by default.
         all_reduce_size: size of a bucket in bytes; 0 or less: one reduction for each array. An array of 256 KiB or more
             always has its own.
@@ -326,38 +124,34 @@ def average_gradients(
         raise TypeError(f"[{OPERATION}] wire={wire!r} is not a str: pass 'bfloat16', 'float16' or None")
     if wire not in WIRES:
         raise ValueError(f"[{OPERATION}] wire={wire!r} is not a 16-bit float: pass 'bfloat16', 'float16' or None")
-    try:
-        leaves, structure = _core.flatten(gradients)
-    except TypeError as error:
-        raise TypeError(f"[{OPERATION}] the keys of a dict cannot be sorted ({error}): pass keys of one type") from None
+    leaves, structure = trees.flatten(OPERATION, gradients)
     outline = _core.outline(leaves) if communication_stream is None else None
-    started: list[tuple[_core.Pending, Callable[[], None]]] = []
-
-    def finish_in_place() -> Any:
-        for _, finish in started:
-            finish()
-        return gradients
-
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
+        calls: list[Any] = []
         if resolved.size() > 1:
-            buckets, checksum = planned(outline, all_reduce_size)
-            digest = digest_of(structure, outline, checksum)
+            buckets, checksum = trees.planned(outline, all_reduce_size)
+            digest = trees.digest_of(structure, outline, checksum)
             for _, element_type, indices in buckets:
                 bucket = [leaves[index] for index in indices]
-                arguments = (resolved, bucket, bucket, element_type, digest, WIRES[wire].get(element_type, 0))
-                if wait:
-                    _core.average(*arguments)
-                else:
-                    started.append(_core.start_average(*arguments))
-        return gradients if wait else work.Work([call for call, _ in started], finish_in_place)
-    ready = list(adopted_leaves(leaves, gradients, communication_stream))
-    if any(leaf.framework is None for leaf in ready):
-        dispatch.refuse_lazy(OPERATION, wait)
+                crosses_as = WIRES[wire].get(element_type, 0)
+                calls.append(_core.average(resolved, bucket, bucket, element_type, digest, crosses_as, wait))
+        if wait:
+            return gradients
+
+        def finish_in_place() -> Any:
+            for _, finish in calls:
+                finish()
+            return gradients
+
+        return work.Work([call for call, _ in calls], finish_in_place)
+    ready = trees.adopted(gradients, "gradients", leaves, lambda place: adopt(leaves[place], communication_stream))
+    trees.refuse_lazy(OPERATION, ready, wait)
     if resolved.size() > 1:
-        calls, means_of = averaged(ready, resolved, all_reduce_size, communication_stream, WIRES[wire], structure, wait)
+        way = way_of(resolved, communication_stream, WIRES[wire], wait)
+        calls, means_of = trees.communicated(ready, way, all_reduce_size, structure)
         if not wait:
-            return work.Work(calls, lambda: rebuild(gradients, iter(means_of())))
-        return rebuild(gradients, iter(means_of()))
-    means = [leaf.given if leaf.stays else leaf.array for leaf in ready]
+            return work.Work(calls, lambda: trees.rebuild(gradients, iter(means_of())))
+        return trees.rebuild(gradients, iter(means_of()))
+    means = [leaf.array if leaf.into is None else leaf.result for leaf in ready]
     is_unchanged = all(mean is leaf for mean, leaf in zip(means, leaves, strict=True))
-    return dispatch.given(gradients if is_unchanged else rebuild(gradients, iter(means)), wait)
+    return dispatch.given(gradients if is_unchanged else trees.rebuild(gradients, iter(means)), wait)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxdist import _core, dispatch, world
+from mlxdist import _core, dispatch, parameters, trees, world
 from mlxdist.arrays import numpy
 
 
@@ -190,14 +190,24 @@ def broadcast(
     Every rank passes an x of the same shape and dtype; only src's values are used. Otherwise arguments, result and
     errors as for ``all_sum``.
 
+    x may be a tree of arrays, with the same structure on every rank: dicts, lists and tuples, a PyTorch state_dict,
+    containers that are registered with ``jax.tree_util``. The result is a tree with the same classes and new arrays, or
+    ``out``, which may be x. Arrays of less than 256 KiB share a message.
+
     Raises:
-        TypeError, ValueError: src is not a rank of the group.
+        TypeError, ValueError: src is not a rank of the group; a leaf of the tree is refused, or the keys of a dict
+            cannot be sorted; out is a tree of another structure.
+        MismatchError: as for ``all_sum``; or the trees differ.
 
     Example:
         >>> weights = mlxdist.broadcast(weights, 0)
 
+        >>> model.load_state_dict(mlxdist.broadcast(model.state_dict(), 0))
+
     MPI_Bcast (MPI 4.1, section 6.4).
     """
+    if trees.is_tree(x):
+        return parameters.broadcast(x, src, group, stream, out, wait)
     return dispatch.run("broadcast", x, src, group=group, stream=stream, out=out, wait=wait)
 
 

@@ -358,8 +358,8 @@ def group(ranks: Sequence[int] | Any) -> Group:
 
     Raises:
         TypeError: ranks is neither a sequence of ints nor a communicator.
-        ValueError: the list is as ``Group.group`` says; or the communicator is null, was freed, is an intercommunicator,
-            or has a process that is not in the world; or MPI has ended.
+        ValueError: the list is as ``Group.group`` says; or the communicator is null, was freed, is an
+            intercommunicator, or has a process that is not in the world; or MPI has ended.
         LoadError: as for ``init()``, or mpi4py uses another libmpi.
         MismatchError, PeerError, TimeoutError: as for ``Group.group``.
 

@@ -6,6 +6,7 @@ JAX promises its compiler that arrays never change, so arrays on a GPU always go
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,23 @@ def owns(x: object) -> bool:
 def is_traced(x: object) -> bool:
     """Whether ``x`` is used inside jit, grad or vmap: a tracer, or an array that does not depend on any."""
     return owns(x) and not sys.modules["jax"]._src.core.trace_state_clean()
+
+
+def children(x: object) -> list[tuple[str, Any]] | None:
+    """The parts of a container that is registered with ``jax.tree_util``, and how each is reached; None of a leaf."""
+    tree_util = sys.modules.get("jax.tree_util")
+    if tree_util is None:
+        return None
+    parts, _ = tree_util.tree_flatten_with_path(x, is_leaf=lambda part: part is not x)
+    if parts and parts[0][1] is x:
+        return None
+    return [(tree_util.keystr(path), part) for path, part in parts]
+
+
+def with_children(x: Any, parts: Sequence[Any]) -> Any:
+    """Such a container with other parts."""
+    structure = sys.modules["jax.tree_util"].tree_structure(x, is_leaf=lambda part: part is not x)
+    return structure.unflatten(parts)
 
 
 def as_array(call: str, x: Any) -> Any:

@@ -69,18 +69,34 @@ def receive(shape: tuple[int, ...], dtype: Any, src: int, group: _core.Group, st
 
 def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wire: int) -> list[Any]:
     """The means of several arrays of one dtype over all ranks, by one sum; ranks raise if digests or wires differ."""
+    backend.attach()
+    over = backend.group_of(group, wire=wire, digest=digest)
+    flat = _joined("average_gradients", xs)
+    return _divided(backend.calls["all_sum"](flat, group=over, stream=stream) / group.size(), xs)
+
+
+def broadcast_joined(xs: Sequence[Any], src: int, group: _core.Group, stream: Any, digest: int) -> list[Any]:
+    """Rank ``src``'s arrays of one dtype, by one broadcast; ranks raise if digests differ."""
+    backend.attach()
+    return _divided(broadcast(_joined("broadcast", xs), src, group, stream, digest), xs)
+
+
+def _joined(call: str, xs: Sequence[Any]) -> Any:
     import mlx.core as mx
 
-    backend.attach()
     flat = xs[0] if len(xs) == 1 else mx.concatenate([x.reshape(-1) for x in xs])
-    check("average_gradients", flat.size)
-    over = backend.group_of(group, root=digest, wire=wire)
-    total = backend.calls["all_sum"](flat, group=over, stream=stream)
-    mean = total / group.size()
+    check(call, flat.size)
+    return flat
+
+
+def _divided(flat: Any, xs: Sequence[Any]) -> list[Any]:
+    """The parts of what was made of ``_joined``, in the shapes of ``xs``."""
+    import mlx.core as mx
+
     if len(xs) == 1:
-        return [mean]
+        return [flat]
     *ends, _ = itertools.accumulate(x.size for x in xs)
-    return [part.reshape(x.shape) for part, x in zip(mx.split(mean, ends), xs, strict=True)]
+    return [part.reshape(x.shape) for part, x in zip(mx.split(flat, ends), xs, strict=True)]
 
 
 def others_product(x: Any, group: _core.Group, stream: Any) -> Any:
@@ -167,11 +183,11 @@ def sum_scatter(x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
     return scattered(x)
 
 
-def broadcast(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
+def broadcast(x: Any, src: int, group: _core.Group, stream: Any, digest: int = 0) -> Any:
     """Rank ``src``'s x; the cotangents of all ranks are summed on ``src``."""
     import mlx.core as mx
 
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "broadcast", src)
+    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "broadcast", src, digest=digest)
 
     @mx.custom_function
     def spread(x: Any) -> Any:
@@ -184,7 +200,7 @@ def broadcast(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
 
     @spread.vmap
     def batched(x: Any, axis: int) -> tuple[Any, int]:  # without a rule of its own MLX would forget the vjp
-        return broadcast(x, src, group, stream), axis
+        return broadcast(x, src, group, stream, digest), axis
 
     return spread(x)
 

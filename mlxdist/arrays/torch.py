@@ -17,7 +17,7 @@ def owns(x: object) -> bool:
 
 
 def as_array(call: str, x: Any) -> Any:
-    """A tensor with memory of its own and without a gradient."""
+    """A tensor with memory of its own, whose gradient nobody wants."""
     return _checked(call, "x", x)
 
 
@@ -27,8 +27,11 @@ def _checked(call: str, name: str, x: Any) -> Any:
         raise TypeError(f"[{call}] {name} has layout {x.layout}: pass {name}.to_dense()")
     if x.is_nested:
         raise TypeError(f"[{call}] {name} is a nested tensor: pass its parts, {name}.unbind()")
-    if x.requires_grad:
-        raise TypeError(f"[{call}] {name} requires grad, which this call does not track: pass {name}.detach()")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise TypeError(
+            f"[{call}] {name} requires grad, which this call does not track: pass {name}.detach(), or call it under "
+            "torch.no_grad()"
+        )
     elements.check(call, _name(x.dtype))
     try:
         has_memory = x.data_ptr() != 0 or x.numel() == 0

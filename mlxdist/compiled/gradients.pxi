@@ -3,34 +3,43 @@
 cdef enum:
     DEEPEST = 200  # levels of a tree; one that contains itself has more
 
-cdef int walk(tree, list leaves, list words, int level) except -1:
+cdef int walk(tree, list leaves, list words, int level, str call, children) except -1:
     if level > DEEPEST:
-        raise ValueError(
-            f"[average_gradients] the tree has more than {DEEPEST} levels: pass one that does not contain itself"
-        )
+        raise ValueError(f"[{call}] the tree has more than {DEEPEST} levels: pass one that does not contain itself")
     if isinstance(tree, dict):
         words.append("{")
         for key in sorted(tree):
             words.append(key if type(key) is str else repr(key))
-            walk((<dict>tree)[key], leaves, words, level + 1)
+            walk((<dict>tree)[key], leaves, words, level + 1, call, children)
         words.append("}")
     elif isinstance(tree, (list, tuple)):
         words.append("[")
         for part in tree:
-            walk(part, leaves, words, level + 1)
+            walk(part, leaves, words, level + 1, call, children)
         words.append("]")
     elif tree is None:
         words.append("None")
     else:
-        words.append("x")
-        leaves.append(tree)
+        found = None if type(tree) is cnp.ndarray else children(tree)
+        if found is None:
+            words.append("x")
+            leaves.append(tree)
+            return 0
+        words.append(f"({type(tree).__module__}.{type(tree).__qualname__}")
+        for key, part in found:
+            words.append(key)
+            walk(part, leaves, words, level + 1, call, children)
+        words.append(")")
     return 0
 
 
-def flatten(tree) -> tuple:
-    """The leaves of dicts (by sorted keys), lists and tuples, without None; and the structure, for ranks to compare."""
+def flatten(tree, str call, children) -> tuple:
+    """The leaves of dicts (by sorted keys), lists and tuples, without None; and the structure, for ranks to compare.
+
+    children: those of any other container by their names; None of a leaf.
+    """
     cdef list leaves = [], words = []
-    walk(tree, leaves, words, 0)
+    walk(tree, leaves, words, 0, call, children)
     return leaves, "\0".join(words).encode(errors="surrogatepass")
 
 
@@ -81,7 +90,10 @@ cdef char *memory_of(x, size_t *nbytes) except? NULL:
 
 @cython.final
 cdef class _Bucket:
-    """Arrays whose mean is one reduction: of one array where it is, of several in a copy of all of them."""
+    """Arrays that are communicated as one: one array where it is, several in a copy of all of them.
+
+    sources, targets: of contiguous NumPy arrays or Buffers of the host's memory; both may be the same list.
+    """
 
     cdef piece *pieces
     cdef Py_ssize_t n
@@ -89,16 +101,16 @@ cdef class _Bucket:
     cdef char *sendbuf
     cdef char *recvbuf
     cdef call made
-    cdef int size
+    cdef Group group
 
-    def __cinit__(self, Group group, list sources, list targets, int type, int digest, int wire):
+    def __cinit__(self, Group group, list sources, list targets, int name, int type, int peer, int digest, int wire):
         cdef Py_ssize_t i
         cdef size_t ignored, nbytes = 0
-        self.n, self.size = len(sources), group.size_
+        self.n, self.group = len(sources), group
         self.sources, self.targets = sources, targets
         self.pieces = <piece *>malloc(self.n * sizeof(piece) + 1)
         if self.pieces == NULL:
-            raise MemoryError("[average_gradients] no memory for a list of the arrays: pass fewer of them")
+            raise MemoryError(f"[{name_of(name)}] no memory for a list of the arrays: pass fewer of them")
         for i in range(self.n):
             self.pieces[i].source = memory_of(sources[i], &self.pieces[i].nbytes)
             self.pieces[i].target = memory_of(targets[i], &ignored)
@@ -106,27 +118,31 @@ cdef class _Bucket:
         self.block = None if self.n == 1 else _Block(nbytes)
         self.sendbuf = self.pieces[0].source if self.n == 1 else <char *>(<_Block>self.block).address
         self.recvbuf = self.pieces[0].target if self.n == 1 else self.sendbuf
-        self.made = flat_call(OPERATION_ALLREDUCE, 0, type, 0, nbytes // element_size(<element_type>type))
-        self.made.name, self.made.digest, self.made.wire = CALL_AVERAGE_GRADIENTS, digest, wire
+        self.made = flat_call(call_rows[name].operation, 0, type, peer, nbytes // element_size(<element_type>type))
+        self.made.name, self.made.digest, self.made.wire = name, digest, wire
         for i in range(self.n if len(pending) else 0):
-            check_pending("average_gradients", self.pieces[i].source, self.pieces[i].nbytes, self.pieces[i].target,
+            check_pending(name_of(name), self.pieces[i].source, self.pieces[i].nbytes, self.pieces[i].target,
                           self.pieces[i].nbytes)
 
     def __dealloc__(self):
         free(self.pieces)
 
     cdef void pack(self) noexcept nogil:
+        """Unless another rank's arrays are broadcast."""
         cdef char *at = self.sendbuf
         cdef Py_ssize_t i
+        if self.made.operation == OPERATION_BROADCAST and self.made.peer != group_rank(self.group.handle):
+            return
         for i in range(self.n if self.n > 1 else 0):
             memcpy(at, self.pieces[i].source, self.pieces[i].nbytes)
             at += self.pieces[i].nbytes
 
     cdef void unpack(self) noexcept nogil:
-        """Of the sum: the means."""
+        """Of a sum: the means."""
         cdef char *at = self.recvbuf
         cdef Py_ssize_t i
-        divide_by(<element_type>self.made.type, at, self.made.count, self.size)
+        if self.made.operation == OPERATION_ALLREDUCE:
+            divide_by(<element_type>self.made.type, at, self.made.count, self.group.size_)
         for i in range(self.n if self.n > 1 else 0):
             memcpy(self.pieces[i].target, at, self.pieces[i].nbytes)
             at += self.pieces[i].nbytes
@@ -135,30 +151,35 @@ cdef class _Bucket:
         with nogil:
             self.unpack()
 
+    cdef object run(self, bint wait):
+        cdef outcome why
+        cdef int failed
+        if not wait:
+            with nogil:
+                self.pack()
+            return start_call(self.group, &self.made, self.sendbuf, self.recvbuf, self), self.finish
+        settle()
+        with nogil:
+            self.pack()
+            failed = group_run(self.group.handle, &self.made, self.sendbuf, self.recvbuf, &why)
+            if not failed:
+                self.unpack()
+        if failed:
+            fail(name_of(self.made.name), &why)
+        raise_interruption()
+        return None
 
-def average(Group group, list sources, list targets, int type, int digest, int wire) -> None:
-    """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction; both may be the same list.
 
-    Each is a contiguous NumPy array or a Buffer of the host's memory, of DTYPES[type], which ``divides``. A
-    MismatchError if the digests differ, since then the ranks have different arrays. wire: see call.h.
+def average(Group group, list sources, list targets, int type, int digest, int wire, bint wait=True):
+    """Write the mean of all ranks' ``sources`` into ``targets``, by one reduction: see _Bucket.
+
+    All are of DTYPES[type], which ``divides``. A MismatchError if the digests differ, since then the ranks have
+    different arrays. wire: see call.h. wait=False: returns the call in the background, and what writes the means when
+    it is done.
     """
-    cdef _Bucket bucket = _Bucket(group, sources, targets, type, digest, wire)
-    cdef outcome why
-    cdef int failed
-    settle()
-    with nogil:
-        bucket.pack()
-        failed = group_run(group.handle, &bucket.made, bucket.sendbuf, bucket.recvbuf, &why)
-        if not failed:
-            bucket.unpack()
-    if failed:
-        fail("average_gradients", &why)
-    raise_interruption()
+    return _Bucket(group, sources, targets, CALL_AVERAGE_GRADIENTS, type, 0, digest, wire).run(wait)
 
 
-def start_average(Group group, list sources, list targets, int type, int digest, int wire) -> tuple:
-    """The same in the background: the call, and what writes the mean when it is done."""
-    cdef _Bucket bucket = _Bucket(group, sources, targets, type, digest, wire)
-    with nogil:
-        bucket.pack()
-    return start_call(group, &bucket.made, bucket.sendbuf, bucket.recvbuf, bucket), bucket.finish
+def broadcast_joined(Group group, int src, list sources, list targets, int digest, bint wait=True):
+    """Write rank ``src``'s ``sources`` into ``targets``, by one broadcast of their bytes; otherwise as ``average``."""
+    return _Bucket(group, sources, targets, CALL_BROADCAST, DTYPES.index("uint8"), src, digest, 0).run(wait)

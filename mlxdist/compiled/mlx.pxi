@@ -13,7 +13,7 @@ cdef object mlx_world = None
 cdef object mlx_group_of = None
 cdef object mlx_finish = None
 
-REDUCTION = ("reduction", 0, 0)  # the place in Group.mlx_groups of a group that only reduces
+REDUCTION = ("reduction", 0, 0, 0)  # the place in Group.mlx_groups of a group that only reduces
 cdef list native_of = [None] * CALLS  # MLX's own functions
 cdef list streams = []  # that communicate
 
@@ -31,7 +31,7 @@ def attach_mlx(mx, world, group_of, finish) -> None:
 
 
 def mlx_groups_of(Group group) -> dict:
-    """MLX's groups of the same ranks, by kind, root and wire."""
+    """MLX's groups of the same ranks, by kind, root, wire and digest."""
     return group.mlx_groups
 
 
@@ -119,9 +119,9 @@ def over_mlx(str call, native):
     return {"send": send, "recv": recv, "recv_like": recv_like}.get(call, collective)
 
 
-def override_next_mlx_split(Group group, int kind, int root, int wire) -> None:
+def override_next_mlx_split(Group group, int kind, int root, int wire, int digest) -> None:
     """MLX's next split on this thread returns ``group``, see mlx_libmpi.h."""
-    libmpi_of_mlx.override_next_split(group.handle, <mlx_collective_kind>kind, root, wire)
+    libmpi_of_mlx.override_next_split(group.handle, <mlx_collective_kind>kind, root, wire, digest)
 
 
 def behind_mlx(part):

@@ -75,12 +75,21 @@ def bind(
 
 def average(xs: Sequence[Any], group: _core.Group, stream: Any, digest: int, wire: int) -> list[Any]:
     """The means of several arrays of one dtype over all ranks, by one sum; ranks raise if digests or wires differ."""
-    flat = xs[0] if len(xs) == 1 else jnp.concatenate([x.reshape(-1) for x in xs])
-    mean = bind(flat, call="average_gradients", group=group, digest=digest, wire=wire)
+    return _joined(xs, call="average_gradients", group=group, digest=digest, wire=wire)
+
+
+def broadcast_joined(xs: Sequence[Any], src: int, group: _core.Group, stream: Any, digest: int) -> list[Any]:
+    """Rank ``src``'s arrays of one dtype, by one broadcast; ranks raise if digests differ."""
+    return _joined(xs, call="broadcast", group=group, peer=src, digest=digest)
+
+
+def _joined(xs: Sequence[Any], **params: Any) -> list[Any]:
+    """The primitive on several arrays as one."""
+    result = bind(xs[0] if len(xs) == 1 else jnp.concatenate([x.reshape(-1) for x in xs]), **params)
     if len(xs) == 1:
-        return [mean]
+        return [result]
     *ends, _ = itertools.accumulate(x.size for x in xs)
-    return [part.reshape(x.shape) for part, x in zip(jnp.split(mean, ends), xs, strict=True)]
+    return [part.reshape(x.shape) for part, x in zip(jnp.split(result, ends), xs, strict=True)]
 
 
 def _prepared(x: Any, *, call: str, group: _core.Group, peer: Any, **options: Any) -> _core.Call:

@@ -130,13 +130,14 @@ def finish() -> None:
             mx.eval(mx.zeros(1, stream=stream))  # mx.synchronize holds the GIL (MLX 0.31.2)
 
 
-def group_of(group: _core.Group, kind: str = "reduction", root: int = 0, wire: int = 0) -> Any:
+def group_of(group: _core.Group, kind: str = "reduction", root: int = 0, wire: int = 0, digest: int = 0) -> Any:
     """MLX's group of the same ranks, made once; kinds as in mlx_libmpi.h."""
     world = attach()
-    if (group is _core.world() and (kind, root, wire) == _core.REDUCTION) or world.size() == 1:
+    key = (kind, root, wire, digest)
+    if (group is _core.world() and key == _core.REDUCTION) or world.size() == 1:
         return world
     known = _core.mlx_groups_of(group)
-    if (kind, root, wire) not in known:
-        _core.override_next_mlx_split(group, _core.MLX_KINDS[kind], root, wire)
-        known.setdefault((kind, root, wire), _native_split(world, 0))  # another thread may have made it too
-    return known[kind, root, wire]
+    if key not in known:
+        _core.override_next_mlx_split(group, _core.MLX_KINDS[kind], root, wire, digest)
+        known.setdefault(key, _native_split(world, 0))  # another thread may have made it too
+    return known[key]

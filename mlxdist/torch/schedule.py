@@ -92,15 +92,15 @@ class Schedule:
             make_way(span(target, is_written=True))
         self._copies.append((target, source))
 
-    def run(self, group: _core.Group) -> Work:
-        """Carry out all of it."""
+    def run(self, group: _core.Group, source: int = -1) -> Work:
+        """Carry out all of it. source: the rank that a message comes from."""
         for call in self._calls:
             _core.run_flat(group, *call)
         self._finish(group.size())
-        return Work(self.results)
+        return Work(self.results, source=source)
 
     def start(self, group: _core.Group, source: int = -1) -> Work:
-        """The same in the background. source: the rank that a message comes from."""
+        """The same in the background."""
         calls = [_core.start_flat(self._owners, group, *call) for call in self._calls]
         under_way = work.Work([call for call in calls if call is not None], lambda: self._finish(group.size()))
         is_near = group.local_size() == group.size()

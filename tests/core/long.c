@@ -67,6 +67,26 @@ static void run_pipeline(struct node *node, struct staging *staging, struct call
     CHECK(pipeline_run(staging, node, &call, in, out, pipeline_offset(node), &for_ever, &outcome) == STATUS_OK);
 }
 
+static void rooted_operations(struct node *node, struct staging *staging, uint32_t k, int64_t count, int32_t *x,
+                              int32_t *y) {
+    int local_rank = node->local_rank, root = (int)(k + 1) % n_ranks;
+    int64_t part = count / n_ranks;
+    fill(x, count, local_rank, k);
+    run_pipeline(node, staging, flat_call(OPERATION_GATHER, 0, TYPE_INT32, root, count), x, y);
+    for (int64_t i = 0; local_rank == root && i < count * n_ranks; i++)
+        CHECK(y[i] == value((int)(i / count), k, i % count));
+    run_pipeline(node, staging, flat_call(OPERATION_SCATTER, 0, TYPE_INT32, root, count), x, y);
+    for (int64_t i = 0; i < part; i++)
+        CHECK(y[i] == value(root, k, local_rank * part + i));
+    run_pipeline(node, staging, flat_call(OPERATION_REDUCE, REDUCE_SUM, TYPE_INT32, root, count), x, y);
+    for (int64_t i = 0; local_rank == root && i < count; i++)
+        CHECK(y[i] == sum(k, i));
+    int32_t *out = k % 2 ? x : y; /* in place, or not */
+    run_pipeline(node, staging, flat_call(OPERATION_ALLTOALL, 0, TYPE_INT32, 0, count), x, out);
+    for (int64_t i = 0; i < part * n_ranks; i++)
+        CHECK(out[i] == value((int)(i / part), k, local_rank * part + i % part));
+}
+
 static void all_operations(struct node *node, int local_rank) {
     struct staging *staging = open_staging(node);
     int32_t *x = malloc((COUNT + 16) * sizeof *x), *y = malloc(sizeof *y * COUNT * (size_t)n_ranks);
@@ -92,6 +112,7 @@ static void all_operations(struct node *node, int local_rank) {
         run_pipeline(node, staging, flat_call(OPERATION_BROADCAST, 0, TYPE_INT32, root, count), x, copied);
         for (int64_t i = 0; i < count; i++)
             CHECK(copied[i] == value(root, k, i));
+        rooted_operations(node, staging, k, count, x, y);
     }
     CHECK(staging->autotune.known_for); /* it was tuned */
     free(x);

@@ -30,6 +30,15 @@ static const struct row {
     {OPERATION_ALLGATHER, REDUCE_SUM, TYPE_COMPLEX64, 0},
     {OPERATION_BROADCAST, REDUCE_SUM, TYPE_INT16, 0},
     {OPERATION_BROADCAST, REDUCE_SUM, TYPE_FLOAT32, 0},
+    {OPERATION_ALLTOALL, REDUCE_SUM, TYPE_INT16, 0},
+    {OPERATION_GATHER, REDUCE_SUM, TYPE_COMPLEX64, 0},
+    {OPERATION_SCATTER, REDUCE_SUM, TYPE_FLOAT32, 0},
+    {OPERATION_REDUCE, REDUCE_SUM, TYPE_BFLOAT16, 0},
+    {OPERATION_ALLTOALL, REDUCE_SUM, TYPE_BOOL, 0},
+    {OPERATION_GATHER, REDUCE_SUM, TYPE_BOOL, 0},
+    {OPERATION_SCATTER, REDUCE_SUM, TYPE_INT16, 0},
+    {OPERATION_REDUCE, REDUCE_SUM, TYPE_FLOAT32, 0},
+    {OPERATION_REDUCE, REDUCE_MAX, TYPE_INT16, 0},
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
@@ -115,45 +124,61 @@ static void check_error(const struct row *row, void *const *inputs, const float 
     }
 }
 
+static int has_root(int operation) {
+    return operation == OPERATION_BROADCAST || operation == OPERATION_GATHER || operation == OPERATION_SCATTER ||
+           operation == OPERATION_REDUCE;
+}
+
+/* What a rank gets, of so many bytes. */
+static void *expected_of(const struct row *row, const struct call *call, void *const *inputs, int own, size_t *n_out) {
+    size_t nbytes = (size_t)call_nbytes(call), part = nbytes / (size_t)n_ranks;
+    size_t n = call_is_parted(call) ? part : nbytes, first = call_is_parted(call) ? (size_t)own * part : 0;
+    *n_out = call_collects(call) ? n * (size_t)n_ranks : n;
+    char *expected = memory(*n_out);
+    if (call_reduces(call)) {
+        void *whole = reduced(row, inputs, call->count);
+        memcpy(expected, (char *)whole + first, n);
+        free(whole);
+    } else if (call_collects(call)) {
+        for (int rank = 0; rank < n_ranks; rank++)
+            memcpy(expected + (size_t)rank * n, (char *)inputs[rank] + first, n);
+    } else {
+        memcpy(expected, (char *)inputs[call->peer] + first, n);
+    }
+    return expected;
+}
+
 /* count is a multiple of the ranks. */
 static void run_row(struct group *group, const struct row *row, int64_t count, uint32_t draw) {
     int size = group_size(group), operation = row->operation, root = (int)(draw % (uint32_t)size);
-    int is_reduction = operation == OPERATION_ALLREDUCE || operation == OPERATION_REDUCE_SCATTER,
-        in_place = draw / 32 % 2;
-    size_t nbytes = (size_t)count * element_size((enum element_type)row->type), part = nbytes / (size_t)size;
-    size_t own = (size_t)group_rank(group), n_out = nbytes, skipped = 0;
-    void *inputs[MOST], *expected;
+    int in_place = draw / 32 % 2, own = group_rank(group);
+    void *inputs[MOST];
     struct outcome outcome;
-    struct call call = flat_call(operation, row->op, row->type, operation == OPERATION_BROADCAST ? root : 0, count);
+    struct call call = flat_call(operation, row->op, row->type, has_root(operation) ? root : 0, count);
     call.wire = row->wire;
+    size_t nbytes = (size_t)call_nbytes(&call), n_out;
     for (int rank = 0; rank < size; rank++)
         inputs[rank] = input_of(row->type, count, rank, draw);
-    if (operation == OPERATION_ALLGATHER) {
-        n_out = nbytes * (size_t)size;
-        expected = memory(n_out);
-        for (int rank = 0; rank < size; rank++)
-            memcpy((char *)expected + (size_t)rank * nbytes, inputs[rank], nbytes);
-    } else if (is_reduction) {
-        expected = reduced(row, inputs, count);
-        skipped = operation == OPERATION_REDUCE_SCATTER ? own * part : 0;
-        n_out = operation == OPERATION_REDUCE_SCATTER ? part : nbytes;
-    } else {
-        expected = memory(nbytes);
-        memcpy(expected, inputs[root], nbytes);
-    }
+    void *expected = expected_of(row, &call, inputs, own, &n_out);
+    int writes = call_writes(&call, own);
     /* The smaller buffer is a part of the larger, or both are apart. */
     size_t larger = n_out > nbytes ? n_out : nbytes;
     char *x = memory(in_place ? larger : nbytes), *out = in_place ? x : memory(n_out), *sent = x;
-    if (in_place && operation == OPERATION_ALLGATHER)
-        sent += own * nbytes;
-    if (in_place && operation == OPERATION_REDUCE_SCATTER)
-        out += own * part;
+    memset(out, 0x5a, n_out);
+    if (in_place && n_out > nbytes)
+        sent += (size_t)own * nbytes;
+    if (in_place && n_out < nbytes)
+        out += (size_t)own * n_out;
     memcpy(sent, inputs[own], nbytes);
     CHECK(group_run(group, &call, sent, out, &outcome) == STATUS_OK);
-    CHECK(!memcmp(out, (char *)expected + skipped, n_out));
-    CHECK(in_place || !memcmp(sent, inputs[own], nbytes));
-    if (is_reduction && row->type == TYPE_FLOAT32)
-        check_error(row, inputs, (float *)out, (int64_t)(skipped / sizeof(float)), (int64_t)(n_out / sizeof(float)));
+    CHECK(!writes || !memcmp(out, expected, n_out));
+    CHECK((in_place && writes) || !memcmp(sent, inputs[own], nbytes));
+    for (size_t i = 0; !writes && !in_place && i < n_out; i++)
+        CHECK(out[i] == 0x5a);
+    if (call_reduces(&call) && row->type == TYPE_FLOAT32 && writes) {
+        int64_t n = (int64_t)(n_out / sizeof(float));
+        check_error(row, inputs, (float *)out, n < count ? own * n : 0, n);
+    }
     for (int rank = 0; rank < size; rank++)
         free(inputs[rank]);
     free(expected);
@@ -203,8 +228,8 @@ static void each_alone(void) {
 
 /* Each slot is used several times. */
 static void run_longer(struct group *world) {
-    static const int chosen[] = {0, 8, 12, 14};
-    for (uint32_t i = 0; i < 4; i++)
+    static const int chosen[] = {0, 8, 12, 14, 20, 21, 22, 23};
+    for (uint32_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
         run_row(world, &rows[chosen[i]], long_count(&rows[chosen[i]], 4 * LONG_NBYTES), i);
     end();
 }
@@ -216,8 +241,8 @@ static void more_than_the_slots(void) {
 
 /* So many that not each opens a call with each. */
 static void run_many(struct group *world) {
-    static const int chosen[] = {0, 6, 8, 12, 14};
-    for (uint32_t i = 0; i < 5; i++)
+    static const int chosen[] = {0, 6, 8, 12, 14, 20, 21, 22, 27};
+    for (uint32_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
         run_row(world, &rows[chosen[i]], (int64_t)MANY_HOSTS * (i % 2 ? 1 : 101), i);
     end();
 }

@@ -27,6 +27,8 @@ CALLS: dict[str, tuple[Callable[[dist.Group], object], ...]] = {
     "all_gather": (lambda group: dist.all_gather(LONG, group=group),),
     "sum_scatter": (lambda group: dist.sum_scatter(LONG, group=group),),
     "broadcast": (lambda group: dist.broadcast(LONG, 1, group=group),),
+    "all_to_all": (lambda group: dist.all_to_all(LONG, group=group),),
+    "gather": (lambda group: dist.gather(LONG, 0, group=group),),
     "barrier": (lambda group: dist.barrier(group=group),),
     "split": (lambda group: group.split(0),),
     "send": (lambda group: dist.send(LONG, 1, group=group), lambda group: dist.recv_like(LONG, 0, group=group)),

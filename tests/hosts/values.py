@@ -41,6 +41,10 @@ def of(name: str, count: int, rank: int) -> np.ndarray:
     return np.resize(values(name, (min(count, COUNT),), rank), count)
 
 
+def reduced_at(root: int, rank: int, x: np.ndarray, inputs: list[np.ndarray], count: int) -> np.ndarray:
+    return np.resize(reduced("all_max", [y[:COUNT] for y in inputs]), count) if rank == root else x
+
+
 def check_operations(group: dist.Group, name: str, count: int) -> None:
     size, rank = group.size(), group.rank()
     inputs = [of(name, count, r) for r in range(size)]
@@ -54,6 +58,13 @@ def check_operations(group: dist.Group, name: str, count: int) -> None:
     assert_same(dist.all_gather(x[np.newaxis], group=group), np.stack(inputs))
     for root in {0, last}:
         assert_same(dist.broadcast(x, root, group=group), inputs[root])
+        own = np.stack([np.roll(inputs[root], block) for block in range(size)])
+        assert_same(dist.scatter(own, root, group=group), own[rank : rank + 1])
+        gathered = dist.gather(x[np.newaxis], root, group=group)
+        assert_same(gathered, np.stack(inputs) if rank == root else x[np.newaxis])
+        assert_same(dist.reduce(x, root, op="max", group=group), reduced_at(root, rank, x, inputs, count))
+    blocks = np.stack([np.roll(x, block) for block in range(size)])
+    assert_same(dist.all_to_all(blocks, group=group), np.stack([np.roll(y, rank) for y in inputs]))
     got = dist.sendrecv(x, (rank + 1) % size, (rank - 1) % size, group=group)
     assert_same(got, inputs[rank - 1])
 

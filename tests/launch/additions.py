@@ -70,7 +70,9 @@ OPERATION: Places = [
         '''
 
 @_core.operation
-def all_first(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None) -> Any:
+def all_first(
+    x: Any, *, group: world.GroupLike | None = None, stream: Any = None, out: Any = None, wait: bool = True
+) -> Any:
     """The first of all ranks' ``x`` that is not zero, element by element, on every rank.
 
     Arguments, result and errors as for ``all_sum``.
@@ -78,7 +80,7 @@ def all_first(x: Any, *, group: world.GroupLike | None = None, stream: Any = Non
     Example:
         >>> mlxdist.all_first(np.arange(4))
     """
-    return dispatch.run("all_first", x, group=group, stream=stream, out=out)
+    return dispatch.run("all_first", x, group=group, stream=stream, out=out, wait=wait)
 ''',
     ),
     ("mlxdist/__init__.py", "        all_bor,", "        all_first,\n"),
@@ -87,17 +89,18 @@ def all_first(x: Any, *, group: world.GroupLike | None = None, stream: Any = Non
     ("mlxdist/_core.pxd", "CALL_ALL_MIN,", " CALL_ALL_FIRST,"),
     (
         "mlxdist/compiled/fast_path.pxi",
-        "    return collective(CALL_ALL_MIN, x, group, stream, out)",
+        "    return collective(CALL_ALL_MIN, x, group, stream, out, wait)",
         """
 
-def all_first(x, *, group=None, stream=None, out=None):
-    return collective(CALL_ALL_FIRST, x, group, stream, out)
+def all_first(x, *, group=None, stream=None, out=None, wait=True):
+    return collective(CALL_ALL_FIRST, x, group, stream, out, wait)
 """,
     ),
     (
         "mlxdist/_core.pyi",
         "def all_min(",
-        "def all_first(x: Any, *, group: Any = None, stream: Any = None, out: Any = None) -> Any: ...\n",
+        "def all_first(\n    x: Any, *, group: Any = None, stream: Any = None, out: Any = None, wait: Any = True\n"
+        ") -> Any: ...\n",
     ),
 ]
 USE_OPERATION = """

@@ -95,6 +95,14 @@ def broadcast(count: int, group: dist.Group) -> Use:
     return [x, out], lambda: dist.broadcast(x, 0, group=group, out=out), values(count, 0)
 
 
+def exchanged(count: int, group: dist.Group) -> Use:
+    part = count // group.size()
+    x, out = arrays(part * group.size(), group)
+    mine = slice(part * group.rank(), part * (group.rank() + 1))
+    everyone = np.concatenate([values(part * group.size(), rank)[mine] for rank in range(group.size())])
+    return [x, out], lambda: dist.all_to_all(x, group=group, out=out), everyone
+
+
 def averaged(count: int, group: dist.Group) -> Use:
     x, *others = arrays(count // 4 + 1, group, False, 4)
     mean = np.tile(total(x.size, group) / np.float32(group.size()), 4)
@@ -135,6 +143,7 @@ ANYWHERE: dict[str, Callable[[int, dist.Group], Use]] = {
     "all_gather": gathered,
     "sum_scatter": scattered,
     "broadcast": broadcast,
+    "all_to_all": exchanged,
     "average_gradients": averaged,
     "all_sum, torch": summed_by_torch,
     "all_sum, MLX": summed_by_mlx,

@@ -42,6 +42,11 @@ def each(group: dist.Group) -> np.ndarray:
     return np.arange(1, group.size() + 1)
 
 
+def rooted(group: dist.Group, result: np.ndarray, expected: object) -> bool:
+    """Whether rank 0 got it, or another rank its own array back."""
+    return bool((result == (expected if group.rank() == 0 else group.rank() + 1)).all())
+
+
 Operation = Callable[[dist.Group], bool]
 
 # name: the call, and whether its result is correct
@@ -54,6 +59,15 @@ COLLECTIVES: dict[str, Operation] = {
     ),
     "sum_scatter": lambda group: bool((dist.sum_scatter(small(group), group=group) == total(group)).all()),
     "sum_scatter, large": lambda group: bool((dist.sum_scatter(large(group), group=group) == total(group)).all()),
+    "all_to_all": lambda group: bool((dist.all_to_all(small(group), group=group) == each(group)).all()),
+    "all_to_all, large": lambda group: bool(
+        (each(group) == dist.all_to_all(large(group), group=group).reshape(group.size(), -1).T).all()
+    ),
+    "scatter, large": lambda group: bool((dist.scatter(large(group), 0, group=group) == 1).all()),
+    "reduce": lambda group: rooted(group, dist.reduce(small(group), 0, group=group), total(group)),
+    "gather, large": lambda group: rooted(
+        group, dist.gather(large(group), 0, group=group).reshape(-1, 100_000 * group.size()).T, each(group)
+    ),
     "broadcast": lambda group: bool((dist.broadcast(small(group), 0, group=group) == 1).all()),
     "broadcast, large": lambda group: bool((dist.broadcast(large(group), 0, group=group) == 1).all()),
     "barrier": lambda group: dist.barrier(group=group) is None,

@@ -32,6 +32,8 @@ WAITS: dict[str, Callable[[dist.Group], object]] = {
     "all_gather": lambda group: dist.all_gather(SMALL, group=group),
     "sum_scatter, large": lambda group: dist.sum_scatter(LARGE, group=group),
     "broadcast": lambda group: dist.broadcast(SMALL, 1, group=group),
+    "all_to_all, large": lambda group: dist.all_to_all(LARGE, group=group),
+    "gather": lambda group: dist.gather(SMALL, 0, group=group),
     "barrier": lambda group: dist.barrier(group=group),
     "split": lambda group: group.split(0),
     "recv": lambda group: dist.recv(2, "f4", 1, group=group),

@@ -27,11 +27,17 @@ for n in range(40):
         np.testing.assert_array_equal(dist.all_min(x), np.arange(n).astype(dtype))
         whole = np.tile(x, size)
         np.testing.assert_array_equal(dist.sum_scatter(whole), sums)
+        np.testing.assert_array_equal(dist.all_to_all(whole), [r + i for r in range(size) for i in range(n)])
+        reduced = dist.reduce(x, size - 1)
+        np.testing.assert_array_equal(reduced, sums if rank == size - 1 else x)
 for n in range(7 * 8):
     x = np.arange(n, dtype=np.uint8) + rank
     np.testing.assert_array_equal(dist.all_gather(x), [r + i for r in range(size) for i in range(n)])
     for root in range(size):
         np.testing.assert_array_equal(dist.broadcast(x, root), np.arange(n) + root)
+        np.testing.assert_array_equal(dist.scatter(np.tile(x, size), root), np.arange(n) + root)
+        gathered = dist.gather(x, root)
+        np.testing.assert_array_equal(gathered, [r + i for r in range(size) for i in range(n)] if rank == root else x)
     if rank == 0:
         dist.send(x, size - 1)
     elif rank == size - 1:

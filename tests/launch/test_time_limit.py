@@ -20,6 +20,11 @@ CALLS = {
     "all_gather": ("dist.all_gather(np.ones(3, 'i2'), group=group)", "all_gather int16 (3,), call 2 of rank 0"),
     "sum_scatter": ("dist.sum_scatter(np.ones(6), group=group)", "sum_scatter float64 (6,), call 2 of rank 0"),
     "broadcast": ("dist.broadcast(np.ones(6), 1, group=group)", "broadcast float64 (6,) from rank 1, call 2 of rank 0"),
+    "all_to_all": ("dist.all_to_all(np.ones(6), group=group)", "all_to_all float64 (6,), call 2 of rank 0"),
+    "reduce": (
+        "dist.reduce(np.ones(6), 1, op='max', group=group)",
+        "reduce max float64 (6,) to rank 1, call 2 of rank 0",
+    ),
     "barrier": ("dist.barrier(group=group)", "barrier, call 2 of rank 0"),
     "split": ("group.split(0)", "split, call 2 of rank 0"),
     "split again": ("group.split(0).rank()", "split, call 2 of rank 0"),

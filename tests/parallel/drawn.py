@@ -121,7 +121,7 @@ class Draw:
 
 def reduction(call: str) -> Run:
     def run(rank: Rank, part: Part, draw: Draw) -> int:
-        if call not in calls_of(draw.name):
+        if call not in calls_of(draw.name, in_any_order=False):
             return 0
         inputs = draw.inputs(rank, part, draw.count)
         x = inputs[part.group.rank()]

@@ -49,9 +49,13 @@ def thinned(cases: Iterable[Case], name: str, size: int, at_two: int, beyond: in
     return itertools.islice(cases, NAMES.index(name) % every, None, every)
 
 
-def calls_of(name: str) -> list[str]:
-    """The reductions that a dtype has."""
-    return [call for call in CALLS if call not in BITWISE or name not in WITH_MEAN]
+def calls_of(name: str, in_any_order: bool = True) -> list[str]:
+    """The reductions that a dtype has; those that do not depend on the order of the ranks, or all.
+
+    A product of complex numbers does where zeros have signs and numbers are infinite.
+    """
+    refused = {"all_prod"} if in_any_order and name in COMPLEX else set()
+    return [call for call in CALLS if call not in (refused | set(BITWISE if name in WITH_MEAN else ()))]
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

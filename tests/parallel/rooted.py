@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from parallel.reference import CALLS, reduced
+from parallel.reference import CALLS, calls_of, reduced
 
 import mlxdist as dist
 
@@ -63,3 +63,8 @@ ROOTED = {
         for call in CALLS
     },
 }
+
+
+def rooted_of(name: str) -> list[str]:
+    """Those that a dtype has."""
+    return [call for call in ROOTED if call.removeprefix("reduce ") in (*calls_of(name), *ROOTED)]

@@ -41,6 +41,8 @@ def test_inputs() -> None:
     cases = []
     for x, error, text in BAD_INPUTS:
         call, run = next(calls)
+        if call == "broadcast" and isinstance(x, (list, tuple)):  # it takes trees
+            call, run = next(calls)
         cases.append(case(call, text, error, run, x))
     assert_refused(cases)
 

@@ -14,6 +14,7 @@ from parallel import fake_cupy
 from parallel.reference import CALLS, NAMES, assert_same, calls_of, mean, reduced, values
 from parallel.refused import SIZE, WORLD, assert_refused, case
 from parallel.ring import around, needs_peers
+from parallel.rooted import ROOTED, exchanged
 
 import mlxdist as dist
 from mlxdist import _core, config
@@ -73,6 +74,14 @@ def test_every_operation(world: dist.Group, aware: bool, name: str) -> None:
         check(dist.all_gather, x, np.concatenate([np.atleast_1d(y) for y in each]), each)
         if len(shape) == 2:
             check(dist.sum_scatter, x, np.split(total, SIZE)[world.rank()], each)
+            check(dist.all_to_all, x, exchanged(each, world.rank(), 0), each)
+            check(functools.partial(dist.scatter, src=SIZE - 1), x, np.split(each[-1], SIZE)[world.rank()], each)
+        for call in ("gather", "reduce all_sum"):
+            expected, result = ROOTED[call].expected(each, world.rank(), 0), ROOTED[call].run(x, 0)
+            if expected is None:
+                assert result is x
+            else:
+                assert_same(result.memory, expected)
 
 
 def check(run: Callable[..., Any], x: Any, expected: np.ndarray, each: list[np.ndarray]) -> None:

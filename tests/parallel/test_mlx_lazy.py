@@ -221,18 +221,24 @@ def others(each: np.ndarray, world: dist.Group) -> np.ndarray:
     return np.asarray(np.delete(each, world.rank(), 0).prod(0))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "complex64"])
-@COMPILED
-def test_derivatives_of_a_product(world: dist.Group, transform: Transform, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "complex64", "float32, compiled"])
+def test_derivatives_of_a_product(world: dist.Group, dtype: str) -> None:
     """Each rank's is that of its own result, right where elements are zero."""
+    name, _, compiled = dtype.partition(", ")
+    if compiled and world.size() > 2:
+        pytest.skip("the same on 2 ranks, where it takes less long")
     each = factors(world)
-    x = mx.array(each[world.rank()], dtype=mx.float32).astype(getattr(mx, dtype))
+    x = mx.array(each[world.rank()], dtype=mx.float32).astype(getattr(mx, name))
     weight = mx.array(world.rank() + 1.0).astype(x.dtype)
-    gradient = transform(lambda x: mx.vjp(dist.all_prod, [x], [mx.ones_like(x) * weight])[1][0])
-    same(gradient(x).astype(mx.complex64), (world.rank() + 1) * others(each, world))
+
+    def derivatives(x: Any) -> Any:
+        change = mx.ones_like(x) * weight
+        return mx.vjp(dist.all_prod, [x], [change])[1][0], mx.jvp(dist.all_prod, [x], [change])[1][0]
+
+    gradient, pushed = (mx.compile(derivatives) if compiled else derivatives)(x)
+    same(gradient.astype(mx.complex64), (world.rank() + 1) * others(each, world))
     changes = sum(np.delete(each, rank, 0).prod(0) * (rank + 1) for rank in range(world.size()))
-    pushed = transform(lambda x: mx.jvp(dist.all_prod, [x], [mx.ones_like(x) * weight])[1][0])
-    same(pushed(x).astype(mx.complex64), changes)
+    same(pushed.astype(mx.complex64), changes)
 
 
 def test_the_gradient_of_a_product_of_complex_numbers_is_that_of_mlx(world: dist.Group) -> None:

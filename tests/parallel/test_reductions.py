@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -11,6 +12,7 @@ from parallel.providers import PROVIDERS, elements, may_be_out
 from parallel.reference import (
     BITWISE,
     CALLS,
+    COMPLEX,
     NAMES,
     WITH_MEAN,
     assert_new,
@@ -38,7 +40,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
         for call, shape, repeated in itertools.product(calls_of(name), SHAPES, (False, True))
     }
     cases = itertools.product(SHAPES, PROVIDERS, WAYS, calls_of(name))
-    for shape, provider, way, call in thinned(cases, name, world.size(), 4, 23):
+    for shape, provider, way, call in thinned(cases, name, world.size(), 11, 43):
         x = PROVIDERS[provider](values(name, shape, world.rank()))
         if x is None or (way == "in place" and not may_be_out(x)):
             continue
@@ -108,6 +110,17 @@ def test_numbers_have_one_dtype_each(world: dist.Group) -> None:
         (np.float32(0.5), 0.5 * size, np.float32),
     ):
         assert_same(dist.all_sum(number), np.array(total, dtype))
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.parametrize("count", [3, long(50_021)])
+def test_products_of_complex_numbers(world: dist.Group, name: str, count: int) -> None:
+    """Of numbers whose products are exact."""
+    each = [seeded(rank, 8).choice((-2, -1, 1, 2), (2, count)) for rank in range(world.size())]
+    each = [(x[0] + 1j * x[1]).astype(name) for x in each]
+    x, expected = each[world.rank()].copy(), functools.reduce(np.multiply, each)
+    np.testing.assert_array_equal(dist.all_prod(x), expected)
+    np.testing.assert_array_equal(dist.all_prod(x, out=x), expected)
 
 
 def test_the_bits_of_floats_are_refused() -> None:

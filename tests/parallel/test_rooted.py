@@ -13,7 +13,7 @@ from parallel.providers import PROVIDERS, elements, may_be_out
 from parallel.reference import CALLS, NAMES, assert_new, assert_same, long, seeded, thinned, values
 from parallel.refused import RANK, SIZE, WORLD, X, assert_refused, case
 from parallel.ring import needs_peers
-from parallel.rooted import ROOTED, Rooted
+from parallel.rooted import ROOTED, Rooted, rooted_of
 
 import mlxdist as dist
 from mlxdist import _core
@@ -21,7 +21,7 @@ from mlxdist import _core
 SHAPES = ((), (0,), (1,), (5,), (2, 3), (2, 0, 3))
 WAYS = ("new", "out", "in place", "later")
 # Elements of a part, of 4 bytes: for the slots, for one chunk and for several.
-COUNTS = (0, 1, 2000, long(100_003), long(700_001))
+COUNTS = (0, 1, 2000, long(100_003), long(300_001))
 
 
 def check(operation: Rooted, xs: list[Any], root: int, way: str) -> None:
@@ -52,7 +52,7 @@ def check(operation: Rooted, xs: list[Any], root: int, way: str) -> None:
 
 
 def cases(name: str) -> Iterator[tuple[Any, ...]]:
-    return thinned(itertools.product(ROOTED, SHAPES, PROVIDERS, WAYS, range(SIZE)), name, SIZE, 19, 101)
+    return thinned(itertools.product(rooted_of(name), SHAPES, PROVIDERS, WAYS, range(SIZE)), name, SIZE, 37, 211)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +65,7 @@ def test_every_case(world: dist.Group, name: str) -> None:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("call", ROOTED)
+@pytest.mark.parametrize("call", [call for call in ROOTED if call == "reduce all_sum" or "reduce" not in call])
 def test_lengths(world: dist.Group, call: str, count: int) -> None:
     """Also in place, and for each root."""
     operation = ROOTED[call]
@@ -98,7 +98,7 @@ def test_by_mpi(world: dist.Group, call: str) -> None:
     operation, shape = ROOTED[call], (6 * SIZE, 3)
     name, _, op = call.partition(" all_")
     for root in range(SIZE):
-        each = [values("float32", shape, rank) for rank in range(SIZE)]
+        each = [values("int32", shape, rank) for rank in range(SIZE)]
         expected = operation.expected(each, RANK, root)
         x, out = each[RANK].copy(), np.zeros_like(each[RANK] if expected is None else expected)
         peer = None if call == "all_to_all" else root
@@ -126,11 +126,12 @@ def test_numbers(world: dist.Group) -> None:
 
 def test_group_of_one(world: dist.Group) -> None:
     alone = world.split(RANK)
+    x = np.arange(6)
     for operation in ROOTED.values():
-        assert operation.run(X, 0, group=alone) is X
-        out = np.zeros_like(X)
-        assert operation.run(X, 0, group=alone, out=out) is out
-        assert_same(out, X)
+        assert operation.run(x, 0, group=alone) is x
+        out = np.zeros_like(x)
+        assert operation.run(x, 0, group=alone, out=out) is out
+        assert_same(out, x)
     assert dist.gather(3.0, 0, group=alone).tolist() == [3.0]
 
 
@@ -155,6 +156,8 @@ def test_roots_and_reductions() -> None:
         case("reduce", f"op='all_sum' is not .* of {known}", ValueError, dist.reduce, x, 0, op="all_sum"),
         case("reduce", f"op=1 is not a str: pass one of {known}", TypeError, dist.reduce, x, 0, op=1),
     ]
+    bits = "which is not combined bit by bit: pass integers or bools"
+    refused.append(case("reduce", bits, TypeError, dist.reduce, x, 0, op="bor"))
     assert_refused(refused)
     assert {"sum", "max", "min"} <= set(_core.REDUCTION_OF)
     assert {call.partition("_")[2] for call in CALLS} == set(_core.REDUCTION_OF)
@@ -172,7 +175,7 @@ def test_in_use(world: dist.Group) -> None:
     needs_peers(WORLD)
     x = np.full(3, float(RANK))
     works = [dist.gather(x, 0, wait=False) for _ in range(2)]
-    with pytest.raises(ValueError, match="its memory is in use by a pending gather"):
+    with pytest.raises(ValueError, match="an array is in use, gather with wait=False reads it"):
         dist.all_sum(x, out=x)
     assert [work.wait().size for work in works] == [3 if RANK else 3 * SIZE] * 2
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from parallel.reference import NAMES, dtype_of
 
 import mlxdist as dist
-from mlxdist import _core, gradients
+from mlxdist import _core, trees
+
+
+def flatten(tree: Any) -> tuple[list[Any], bytes]:
+    return trees.flatten("average_gradients", tree)
+
 
 Layer = namedtuple("Layer", ["weight", "bias"])
 KEYS = st.text(max_size=3)
@@ -42,28 +47,28 @@ def reversed_dicts(tree: Any) -> Any:
 
 @hypothesis.given(TREES)
 def test_a_tree_is_what_its_leaves_make(tree: Any) -> None:
-    leaves, _ = _core.flatten(tree)
+    leaves, _ = flatten(tree)
     assert None not in leaves
-    rebuilt = gradients.rebuild(tree, iter(leaves))
+    rebuilt = trees.rebuild(tree, iter(leaves))
     assert repr(rebuilt) == repr(tree)  # including the order of keys, and tuples and lists
 
 
 @hypothesis.given(TREES)
 def test_leaves_stand_where_their_paths_say(tree: Any) -> None:
-    leaves, _ = _core.flatten(tree)
-    found = [eval(path, {"gradients": tree}) for path in gradients.paths(tree)]
+    leaves, _ = flatten(tree)
+    found = [eval(path, {"gradients": tree}) for path in trees.paths(tree, "gradients")]
     assert all(leaf is other for leaf, other in zip(leaves, found, strict=True))
 
 
 @hypothesis.given(TREES)
 def test_the_order_of_insertion_does_not_count(tree: Any) -> None:
-    assert _core.flatten(reversed_dicts(tree)) == _core.flatten(tree)
+    assert flatten(reversed_dicts(tree)) == flatten(tree)
 
 
 def test_trees_that_differ_are_told_apart() -> None:
     trees = [1, [1], [1, 1], [[1], 1], [1, None], {"a": 1}, {"b": 1}, {"a": 1, "b": None}, {"a": {"b": 1}}, {0: 1}, []]
-    assert len({_core.flatten(tree)[1] for tree in trees}) == len(trees)
-    assert _core.flatten((1, [1]))[1] == _core.flatten([1, (1,)])[1]
+    assert len({flatten(tree)[1] for tree in trees}) == len(trees)
+    assert flatten((1, [1]))[1] == flatten([1, (1,)])[1]
 
 
 def test_a_tree_within_itself() -> None:
@@ -76,7 +81,7 @@ def test_a_tree_within_itself() -> None:
 @hypothesis.given(KINDS_AND_SIZES, st.integers(-1, 100))
 def test_plan(kinds_and_sizes: list[tuple[str, int]], limit: int) -> None:
     kinds, sizes = [kind for kind, _ in kinds_and_sizes], [size for _, size in kinds_and_sizes]
-    buckets = gradients.plan(kinds, sizes, limit)
+    buckets = trees.plan(kinds, sizes, limit)
     assert sorted(itertools.chain(*buckets)) == list(range(len(kinds)))
     unfilled = []
     for bucket in buckets:
@@ -91,9 +96,9 @@ def test_plan(kinds_and_sizes: list[tuple[str, int]], limit: int) -> None:
 
 
 def test_a_large_array_goes_by_itself() -> None:
-    sizes = [8, gradients.DIRECT, 8, gradients.DIRECT - 1]
-    assert gradients.plan("aaaa", sizes, 32 * 1024**2) == [[1], [0, 2, 3]]
-    assert gradients.plan("aaaa", sizes, float("inf")) == [[1], [0, 2, 3]]
+    sizes = [8, trees.DIRECT, 8, trees.DIRECT - 1]
+    assert trees.plan("aaaa", sizes, 32 * 1024**2) == [[1], [0, 2, 3]]
+    assert trees.plan("aaaa", sizes, float("inf")) == [[1], [0, 2, 3]]
 
 
 def test_plan_of_an_outline() -> None:
@@ -101,16 +106,22 @@ def test_plan_of_an_outline() -> None:
     outline = _core.outline(arrays)
     assert outline is not None
     float32, float16 = map(_core.DTYPES.index, ("float32", "float16"))
-    together, apart = gradients.planned(outline, 1000), gradients.planned(outline, 0)
-    assert together[0] == [(gradients.HOST, float32, [0, 2]), (gradients.HOST, float16, [1, 3])]
+    together, apart = trees.planned(outline, 1000), trees.planned(outline, 0)
+    assert together[0] == [(trees.HOST, float32, [0, 2]), (trees.HOST, float16, [1, 3])]
     assert [indices for _, _, indices in apart[0]] == [[0], [1], [2], [3]]
     assert together[1] != apart[1]
 
 
-def test_mlx_comes_first() -> None:
-    places = (gradients.HOST, 2, gradients.MLX, 3, 2)
-    buckets, _ = gradients.planned(b"".join(gradients.described(place, 0, (4,)) for place in places), 1000)
-    assert [(place, indices) for place, _, indices in buckets] == [(1, [2]), (0, [0]), (2, [1, 4]), (3, [3])]
+def test_lazy_arrays_come_first() -> None:
+    places = (trees.HOST, 3, trees.MLX, 4, 3, trees.TRACED)
+    buckets, _ = trees.planned(b"".join(trees.described(place, 0, (4,)) for place in places), 1000)
+    assert [(place, indices) for place, _, indices in buckets] == [
+        (trees.MLX, [2]),
+        (trees.TRACED, [5]),
+        (trees.HOST, [0]),
+        (3, [1, 4]),
+        (4, [3]),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,9 +130,9 @@ def test_outlines_are_alike_in_c_and_in_python(name: str) -> None:
     type = _core.type_of(x.dtype)
     divides = name.startswith(("float", "bfloat", "complex"))
     assert _core.divides(type) == divides
-    described = gradients.described(gradients.HOST, type, x.shape) + gradients.described(gradients.HOST, type, ())
+    described = trees.described(trees.HOST, type, x.shape) + trees.described(trees.HOST, type, ())
     assert _core.outline([x, x[0, 0, ...]]) == (described if divides else None)
-    assert gradients.ITEMSIZES[type] == x.itemsize
+    assert trees.ITEMSIZES[type] == x.itemsize
 
 
 def test_what_needs_a_closer_look() -> None:
@@ -133,7 +144,7 @@ def test_what_needs_a_closer_look() -> None:
 
 
 def test_digests() -> None:
-    digests = {gradients.digest_of(b"a" * i, b"b" * j, k) for i in range(30) for j in range(30) for k in (0, 9)}
+    digests = {trees.digest_of(b"a" * i, b"b" * j, k) for i in range(30) for j in range(30) for k in (0, 9)}
     assert len(digests) == 1800
     assert 0 < min(digests) <= max(digests) < 2**31
 

@@ -75,7 +75,9 @@ def test_the_table_has_every_type_and_call() -> None:
     assert set(_core.REDUCTION_NAMES) == set(CALLS)
 
 
-each_pair = pytest.mark.parametrize(("name", "call"), [(name, call) for name in NAMES for call in calls_of(name)])
+each_pair = pytest.mark.parametrize(
+    ("name", "call"), [(name, call) for name in NAMES for call in calls_of(name, in_any_order=False)]
+)
 
 
 @each_pair
@@ -95,7 +97,7 @@ def test_against_python(name: str, call: str) -> None:
 def test_output_may_be_any_input(name: str) -> None:
     count = 2 * BLOCK + 3
     originals = [values(name, (count,), rank) for rank in range(3)]
-    for call, place in itertools.product(calls_of(name), range(3)):
+    for call, place in itertools.product(calls_of(name, in_any_order=False), range(3)):
         inputs = [x.copy() for x in originals]
         _core.reduce_locally(_core.REDUCTION_NAMES.index(call), inputs, inputs[place])
         assert_numbers(inputs[place], reduced(call, originals))
@@ -117,7 +119,7 @@ def test_nothing_beside_the_output_is_written(name: str, count: int) -> None:
 
     each = [values(name, (count,), rank) for rank in range(2)]
     (_, first), (_, second) = map(unaligned, each)
-    for call in calls_of(name):
+    for call in calls_of(name, in_any_order=False):
         raw, output = unaligned(np.zeros(count, dtype))
         _core.reduce_locally(_core.REDUCTION_NAMES.index(call), [first, second], output)
         assert_numbers(output, reduced(call, each))

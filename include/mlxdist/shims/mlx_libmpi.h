@@ -12,10 +12,9 @@ extern "C" {
 /* MLX knows only MPI_Allreduce, so a communicator says what an all_sum on it does: with KIND_SUM_SCATTER it fills only
  * this rank's part of the output, with KIND_BROADCAST every rank gets root's array, with KIND_SENDRECV that of rank
  * root % size, and sends its own to rank root / size; with KIND_OTHER_REDUCTION the reduction is root, one that MLX
- * lacks. With KIND_ALL_TO_ALL it exchanges blocks, with KIND_SCATTER it
- * fills only this rank's part with that of root's array. With KIND_REDUCE rank root / REDUCTIONS gets the reduction
- * root % REDUCTIONS, and the others their own array; so do they with KIND_GATHER, where root makes an all_gather
- * instead. The root of KIND_REDUCTION is the digest of its calls, and only it has a wire. */
+ * lacks. With KIND_ALL_TO_ALL it exchanges blocks, with KIND_SCATTER it fills only this rank's part with that of root's
+ * array. With KIND_REDUCE rank root / REDUCTIONS gets the reduction root % REDUCTIONS, and the others their own array;
+ * so do they with KIND_GATHER, where root makes an all_gather instead. Only KIND_REDUCTION has a wire. */
 enum mlx_collective_kind {
     KIND_REDUCTION,
     KIND_OTHER_REDUCTION,
@@ -29,9 +28,9 @@ enum mlx_collective_kind {
 };
 
 struct mlx_libmpi {
-    /* This thread's next MPI_Comm_split communicates nothing and returns a communicator of this group and kind. wire:
-     * that of its calls, see call.h. */
-    void (*override_next_split)(struct group *group, enum mlx_collective_kind kind, int root, int wire);
+    /* This thread's next MPI_Comm_split communicates nothing and returns a communicator of this group and kind. wire,
+     * digest: those of its calls, see call.h. */
+    void (*override_next_split)(struct group *group, enum mlx_collective_kind kind, int root, int wire, int digest);
 
     /* This thread's next MPI_Comm_split communicates nothing and throws; afterwards queried_group() is the group that
      * it was called on, or NULL if that was not a group of ours. */

@@ -23,6 +23,7 @@ struct communicator {
     mlx_collective_kind kind;
     int root;
     int wire;
+    int digest;
     int size;
 };
 
@@ -44,7 +45,7 @@ constexpr int UNKNOWN = REDUCTIONS;
 #define CALL_NAME(name, call, ...) call,
 constexpr const char *reduction_names[] = {MLXDIST_REDUCTIONS(CALL_NAME)};
 constexpr const char *kind_names[] = {"all_reduce", "all_reduce", "sum_scatter", "broadcast", "sendrecv",
-                                      "all_to_all", "gather",      "scatter",   "reduce"};
+                                      "all_to_all", "gather",     "scatter",     "reduce"};
 
 // std::mutex is in LLVM's library but not in GCC's, which has it inline. A wheel is built with either's headers, so all
 // that it takes from the library must be in both.
@@ -220,8 +221,8 @@ bool resolve(reducer &reducer, const datatype &with, element_type *type, reducti
 }
 
 // What Python tells this side.
-void override_next_split(struct group *group, mlx_collective_kind kind, int root, int wire) {
-    next_split = {group, kind, root, wire, 0};
+void override_next_split(struct group *group, mlx_collective_kind kind, int root, int wire, int digest) {
+    next_split = {group, kind, root, wire, digest, 0};
 }
 
 void query_next_split() {
@@ -270,7 +271,7 @@ NAMED_TYPE(c_complex, COMPLEX64)
 EXPORT reducer ompi_mpi_op_sum = {REDUCE_SUM, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_max = {REDUCE_MAX, UNNAMED, nullptr};
 EXPORT reducer ompi_mpi_op_min = {REDUCE_MIN, UNNAMED, nullptr};
-EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0, 0};
+EXPORT communicator ompi_mpi_comm_world = {nullptr, KIND_REDUCTION, 0, 0, 0, 0};
 
 EXPORT int MPI_Get_library_version(char *text, int *length) {
     // MLX 0.32.4 has a buffer of 256 bytes and looks for "Open MPI" in it
@@ -362,7 +363,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
     std::unique_ptr<char[]> sum;
     switch (comm->kind) {
     case KIND_REDUCTION:
-        call.digest = comm->root;
+        call.digest = comm->digest;
         call.wire = comm->wire;
         call.name = call.digest ? CALL_AVERAGE_GRADIENTS : 0;
         break;
@@ -397,6 +398,7 @@ EXPORT int MPI_Allreduce(const void *sendbuf, void *recvbuf, int count, datatype
         break;
     case KIND_BROADCAST:
         call = flat_call(OPERATION_BROADCAST, 0, type, comm->root, n);
+        call.digest = comm->digest;
         break;
     }
     // A rank without a result has its own array as that; what is broadcast travels in its result.

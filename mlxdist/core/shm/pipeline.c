@@ -219,7 +219,7 @@ int pipeline_run(struct staging *staging, const struct node *node, const struct 
                          0,       0,    COPY_PLAIN, NULL};
     size_t chunk = staging_chunk(staging), size = (size_t)p.size, nbytes = (size_t)call_nbytes(call);
     p.nbytes = call_is_parted(call) ? nbytes / size : nbytes;
-    size_t parts = call->operation == OPERATION_REDUCE_SCATTER ? size : call_is_parted(call) ? size - 1 : 1;
+    size_t parts = call->operation == OPERATION_REDUCE_SCATTER ? size : call_is_parted(call) && size > 1 ? size - 1 : 1;
     p.piece = chunk / parts / CACHE_LINE * CACHE_LINE;
     p.offset = call->operation == OPERATION_ALLREDUCE ? offset : 0;
     p.pieces = (p.nbytes + p.offset + p.piece - 1) / p.piece;

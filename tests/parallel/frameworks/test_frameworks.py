@@ -31,6 +31,7 @@ COLLECTIVES: dict[str, tuple[Callable[..., Any], Expected]] = {
             lambda xs, rank, rooted=rooted: rooted.expected(xs, rank, 0),
         )
         for call, rooted in ROOTED.items()
+        if call == "reduce all_sum" or not call.startswith("reduce")
     },
 }
 
@@ -38,6 +39,10 @@ COLLECTIVES: dict[str, tuple[Callable[..., Any], Expected]] = {
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return kind_of(request.param)
+
+
+def has_call(name: str, call: str) -> bool:
+    return call not in CALLS or call in calls_of(name)
 
 
 def shape_for(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
@@ -49,7 +54,7 @@ def shape_for(call: str, shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 def test_collectives(world: dist.Group, kind: Kind, name: str) -> None:
     size, rank = world.size(), world.rank()
     for (call, (run, expected_of)), shape in itertools.product(COLLECTIVES.items(), SHAPES):
-        if call in CALLS and call not in calls_of(name):
+        if not has_call(name, call):
             continue
         shape = shape_for(call, shape, size)
         each = [values(name, shape, r) for r in range(size)]
@@ -119,6 +124,8 @@ def test_group_of_one_with_out(world: dist.Group, kind: Kind) -> None:
         pytest.skip("these arrays cannot be written to")
     alone = world.split(world.rank())
     for (call, (run, _)), name in itertools.product(COLLECTIVES.items(), NAMES):
+        if not has_call(name, call):
+            continue
         each = values(name, (2, 3), world.rank())
         out = kind.views["contiguous"](np.zeros_like(each))
         assert run(kind.views["transposed"](each), group=alone, out=out) is out, call

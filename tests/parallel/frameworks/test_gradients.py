@@ -102,7 +102,7 @@ def test_torch_is_told_of_writing() -> None:
 def test_refused() -> None:
     torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
     parameter, run = torch.zeros(3, requires_grad=True), dist.average_gradients
-    text = r"x requires grad, .*: pass x.detach\(\); x is gradients\['w'\]"
+    text = r"x requires grad, .*: pass x.detach\(\), .*; x is gradients\['w'\]"
     assert_refused([case("average_gradients", text, TypeError, run, {"v": torch.ones(3), "w": parameter})])
 
 
