@@ -227,7 +227,7 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
 
 def needs(program: str) -> None:
     """Skip the test if something that ``program`` imports is not installed."""
-    for module in ("jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
+    for module in ("accelerate", "jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
         if re.search(rf"^(import|from) {module}\b", program, re.MULTILINE) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
 

@@ -97,14 +97,14 @@ class Schedule:
         for call in self._calls:
             _core.run_flat(group, *call)
         self._finish(group.size())
-        return Work(self.results, source=source)
+        return Work(self.results, source)
 
     def start(self, group: _core.Group, source: int = -1) -> Work:
         """The same in the background."""
         calls = [_core.start_flat(self._owners, group, *call) for call in self._calls]
         under_way = work.Work([call for call in calls if call is not None], lambda: self._finish(group.size()))
         is_near = group.local_size() == group.size()
-        return Work(self.results, is_near, source).follow(under_way, self._memory())
+        return Work(self.results, source).follow(under_way, self._memory(), is_near)
 
     def _memory(self) -> list[Range]:
         used = [span(target, is_written=True) for target, _ in self._copies]

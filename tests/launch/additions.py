@@ -479,7 +479,7 @@ __attribute__((visibility("default"))) int tiny_size(void) {
         "",
         "\n\ndef connect_tiny(str path):\n    return shim_connect(fsencode(path)) != NULL\n",
     ),
-    ("tests/unit/test_layers.py", '"shims/": ("mlx_libmpi",', ' "tiny"'),
+    ("tests/unit/test_layers.py", '"shims/": ("mlx_libmpi",', ' "tiny",'),
 ]
 USE_SHIM = """
 import ctypes, os

@@ -11,6 +11,7 @@ import pytest
 import mlxdist as dist
 
 torch = pytest.importorskip("torch")
+c10d = torch.distributed
 
 rank, size = dist.init().rank(), dist.init().size()
 several = pytest.mark.skipif(size == 1, reason="one rank has no peers")
