@@ -60,8 +60,8 @@ class Group(_core.Group):
             ranks: ranks of this group, this process's among them, from 0 to size() - 1.
 
         Other ranks may do something else meanwhile. Threads may make several groups at a time, in any order if they are
-        of different ranks. A failure leaves this group usable: all ranks of the list may call it again,
-        and where several gave up, perhaps more than once.
+        of different ranks. A failure leaves this group usable: all ranks of the list may call it again, perhaps more
+        than once if several gave up.
 
         Raises:
             TypeError: ranks is not a sequence of ints.
