@@ -87,10 +87,10 @@ class Schedule:
         self._calls.append((NUMBERS["barrier"], None, None, 0, 0, 0, 0, 0, False))
 
     def copy(self, target: Tensor, source: Tensor) -> None:
-        """In the end, elements in C order into a tensor of as many."""
+        """In the end, elements in C order into a tensor of as many; first, since ``writes`` may copy that on."""
         if pending:
             make_way(span(target, is_written=True))
-        self._copies.append((target, source))
+        self._copies.insert(0, (target, source))
 
     def run(self, group: _core.Group, source: int = -1) -> Work:
         """Carry out all of it. source: the rank that a message comes from."""

@@ -198,6 +198,15 @@ def test_all_to_all_single(gloo: Any, dtype: str) -> None:
     as_gloo(gloo, call)
 
 
+def test_all_to_all_single_into_columns() -> None:
+    lengths = [other + rank + 1 for other in range(size)]
+    x = numbers((sum(lengths), 2))
+    expected, columns = torch.zeros_like(x), torch.zeros(2, sum(lengths)).t()
+    c10d.all_to_all_single(expected, x, lengths, lengths)
+    c10d.all_to_all_single(columns, x, lengths, lengths)
+    same(columns.contiguous(), expected)
+
+
 def test_all_to_all() -> None:
     given = [torch.full((rank + 1, other + 1), 10.0 * rank + other) for other in range(size)]
     outputs = [torch.zeros(other + 1, rank + 1) for other in range(size)]
