@@ -60,8 +60,8 @@ class Group(_core.Group):
             ranks: ranks of this group, this process's among them, from 0 to size() - 1.
 
         Other ranks may do something else meanwhile. Threads may make several groups at a time, in any order if they are
-        of different ranks. A failure leaves this group usable: all ranks of the list may call it again, perhaps more
-        than once if several gave up.
+        of different ranks. A failure leaves this group as it was. The nth call of a rank with these ranks is the nth of
+        the others: one that fails does so once on each of them, also on a rank that makes it later.
 
         Raises:
             TypeError: ranks is not a sequence of ints.

@@ -1,16 +1,21 @@
 /* How some ranks of a group agree to make a group of their own, which the others know nothing of.
  *
  * They call it on any threads and in any order, while the group is used for other things: so each call is known by its
- * set of ranks. The lowest of them leads. What they say:
+ * set of ranks, and by how often this rank has called it with them. These attempts are numbered on each rank alike: the
+ * nth of one rank is the nth of the others, and either all begin, or it fails once on each, on a rank that has not
+ * called yet when it does. What is said of an attempt is kept by a rank that has not begun it, and has no effect on one
+ * that has ended it. The lowest of the ranks leads. What they say:
  *
- * |          | from   | to        |                                                                    |
- * | JOINS    | each   | leader    | this rank is in such a call; the leader tells each that it is      |
- * | BEGIN    | leader | each      | all are                                                            |
- * | BEGINS   | each   | leader    | and this rank cannot be interrupted any more                       |
- * | GO       | leader | each      | all begin                                                          |
- * | GIVES_UP | either | the other | none begins; also to a rank that is in a call which can never end. |
- * |          |        |           | A rank that is not in the call yet keeps it, and its call fails.   |
- */
+ * |          | from   | to        |                                                               |
+ * | JOINS    | each   | leader    | this rank is in such a call; the leader tells each that it is |
+ * | BEGIN    | leader | each      | all are                                                       |
+ * | BEGINS   | each   | leader    | and this rank cannot be interrupted any more                  |
+ * | GO       | leader | each      | all begin                                                     |
+ * | GIVES_UP | either | the other | none begins                                                   |
+ *
+ * Two ranks may wait for each other in calls with different sets, which can never end. One of them says DIFFERS to the
+ * other: both calls fail on both. So each counts the other's as an attempt of its own, and tells all ranks of its call
+ * that it gives up, since their leader may be the one that is not in it. */
 #ifndef MLXDIST_GROUP_AGREEMENT_H
 #define MLXDIST_GROUP_AGREEMENT_H
 

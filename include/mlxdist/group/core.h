@@ -51,7 +51,7 @@ int group_split(struct group *group, int color, int key, struct group **part, st
 /* Of these n ranks of the group, different ones, in this order; only they call it, this one among them. Threads may
  * make several at a time, in any order if they are of different ranks. is_only_thread: no other thread of this process
  * makes any; only between such ranks is a call with another list always found to be one: MISMATCH. A failure leaves the
- * group as it was. */
+ * group as it was, and happens once on each of these ranks: their nth calls belong together. */
 int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
                  struct outcome *outcome);
 /* The ranks of the group that a communicator of the program's has, by its own ranks, as far as they fit into as many as

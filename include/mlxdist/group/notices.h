@@ -9,29 +9,38 @@
 /* Of the tags on a group's communicator, this one of all notices; those of net/ are below. */
 enum { NOTICE_TAG = 16900, NOTICE_RANKS = 16 };
 
-enum saying { JOINS, BEGIN, BEGINS, GO, GIVES_UP };
+enum saying { JOINS, BEGIN, BEGINS, GO, GIVES_UP, DIFFERS };
 
 struct notice {
-    uint64_t group;      /* MPI may give the next group the context of one that was freed with notices under way */
-    uint64_t set, order; /* of the ranks, whatever their order, and in it */
+    uint64_t group;             /* MPI may give the next group the context of one that was freed with notices under way */
+    uint64_t set, order;        /* of the ranks, whatever their order, and in it */
+    uint64_t other_set;         /* DIFFERS: of the receiver's call */
+    uint32_t attempt, other_attempt;
     int32_t saying, from;
-    uint32_t call, to;              /* the sender's number of its call, and the receiver's of its own; 0: not known */
     int32_t n, ranks[NOTICE_RANKS]; /* n: of all; those beyond are not shown in errors */
     int32_t is_only_thread, tag, status;
-    char why[392];
+    char why[380];
 };
 
 struct letter {
     struct notice notice;
     request_handle request;
-    int is_given_up; /* JOINS; why is in the notice */
+    int to; /* of one that is sent */
     struct letter *next;
+};
+
+/* How many this rank has begun with the ranks of a set. */
+struct attempts {
+    uint64_t set;
+    uint32_t n;
+    struct attempts *next;
 };
 
 /* Of a group, for all threads of this rank. */
 struct notices {
     pthread_mutex_t lock; /* held around everything below and by nobody who waits */
-    struct letter *unclaimed, *arriving, *sent;
+    struct letter *early, *arriving, *sent; /* early: for attempts that this rank has not begun */
+    struct attempts *attempts;
     struct agreement *calls; /* under way */
     uint64_t group;          /* the same on all ranks, and of no other group */
 };
@@ -49,12 +58,10 @@ int notices_receive(struct notices *notices, struct members *members, struct let
 /* Free those that have been sent. */
 int notices_sweep(struct notices *notices, struct outcome *outcome);
 
-/* Put a letter behind the other unclaimed ones. */
+/* Put a letter behind the other early ones, in place of what its sender has said of the same attempt before. */
 void notices_keep(struct notices *notices, struct letter *letter);
-/* Where the unclaimed one is of a rank's call with this number; number = 0: of one of these ranks that it has given up.
- * NULL is there if there is none. */
-struct letter **notices_find(struct notices *notices, const struct notice *by, uint32_t number);
-void notices_drop(struct letter **place);
+/* Of the ranks of this set; NULL: no memory. */
+struct attempts *notices_attempts(struct notices *notices, uint64_t set);
 
 /* For digests, which differ but for one case in 2^64. */
 uint64_t notices_mix(uint64_t digest, uint64_t with);

@@ -12,16 +12,16 @@ struct agreement {
     struct notices *notices;
     struct notice own;
     const int *ranks;
-    uint32_t *numbers; /* leader: those of the calls of `ranks`; 0: it has not called */
-    int rank, leader, leads, n_called, n_begins, has_asked;
-    uint32_t number_of_leader;
+    char *has_called; /* of each of `ranks`, as far as this rank is told */
+    int rank, leader, leads, n_called, n_begin;
     enum { UNDER_WAY, ASKED, AGREED, ENDED } state, awaited; /* ASKED: of a leader, all have called */
     int is_told;                                             /* ended by its leader */
+    int differs;                                             /* from the call of another, which may be its leader */
     struct outcome why;
     struct agreement *next;
 };
 
-static atomic_uint last_call;
+static atomic_uint last_tag;
 
 static int position_of(const struct agreement *call, int rank) {
     for (int i = 0; i < call->own.n; i++)
@@ -57,105 +57,94 @@ static void give_up_for(struct agreement *call, const struct notice *notice) {
         end_call(call, STATUS_PEER_DIED, text);
 }
 
-static int say(struct agreement *call, int saying, int rank, uint32_t to, struct outcome *outcome) {
-    struct notice notice = call->own;
-    notice.saying = saying, notice.to = to;
-    return notices_send(call->notices, call->members, &notice, rank, outcome);
+static int say(struct agreement *call, int saying, int rank, struct outcome *outcome) {
+    call->own.saying = saying;
+    return notices_send(call->notices, call->members, &call->own, rank, outcome);
 }
 
-/* 1: it is of this call: the leader takes what the others have said, and they take that it has given up. */
-static int claim(struct agreement *call, const struct letter *letter) {
-    const struct notice *notice = &letter->notice;
-    struct outcome second;
-    int position = position_of(call, notice->from);
-    if (call->state > ASKED || notice->set != call->own.set || position < 0)
-        return 0;
-    if (!call->leads) {
-        call->is_told = call->state == UNDER_WAY && letter->is_given_up && notice->from == call->leader;
-        if (call->is_told)
-            give_up_for(call, notice);
-        return call->is_told;
+/* The leader to all others, another to the leader. */
+static int say_to_others(struct agreement *call, int saying, struct outcome *outcome) {
+    for (int i = 0; i < call->own.n; i++) {
+        int rank = call->ranks[i], is_told = call->leads || call->differs || rank == call->leader;
+        if (rank != call->rank && is_told && say(call, saying, rank, outcome))
+            return outcome->status;
     }
-    if (call->numbers[position])
-        return 0;
-    call->numbers[position] = notice->call;
-    if (letter->is_given_up)
-        give_up_for(call, notice);
-    else if (notice->order != call->own.order)
-        end_differently(call, notice);
-    else if (++call->n_called == call->own.n - 1)
-        call->state = ASKED;
-    if (call->has_asked && call->state == ASKED)
-        say(call, BEGIN, notice->from, notice->call, &second);
-    return 1;
+    return STATUS_OK;
 }
 
-static void claim_all(struct agreement *call) {
-    for (struct letter **place = &call->notices->unclaimed, *letter; (letter = *place);) {
-        if (claim(call, letter))
-            notices_drop(place);
-        else
-            place = &letter->next;
-    }
+/* For those who will be told that it ends. */
+static void explain(struct agreement *call, const struct outcome *why) {
+    call->own.status = why->status;
+    snprintf(call->own.why, sizeof call->own.why, "%.*s", (int)sizeof call->own.why - 1, why->text);
 }
 
-/* What was for a call that the receiver had not made ends the one that it makes next: so a failed call fails once on
- * each rank. */
-static void hear_that_it_gives_up(struct notices *notices, const struct notice *notice) {
-    struct letter **joined = notices_find(notices, notice, notice->call);
+static struct agreement *call_of(const struct notices *notices, uint64_t set, uint32_t attempt) {
     struct agreement *call = notices->calls;
-    if (notice->to)
-        notices_drop(joined);
-    else if (*joined) {
-        (*joined)->is_given_up = 1;
-        (*joined)->notice.status = notice->status;
-        memcpy((*joined)->notice.why, notice->why, sizeof notice->why);
-    }
-    for (; call; call = call->next) {
-        int position = position_of(call, notice->from);
-        int is_claimed = call->leads && position >= 0 && call->numbers[position] == notice->call;
-        int crosses = !call->leads && notice->from == call->leader && notice->set == call->own.set;
-        if (is_claimed && notice->to && notice->to != call->own.call) {
-            /* It had joined an earlier call of this rank, and heard too late that this rank had given that up. */
-            call->numbers[position] = 0;
-            call->n_called--;
-            return;
-        }
-        if (notice->to ? call->own.call != notice->to : !is_claimed && !crosses)
-            continue;
-        give_up_for(call, notice);
-        call->is_told = notice->to && notice->from == call->leader;
-        if (!notice->to && crosses) {
-            call->number_of_leader = notice->call;
-            notices_drop(joined);
-        }
+    while (call && (call->own.set != set || call->own.attempt != attempt))
+        call = call->next;
+    return call;
+}
+
+static void hear_of(struct agreement *call, const struct notice *notice) {
+    if (call->state >= AGREED)
         return;
+    switch ((enum saying)notice->saying) {
+    case JOINS:
+        call->has_called[position_of(call, notice->from)] = 1;
+        if (call->leads && notice->order != call->own.order)
+            end_differently(call, notice);
+        else if (++call->n_called == call->own.n - 1)
+            call->state = ASKED;
+        break;
+    case BEGIN:
+        call->state = ASKED;
+        break;
+    case BEGINS:
+        if (++call->n_begin == call->own.n - 1)
+            call->state = AGREED;
+        break;
+    case GO:
+        call->own.tag = notice->tag;
+        call->state = AGREED;
+        break;
+    case GIVES_UP:
+        call->is_told = notice->from == call->leader;
+        give_up_for(call, notice);
+        break;
+    case DIFFERS:
+        call->differs = 1;
+        give_up_for(call, notice);
+    }
+}
+
+static void hear(struct notices *notices, struct letter *letter);
+
+/* What is kept for this attempt is heard, and that of earlier ones dropped. */
+static void count(struct notices *notices, struct attempts *attempts, uint32_t attempt) {
+    struct letter *letter = notices->early, *next;
+    if (attempts->n < attempt)
+        attempts->n = attempt;
+    notices->early = NULL;
+    for (; letter; letter = next) {
+        next = letter->next;
+        hear(notices, letter);
     }
 }
 
 static void hear(struct notices *notices, struct letter *letter) {
     const struct notice *notice = &letter->notice;
-    struct agreement *call = notices->calls;
-    if (notice->saying == JOINS) {
-        notices_drop(notices_find(notices, notice, 0));
+    struct attempts *attempts = notices_attempts(notices, notice->set);
+    int differs = notice->saying == DIFFERS;
+    struct agreement *call = differs ? call_of(notices, notice->other_set, notice->other_attempt)
+                                     : call_of(notices, notice->set, notice->attempt);
+    if (call)
+        hear_of(call, notice);
+    else if (!differs && (!attempts || notice->attempt > attempts->n)) {
         notices_keep(notices, letter);
-        for (; call; call = call->next)
-            claim_all(call);
         return;
     }
-    while (call && call->own.call != notice->to)
-        call = call->next;
-    if (notice->saying == GIVES_UP) {
-        hear_that_it_gives_up(notices, notice);
-    } else if (call && notice->saying == BEGINS) {
-        if (++call->n_begins == call->own.n - 1 && call->state == ASKED)
-            call->state = AGREED;
-    } else if (call && call->state < AGREED) {
-        call->state = notice->saying == GO ? AGREED : ASKED;
-        call->own.tag = notice->tag, call->number_of_leader = notice->call;
-    }
-    if (notice->saying == GO)
-        notices_drop(notices_find(notices, notice, notice->call));
+    if (differs && attempts)
+        count(notices, attempts, notice->attempt);
     free(letter);
 }
 
@@ -167,35 +156,23 @@ static int hear_all(struct agreement *call, struct outcome *outcome) {
     return result;
 }
 
-/* The leader to all others, another to the leader. */
-static int say_to_others(struct agreement *call, int saying, struct outcome *outcome) {
-    if (!call->leads)
-        return say(call, saying, call->leader, call->number_of_leader, outcome);
-    for (int i = 0; i < call->own.n; i++)
-        if (call->ranks[i] != call->rank && say(call, saying, call->ranks[i], call->numbers[i], outcome))
-            return outcome->status;
-    return STATUS_OK;
-}
-
-/* For those who will be told that it ends. */
-static void explain(struct agreement *call, const struct outcome *why) {
-    call->own.status = why->status;
-    snprintf(call->own.why, sizeof call->own.why, "%.*s", (int)sizeof call->own.why - 1, why->text);
-}
-
 /* A rank that this call waits for is in another, which waits for this rank: neither has another thread. */
 static void find_another_set(struct agreement *call) {
-    struct letter **place = &call->notices->unclaimed, *letter;
     struct outcome second;
-    for (; (letter = *place) && call->own.is_only_thread && call->state == UNDER_WAY; place = &letter->next) {
+    if (!call->own.is_only_thread || call->state != UNDER_WAY)
+        return;
+    for (struct letter *letter = call->notices->early; letter; letter = letter->next) {
         const struct notice *notice = &letter->notice;
-        if (!notice->is_only_thread || letter->is_given_up || notice->set == call->own.set ||
-            position_of(call, notice->from) < 0)
+        struct attempts *attempts;
+        if (notice->saying != JOINS || !notice->is_only_thread || notice->set == call->own.set ||
+            position_of(call, notice->from) < 0 || !(attempts = notices_attempts(call->notices, notice->set)))
             continue;
         end_differently(call, notice);
         explain(call, &call->why);
-        say(call, GIVES_UP, notice->from, notice->call, &second);
-        notices_drop(place);
+        call->differs = 1;
+        call->own.other_set = notice->set, call->own.other_attempt = notice->attempt;
+        say(call, DIFFERS, notice->from, &second);
+        count(call->notices, attempts, notice->attempt);
         return;
     }
 }
@@ -231,16 +208,6 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes,
     va_end(values);
 }
 
-static int has_called(const struct agreement *call, int rank) {
-    int position = position_of(call, rank);
-    if (call->leads)
-        return rank == call->rank || call->numbers[position];
-    for (const struct letter *letter = call->notices->unclaimed; letter; letter = letter->next)
-        if (letter->notice.from == rank && letter->notice.set == call->own.set)
-            return 1;
-    return 0;
-}
-
 /* Of the others only the leader knows who has called. */
 static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     const struct agreement *call = it;
@@ -249,17 +216,18 @@ static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     pthread_mutex_lock(&call->notices->lock);
     notice_text(&call->own, ranks, sizeof ranks);
     snprintf(text, nbytes, "%s, rank %d: ", ranks, call->rank);
-    if (!call->leads && has_called(call, call->leader))
-        add(text, to_all ? 0 : nbytes, "rank %d waits for another", call->leader);
-    else
-        for (int i = 0; i < call->own.n; i++)
-            if (call->leads ? !has_called(call, call->ranks[i]) : call->ranks[i] == call->leader)
-                add(text, nbytes, "%s%d", n_missing++ ? ", " : "rank ", call->ranks[i]);
+    for (int i = 0; i < call->own.n; i++) {
+        int rank = call->ranks[i];
+        if (!call->has_called[i] && (call->leads ? rank != call->rank : rank == call->leader))
+            add(text, nbytes, "%s%d", n_missing++ ? ", " : "rank ", rank);
+    }
     if (n_missing)
         add(text, nbytes, n_missing > 1 ? " have not called it" : " has not called it");
-    for (const struct letter *letter = call->notices->unclaimed; letter; letter = letter->next) {
+    else if (!call->leads)
+        add(text, to_all ? 0 : nbytes, "rank %d waits for another", call->leader);
+    for (const struct letter *letter = call->notices->early; letter; letter = letter->next) {
         notice_text(&letter->notice, ranks, sizeof ranks);
-        if (letter->notice.set != call->own.set)
+        if (letter->notice.set != call->own.set && letter->notice.saying == JOINS)
             add(text, nbytes, "; rank %d waits in %s", (int)letter->notice.from, ranks);
     }
     pthread_mutex_unlock(&call->notices->lock);
@@ -280,8 +248,14 @@ static int begin(struct agreement *call, struct outcome *outcome) {
     pthread_mutex_lock(&notices->lock);
     call->next = notices->calls;
     notices->calls = call;
-    claim_all(call);
-    int result = call->is_told ? STATUS_OK : say_to_others(call, JOINS, outcome);
+    struct attempts *attempts = notices_attempts(notices, call->own.set);
+    int result = attempts ? STATUS_OK : notices_out_of_memory(outcome);
+    if (attempts) {
+        call->own.attempt = attempts->n + 1;
+        count(notices, attempts, call->own.attempt);
+    }
+    if (call->state != ENDED && !result)
+        result = say_to_others(call, JOINS, outcome);
     pthread_mutex_unlock(&notices->lock);
     return result;
 }
@@ -289,12 +263,11 @@ static int begin(struct agreement *call, struct outcome *outcome) {
 static int go_on(struct agreement *call, struct outcome *outcome) {
     pthread_mutex_lock(&call->notices->lock);
     int result = say_to_others(call, call->leads ? BEGIN : BEGINS, outcome);
-    call->has_asked = 1;
     pthread_mutex_unlock(&call->notices->lock);
     return result;
 }
 
-/* What the others are waiting for has left. */
+/* What the others are waiting for has left, and what must be received before it. */
 static int poll_sent(void *it, int slow_check, struct outcome *outcome) {
     struct agreement *call = it;
     int is_left = 0;
@@ -304,7 +277,7 @@ static int poll_sent(void *it, int slow_check, struct outcome *outcome) {
         return 0;
     int failed = notices_sweep(call->notices, outcome);
     for (const struct letter *letter = call->notices->sent; letter; letter = letter->next)
-        is_left |= letter->notice.call == call->own.call;
+        is_left |= call->leads ? position_of(call, letter->to) >= 0 : letter->to == call->leader;
     pthread_mutex_unlock(&call->notices->lock);
     return failed ? -1 : !is_left;
 }
@@ -344,19 +317,19 @@ static uint64_t digest_of(const int *ranks, int n) {
 }
 
 /* From then on no other call of this rank as the leader has this tag, for a long time. */
-static int next_tag(const struct comm *comm, uint32_t call) {
+static int next_tag(const struct comm *comm) {
+    uint64_t call = atomic_fetch_add_explicit(&last_tag, 1, memory_order_relaxed);
     uint32_t size = (uint32_t)comm->size, tags = size < AGREEMENT_TAGS ? AGREEMENT_TAGS - AGREEMENT_TAGS % size : size;
-    return AGREEMENT_FIRST_TAG + (int)((call * (uint64_t)size + (uint32_t)comm->rank) % tags % AGREEMENT_TAGS);
+    return AGREEMENT_FIRST_TAG + (int)((call * size + (uint32_t)comm->rank) % tags % AGREEMENT_TAGS);
 }
 
 int agreement_reach(struct members *members, struct notices *notices, const int *ranks, int n, int is_only_thread,
                     struct agreed *agreed, struct outcome *outcome) {
-    uint32_t number = 1 + atomic_fetch_add_explicit(&last_call, 1, memory_order_relaxed) % UINT32_MAX;
     int *sorted = malloc((size_t)n * sizeof *sorted), rank = members->comm->rank;
     struct agreement call = {.members = members, .notices = notices, .ranks = ranks, .rank = rank};
-    call.numbers = calloc((size_t)n, sizeof *call.numbers);
-    if (!sorted || !call.numbers) {
-        free(sorted), free(call.numbers);
+    call.has_called = calloc((size_t)n, 1);
+    if (!sorted || !call.has_called) {
+        free(sorted), free(call.has_called);
         return notices_out_of_memory(outcome);
     }
     memcpy(sorted, ranks, (size_t)n * sizeof *sorted);
@@ -366,21 +339,20 @@ int agreement_reach(struct members *members, struct notices *notices, const int 
                                .set = digest_of(sorted, n),
                                .order = digest_of(ranks, n),
                                .from = rank,
-                               .call = number,
                                .n = n,
                                .is_only_thread = is_only_thread,
-                               .tag = next_tag(members->comm, number)};
+                               .tag = next_tag(members->comm)};
     memcpy(call.own.ranks, ranks, (size_t)(n < NOTICE_RANKS ? n : NOTICE_RANKS) * sizeof *ranks);
-    int result = n == 1 ? STATUS_OK : begin(&call, outcome);
+    int result = begin(&call, outcome);
     if (n > 1) {
         if (!result)
             result = await(&call, ASKED, outcome);
         if (!result && !(result = go_on(&call, outcome)))
             result = await(&call, AGREED, outcome);
-        result = finish(&call, result, outcome);
     }
+    result = finish(&call, result, outcome);
     agreed->tag = call.own.tag;
-    agreed->group = notices_mix(notices_mix(notices->group, call.own.set), call.leads ? number : call.number_of_leader);
-    free(sorted), free(call.numbers);
+    agreed->group = notices_mix(notices_mix(notices->group, call.own.set), call.own.attempt);
+    free(sorted), free(call.has_called);
     return result;
 }

@@ -67,14 +67,25 @@ static void add_to(struct group **list, struct group *group) {
 /* With its communicator: find out who shares memory, and list it among those that are live. */
 static int open_group(struct group *group, struct outcome *outcome) {
     char ignored[sizeof why_not_shared];
-    if (members_open(&group->members, world ? &world->members : NULL, world ? ignored : why_not_shared,
-                     sizeof why_not_shared, outcome))
-        return outcome->status;
-    /* What comes from another host takes longer than a yield; and other ranks of the job may need this processor. */
     struct members *members = &group->members;
+    struct wait_policy *policy = &members->policy;
+    double timeout_s = policy->timeout_s;
+    int (*interrupt)(int) = policy->interrupt;
+    /* All ranks are in it: if one alone left, the others would wait in MPI. */
+    if (world) {
+        policy->timeout_s = 0;
+        policy->interrupt = NULL;
+    }
+    int result = members_open(members, world ? &world->members : NULL, world ? ignored : why_not_shared,
+                              sizeof why_not_shared, outcome);
+    policy->timeout_s = timeout_s;
+    policy->interrupt = interrupt;
+    if (result)
+        return result;
+    /* What comes from another host takes longer than a yield; and other ranks of the job may need this processor. */
     const struct shm *job = world ? world->members.shm : members->shm;
     int is_close = members->shm && !members->net && !shm_is_oversubscribed(job);
-    members->policy.spins = is_close ? WAIT_SPINS : WAIT_SPINS_OVERSUBSCRIBED;
+    policy->spins = is_close ? WAIT_SPINS : WAIT_SPINS_OVERSUBSCRIBED;
     add_to(&live, group);
     return STATUS_OK;
 }

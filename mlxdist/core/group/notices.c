@@ -11,10 +11,20 @@ void notices_open(struct notices *notices) {
     pthread_mutex_init(&notices->lock, NULL);
 }
 
+static void drop(struct letter **place) {
+    struct letter *letter = *place;
+    *place = letter->next;
+    free(letter);
+}
+
 void notices_close(struct notices *notices) {
     pthread_mutex_destroy(&notices->lock);
-    while (notices->unclaimed)
-        notices_drop(&notices->unclaimed);
+    while (notices->early)
+        drop(&notices->early);
+    for (struct attempts *attempts; (attempts = notices->attempts);) {
+        notices->attempts = attempts->next;
+        free(attempts);
+    }
 }
 
 int notices_are_pending(const struct notices *notices) {
@@ -37,6 +47,7 @@ int notices_send(struct notices *notices, struct members *members, const struct 
     if (!letter)
         return notices_out_of_memory(outcome);
     letter->notice = *notice;
+    letter->to = rank;
     if (TRANSPORT(send, members->comm, &letter->notice, sizeof letter->notice, rank, NOTICE_TAG, &letter->request,
                   outcome)) {
         free(letter);
@@ -88,7 +99,7 @@ int notices_sweep(struct notices *notices, struct outcome *outcome) {
         if (TRANSPORT(test, &(*place)->request, &done, outcome))
             return outcome->status;
         if (done)
-            notices_drop(place);
+            drop(place);
         else
             place = &(*place)->next;
     }
@@ -96,28 +107,28 @@ int notices_sweep(struct notices *notices, struct outcome *outcome) {
 }
 
 void notices_keep(struct notices *notices, struct letter *letter) {
-    struct letter **end = &notices->unclaimed;
-    while (*end)
-        end = &(*end)->next;
-    letter->next = NULL;
-    *end = letter;
-}
-
-struct letter **notices_find(struct notices *notices, const struct notice *by, uint32_t number) {
-    struct letter **place = &notices->unclaimed, *letter;
-    for (; (letter = *place); place = &letter->next)
-        if (letter->notice.from == by->from &&
-            (number ? letter->notice.call == number : letter->is_given_up && letter->notice.set == by->set))
-            break;
-    return place;
-}
-
-void notices_drop(struct letter **place) {
-    struct letter *letter = *place;
-    if (letter) {
-        *place = letter->next;
-        free(letter);
+    const struct notice *notice = &letter->notice;
+    struct letter **place = &notices->early;
+    while (*place) {
+        const struct notice *other = &(*place)->notice;
+        if (other->from == notice->from && other->set == notice->set && other->attempt == notice->attempt)
+            drop(place);
+        else
+            place = &(*place)->next;
     }
+    letter->next = NULL;
+    *place = letter;
+}
+
+struct attempts *notices_attempts(struct notices *notices, uint64_t set) {
+    struct attempts *attempts = notices->attempts;
+    while (attempts && attempts->set != set)
+        attempts = attempts->next;
+    if (!attempts && (attempts = malloc(sizeof *attempts))) {
+        *attempts = (struct attempts){set, 0, notices->attempts};
+        notices->attempts = attempts;
+    }
+    return attempts;
 }
 
 uint64_t notices_mix(uint64_t digest, uint64_t with) {
