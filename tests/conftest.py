@@ -29,6 +29,7 @@ WHERE_MPI_COUNTS = " or ".join(
     (
         *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_halves"),
         *("test_lengths", "test_drawn", "test_in_place", "test_split", "test_mlx.py", "test_mlx_groups"),
+        *("test_rooted", "test_group_of_ranks"),
     )
 )
 
