@@ -14,7 +14,8 @@ from torch.distributed import ReduceOp
 
 from mlxdist.arrays import torch as arrays
 from mlxdist.torch import tensors
-from mlxdist.torch.schedule import Schedule
+from mlxdist.torch.schedule import Schedule, span
+from mlxdist.torch.work import make_way
 
 # What a ReduceOp is in mlxdist, by its value, and whether the result is divided.
 REDUCTIONS = {
@@ -77,6 +78,7 @@ def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, ra
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], x, 1)
     if any(output.numel() != x.numel() for output in outputs):
+        make_way(span(outputs[rank], is_written=True))
         arrays.copyto(outputs[rank], schedule.reads(x).view(outputs[rank].shape))
         for root, output in enumerate(outputs):
             broadcast(schedule, output, root)

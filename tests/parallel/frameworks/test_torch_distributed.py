@@ -215,6 +215,18 @@ def test_all_to_all() -> None:
 
 
 @several
+def test_a_message_is_not_a_part_of_an_exchange() -> None:
+    """One that is received across an all_to_all, of as many elements."""
+    outputs, message = [torch.zeros(2) for _ in range(size)], torch.zeros(2)
+    work = c10d.irecv(message, (rank - 1) % size)
+    c10d.all_to_all(outputs, [torch.full((2,), 10.0 * rank + other) for other in range(size)])
+    c10d.send(torch.full((2,), 77.0), (rank + 1) % size)
+    work.wait()
+    same(message, torch.full((2,), 77.0))
+    same(outputs, [torch.full((2,), 10.0 * other + rank) for other in range(size)])
+
+
+@several
 @pytest.mark.parametrize("count", [1, 1000, 300_000])
 @pytest.mark.parametrize("dtype", ["float32", "bool", "complex64"])
 def test_messages(gloo: Any, count: int, dtype: str) -> None:
