@@ -12,9 +12,9 @@ enum { NOTICE_TAG = 16900, NOTICE_RANKS = 16 };
 enum saying { JOINS, BEGIN, BEGINS, GO, GIVES_UP, DIFFERS };
 
 struct notice {
-    uint64_t group;             /* MPI may give the next group the context of one that was freed with notices under way */
-    uint64_t set, order;        /* of the ranks, whatever their order, and in it */
-    uint64_t other_set;         /* DIFFERS: of the receiver's call */
+    uint64_t group;      /* MPI may give the next group the context of one that was freed with notices under way */
+    uint64_t set, order; /* of the ranks, whatever their order, and in it */
+    uint64_t other_set;  /* DIFFERS: of the receiver's call */
     uint32_t attempt, other_attempt;
     int32_t saying, from;
     int32_t n, ranks[NOTICE_RANKS]; /* n: of all; those beyond are not shown in errors */
@@ -38,7 +38,7 @@ struct attempts {
 
 /* Of a group, for all threads of this rank. */
 struct notices {
-    pthread_mutex_t lock; /* held around everything below and by nobody who waits */
+    pthread_mutex_t lock;                   /* held around everything below and by nobody who waits */
     struct letter *early, *arriving, *sent; /* early: for attempts that this rank has not begun */
     struct attempts *attempts;
     struct agreement *calls; /* under way */
