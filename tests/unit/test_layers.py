@@ -118,7 +118,7 @@ WITHIN = {
     "net/": ("hosts", "plan", "news", "crossing", "opening", "short", "answer", "chunks", "rail", "relay", "net"),
     "group/": (
         *("members", "bounce", "remote", "p2p", "collective", "work", "queue", "background", "notices", "agreement"),
-        "core",
+        *("group", "core"),
     ),
     "xla/": ("ffi", "handler"),
     "shims/": ("mlx_libmpi", "mpiabi_names", "jax_mpiwrapper"),
@@ -135,7 +135,8 @@ BODY_OF = {
     "mpi_ptr": "mpi_impl",
     "mpi_comms": "mpi_impl",
     "alone": "mpi_impl",
-    "group": "core",
+    "job": "core",
+    "operations": "core",
 }
 FRAMEWORKS = ("mlx", "torch", "jax", "cupy", "mpi4py", "matplotlib", "rich", "tqdm", "ml_dtypes")
 GENERATED = PACKAGE / "_core.c"

@@ -93,6 +93,10 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     memcpy(&made, bytes, sizeof made);
     const char *called = call_rows[made.call.name].called;
     struct group *group = atomic_load(&groups[made.group]);
+    if (!group) {
+        snprintf(outcome.text, sizeof outcome.text, "the program's group is gone: compile it again");
+        return error_of(frame->api, called, &outcome);
+    }
     void *sendbuf = array_of(&frame->arguments), *recvbuf = array_of(&frame->results);
     recvbuf = recvbuf ? recvbuf : sendbuf; /* what a rank without a result passes */
     int failed =
