@@ -94,6 +94,7 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     const char *called = call_rows[made.call.name].called;
     struct group *group = atomic_load(&groups[made.group]);
     if (!group) {
+        outcome.status = STATUS_GROUP_CLOSED;
         snprintf(outcome.text, sizeof outcome.text, "the program's group is gone: compile it again");
         return error_of(frame->api, called, &outcome);
     }
