@@ -66,9 +66,11 @@ LAUNCH = Variable("MLXDIST_LAUNCH", "", "set by mlxdist launch: where its ranks 
 LAUNCH_PIPE = Variable(
     "MLXDIST_LAUNCH_PIPE", "", "set by mlxdist launch: descriptor and inode of a pipe for announcements"
 )
-_FOR_TORCH = "set by init_process_group(\"mlxdist\"), unless it is set: "
+_FOR_TORCH = 'set by init_process_group("mlxdist"), unless it is set: '
 RANK = Variable("RANK", "", f"{_FOR_TORCH}the rank, for programs written for torchrun")
 WORLD_SIZE = Variable("WORLD_SIZE", "", f"{_FOR_TORCH}the number of ranks")
+LOCAL_RANK = Variable("LOCAL_RANK", "", f"{_FOR_TORCH}the rank among those of this host")
+LOCAL_WORLD_SIZE = Variable("LOCAL_WORLD_SIZE", "", f"{_FOR_TORCH}the number of ranks on this host")
 MASTER_ADDR = Variable("MASTER_ADDR", "", "host at which torch.distributed's ranks meet; without it MPI is asked")
 MASTER_PORT = Variable("MASTER_PORT", "", "the port there")
 

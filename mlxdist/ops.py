@@ -32,6 +32,8 @@ def all_sum(
             it, unless that is the current one.
         out: where to write the result: an array of x's kind, shape and dtype, or x itself. Arrays of MLX and JAX cannot
             be written to.
+        wait: False returns a ``Work`` at once, whose ``wait()`` returns the result: until then do not use x and out.
+            Not for mx.array, which is lazy, and not inside JAX's jit.
 
     Returns:
         ``out``, or a new array of x's kind, shape and dtype; an mx.array is lazy. A number or buffer gives a NumPy
@@ -66,6 +68,8 @@ def all_max(
 
     Example:
         >>> mlxdist.all_max(np.float32(loss))
+
+    As ``mx.distributed.all_max``; MPI_Allreduce with MPI_MAX (MPI 4.1, section 6.9.2).
     """
     return dispatch.run("all_max", x, group=group, stream=stream, out=out, wait=wait)
 
@@ -81,6 +85,8 @@ def all_min(
 
     Example:
         >>> mlxdist.all_min(np.arange(4))
+
+    As ``mx.distributed.all_min``; MPI_Allreduce with MPI_MIN (MPI 4.1, section 6.9.2).
     """
     return dispatch.run("all_min", x, group=group, stream=stream, out=out, wait=wait)
 
@@ -291,11 +297,11 @@ def reduce(
     Args:
         x, group, stream, out, wait: as for ``all_sum``.
         dst: the rank that gets the result.
-        op: "sum" as of ``all_sum``, "max" as of ``all_max``, and so on: each reduction that all ranks can get.
+        op: "sum", "max", "min", "prod", "band" or "bor", as of ``all_sum``, ``all_max`` and so on.
 
     Raises:
-        TypeError, ValueError: dst is not a rank of the group; op is not a reduction; out was passed on another rank
-            than dst. Other errors as for ``all_sum``.
+        TypeError, ValueError: dst is not a rank of the group; op is not a reduction, or not one of x's dtype; out was
+            passed on another rank than dst. Other errors as for ``all_sum``.
 
     Example:
         >>> longest = mlxdist.reduce(seconds, 0, op="max")
@@ -307,7 +313,9 @@ def reduce(
 
 @_core.operation
 def barrier(*, group: world.GroupLike | None = None, wait: bool = True) -> Any:
-    """Return when every rank of the group has called it.
+    """Return when every rank of the group has called it; None.
+
+    Arguments and errors as for ``all_sum``.
 
     Example:
         >>> mlxdist.barrier()
@@ -354,7 +362,8 @@ def empty(shape: Any, dtype: Any = np.float64, *, group: world.GroupLike | None 
 def send(x: Any, dst: int, *, group: world.GroupLike | None = None, stream: Any = None, wait: bool = True) -> Any:
     """Send ``x`` to rank ``dst``, which must call ``recv`` for it; returns ``x``.
 
-    An mx.array is sent when the result is evaluated.
+    An mx.array is sent when the result is evaluated. ``stream`` and ``wait`` as for ``all_sum``; with ``wait=False``
+    messages progress together, and only those from one rank to another keep their order.
 
     Raises:
         TypeError: x cannot be communicated, or dst is not an int.
@@ -381,6 +390,7 @@ def recv(
         dtype: a dtype, type or name of NumPy gives a NumPy array, an ``mx.Dtype`` a lazy mx.array, a ``torch.dtype`` a
             tensor, a type of ``jax.numpy`` a JAX array.
         src: another rank of the group.
+        group, stream, wait: as for ``send``.
 
     Raises:
         TypeError, ValueError: as for ``send``, or shape or dtype is invalid.
@@ -402,7 +412,7 @@ def recv_like(
 ) -> Any:
     """An array of ``x``'s kind, shape and dtype that rank ``src`` sends; ``out=x`` receives into x.
 
-    Errors as for ``recv`` and, for out, ``all_sum``.
+    Arguments and errors as for ``recv`` and, for out, ``all_sum``.
 
     Example:
         >>> mlxdist.recv_like(x, 0)
@@ -432,7 +442,7 @@ def sendrecv(
         x: as for ``all_sum``; an mx.array is sent when the result is evaluated.
         dst: another rank of the group.
         src: another rank of the group, or the same one.
-        group, stream, out: as for ``all_sum``.
+        group, stream, out, wait: as for ``all_sum``.
 
     Raises:
         TypeError, ValueError: as for ``send`` and, for out, ``all_sum``.

@@ -15,7 +15,9 @@ class Work:
     """A call that is carried out while the program goes on, from an operation with ``wait=False``.
 
     Its arrays are in use until it is done: read and write them after ``wait()`` only. It can be awaited in asyncio:
-    ``total = await mlxdist.all_sum(x, wait=False)``.
+    ``total = await mlxdist.all_sum(x, wait=False)``. One that is dropped is still carried out.
+
+    As an MPI_Request of a nonblocking operation (MPI 4.1, sections 3.7 and 6.12).
     """
 
     def __init__(self, calls: Sequence[_core.Pending], finish: Callable[[], Any]) -> None:
@@ -64,7 +66,10 @@ class Work:
         """What ``wait()`` returns or raises, of a call that is done. Never waits.
 
         Raises:
-            Error: it is not done.
+            Error: it is not done. Otherwise as ``wait``.
+
+        Example:
+            >>> total = work.result() if work.done() else None
         """
         if not self.done():
             raise errors.Error("[result] the call is still under way: call wait(), or test done() first")

@@ -29,6 +29,7 @@ WHERE_MPI_COUNTS = " or ".join(
     (
         *("test_reductions", "test_gather", "test_scatter", "test_broadcast", "test_messages", "test_halves"),
         *("test_lengths", "test_drawn", "test_in_place", "test_split", "test_mlx.py", "test_mlx_groups"),
+        *("test_rooted", "test_group_of_ranks"),
     )
 )
 
@@ -227,7 +228,7 @@ def nothing_stays_in_shared_memory() -> Iterator[None]:
 
 def needs(program: str) -> None:
     """Skip the test if something that ``program`` imports is not installed."""
-    for module in ("jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
+    for module in ("accelerate", "jax", "mlx", "mlx_lm", "sklearn", "torch", "tqdm"):
         if re.search(rf"^(import|from) {module}\b", program, re.MULTILINE) and importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
 

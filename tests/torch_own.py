@@ -27,8 +27,6 @@ import mlxdist
 
 # Where every rank reads the reasons.
 TEXT_NBYTES = 400
-# What the tests need several processes of their own for, or the end of this one.
-NOT_HERE: dict[str, str] = {}
 
 
 def loaded(backend: str) -> Any:
@@ -104,6 +102,8 @@ def main() -> None:
         if options.words and not any(word in name for word in options.words):
             continue
         torch.manual_seed(0)
+        # These choose a model for the CPU or for GPUs by the name of the backend.
+        tests.BACKEND = "gloo" if "no_sync" in name else options.backend
         timeout = datetime.timedelta(seconds=options.seconds)
         c10d.init_process_group(options.backend, timeout=timeout)
         case = own(name)

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(
         "mlxdist",
         description="Sum, gather and send arrays between processes, on any MPI.",
-        epilog="python -m mlxdist script.py, or -m module, runs an unchanged MLX program.",
+        epilog="python -m mlxdist script.py, or -m module, runs an unchanged MLX or JAX program.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, package in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""``python -m mlxdist script.py`` and ``-m module`` run an unchanged MLX program, as python itself would run it."""
+"""``python -m mlxdist script.py`` and ``-m module`` run an unchanged MLX or JAX program as python would."""
 
 from __future__ import annotations
 

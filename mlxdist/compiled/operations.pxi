@@ -289,8 +289,8 @@ def run_flat(Group group, int name, peer, op, int type, uintptr_t x, int64_t cou
              bint mean=False) -> None:
     """OPERATION_NAMES[name] from ``count`` elements of DTYPES[type] at one address to ``out_count`` at another.
 
-    Both are in host memory, and may be the same; an operation that uses only one gets it twice. out_count: -1 where this
-    rank gets no result. op: see prepare_call. mean: the caller divides the sum, and all ranks must say so.
+    Both are in host memory, and may be the same; an operation that uses only one gets it twice. out_count: -1 where
+    this rank gets no result. op: see prepare_call. mean: the caller divides the sum, and all ranks must say so.
     """
     cdef call made
     if not prepare_flat(group, name, peer, op, type, x, count, out, out_count, mean, &made):

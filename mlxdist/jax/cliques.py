@@ -23,11 +23,11 @@ import numpy as np
 
 from mlxdist import _core, errors, world
 
-# Of these devices, as numbers from 0, the groups {0,1} and {2,3} in the three notations of XLA (jaxlib 0.10.2):
-_LISTS = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")  # {{0,1},{2,3}}
-_COUNTED = re.compile(
-    r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\]\S*?)(?:,\s|$)"
-)  # [2,2]<=[4], or transposed: [2,2]T(1,0)
+# The three notations of XLA for groups of devices, as numbers from 0 (jaxlib 0.10.2):
+# {{0,1},{2,3}}
+_LISTS = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
+# [2,2]<=[4], the numbers from 0 to 3 in this shape, a group a row; or before that transposed: [2,2]<=[2,2]T(1,0)
+_COUNTED = re.compile(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\]\S*?)(?:,\s|$)")
 # mesh['x'=2,'y'=2] {'y'}: along y; {'y':(1)2}: along a part of y; device_ids=(0,2,1,3) or ([2,2]T(1,0)): in this order
 _MESH = re.compile(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\)?)\))? \{(.*?)\}")
 _COLLECTIVE = re.compile(r" (?:replica_groups|source_target_pairs)=")
@@ -63,7 +63,7 @@ def prepare(program: Any) -> None:
     if hasattr(_makes, "clique"):
         return
     devices = _devices(program)
-    if devices and devices[0].platform != "cpu":
+    if not devices or devices[0].platform != "cpu":
         return
     text = program.xla_executable.hlo_modules()[0].to_string()
     if not _COLLECTIVE.search(text):

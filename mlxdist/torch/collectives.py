@@ -14,29 +14,29 @@ from torch.distributed import ReduceOp
 
 from mlxdist.arrays import torch as arrays
 from mlxdist.torch import tensors
-from mlxdist.torch.schedule import Schedule
+from mlxdist.torch.schedule import Schedule, span
+from mlxdist.torch.work import make_way
 
-AVG = ReduceOp.AVG.value
-# What a ReduceOp is in mlxdist, by its value; AVG is a sum that is divided.
+# What a ReduceOp is in mlxdist, by its value, and whether the result is divided.
 REDUCTIONS = {
-    ReduceOp.SUM.value: "sum",
-    ReduceOp.AVG.value: "sum",
-    ReduceOp.MAX.value: "max",
-    ReduceOp.MIN.value: "min",
-    ReduceOp.PRODUCT.value: "prod",
-    ReduceOp.BAND.value: "band",
-    ReduceOp.BOR.value: "bor",
+    ReduceOp.SUM.value: ("sum", False),
+    ReduceOp.AVG.value: ("sum", True),
+    ReduceOp.MAX.value: ("max", False),
+    ReduceOp.MIN.value: ("min", False),
+    ReduceOp.PRODUCT.value: ("prod", False),
+    ReduceOp.BAND.value: ("band", False),
+    ReduceOp.BOR.value: ("bor", False),
 }
 
 
 def reduction(operation: str, options: Any) -> tuple[str, bool]:
-    """What a ReduceOp is in mlxdist, and whether the result is divided."""
+    """The row of REDUCTIONS."""
     op = options.reduceOp.op
-    name = REDUCTIONS.get(op.value)
-    if name is None:
+    row = REDUCTIONS.get(op.value)
+    if row is None:
         known = [name for name, op in ReduceOp.RedOpType.__members__.items() if op.value in REDUCTIONS]
         raise ValueError(f"[{operation}] ReduceOp.{op.name} is not among mlxdist's: use {', '.join(known)}")
-    return name, op.value == AVG
+    return row
 
 
 def check_sizes(operation: str, name: str, whole: Tensor, part: Tensor, size: int) -> None:
@@ -78,6 +78,7 @@ def all_gather_list(schedule: Schedule, outputs: Sequence[Tensor], x: Tensor, ra
     check_list(schedule.operation, "the list of outputs", outputs, size)
     check_sizes(schedule.operation, "this rank's output", outputs[rank], x, 1)
     if any(output.numel() != x.numel() for output in outputs):
+        make_way(span(outputs[rank], is_written=True))
         arrays.copyto(outputs[rank], schedule.reads(x).view(outputs[rank].shape))
         for root, output in enumerate(outputs):
             broadcast(schedule, output, root)

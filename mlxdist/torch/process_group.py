@@ -47,6 +47,7 @@ class ProcessGroup(distributed.ProcessGroup):
         super().__init__(group.rank(), group.size())
         self._group, self._rank, self._size = group, group.rank(), group.size()
         self._name, self._desc = name, ""
+        self._exchanges: world.Group | None = None
         self._coalesced: list[Work] | None = None  # those within a coalescing manager
         self.set_timeout(timeout)
 
@@ -84,7 +85,8 @@ class ProcessGroup(distributed.ProcessGroup):
 
     def set_timeout(self, timeout: timedelta) -> None:
         self._timeout_s = timeout.total_seconds()
-        _core.set_timeout(self._group, self._timeout_s)
+        for group in filter(None, (self._group, self._exchanges)):
+            _core.set_timeout(group, self._timeout_s)
 
     _set_default_timeout = set_timeout
 
@@ -184,9 +186,17 @@ class ProcessGroup(distributed.ProcessGroup):
         collectives.scatter(schedule, only("scatter", outputs), parts, root, self._rank, self._size)
         return self._issue(schedule, opts)
 
+    def _for_exchanges(self) -> world.Group:
+        """The same ranks again: a message of the program's that is pending must not get a part of an exchange."""
+        if self._exchanges is None:
+            self._exchanges = self._group.split(0)
+            _core.set_timeout(self._exchanges, self._timeout_s)
+        return self._exchanges
+
     def alltoall(self, outputs: list[Tensor], given: list[Tensor], opts: Any = None) -> Work:
         schedule = Schedule("all_to_all", outputs)
         collectives.all_to_all(schedule, outputs, given, self._rank, self._size)
+        schedule.apart = self._for_exchanges()
         return self._issue(schedule, opts)
 
     def all_to_all_single(
@@ -198,6 +208,7 @@ class ProcessGroup(distributed.ProcessGroup):
             targets = collectives.divided(name, schedule.writes(output), output_splits, self._size)
             sources = collectives.divided(name, schedule.reads(given), input_splits, self._size)
             collectives.all_to_all(schedule, targets, sources, self._rank, self._size)
+            schedule.apart = self._for_exchanges()
         else:
             collectives.all_to_all_single(schedule, output, given, self._size)
         return self._issue(schedule, opts)

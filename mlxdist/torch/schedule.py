@@ -15,6 +15,7 @@ from mlxdist.torch.work import Range, Work, make_way, pending
 
 NOTHING = torch.empty(0)
 NUMBERS = {name: number for number, name in enumerate(_core.OPERATION_NAMES)}
+MESSAGES = (NUMBERS["send"], NUMBERS["recv_like"])
 
 
 def span(x: Tensor, *, is_written: bool) -> Range:
@@ -29,12 +30,14 @@ class Schedule:
     Attributes:
         operation: of torch.distributed, for errors.
         results: what torch.distributed returns.
+        apart: the group for messages; None: that of the calls.
     """
 
-    __slots__ = ("_calls", "_copies", "_means", "_owners", "operation", "results")
+    __slots__ = ("_calls", "_copies", "_means", "_owners", "apart", "operation", "results")
 
     def __init__(self, operation: str, results: Sequence[Any]) -> None:
         self.operation, self.results = operation, results
+        self.apart: _core.Group | None = None
         self._calls: list[tuple[Any, ...]] = []  # arguments of run_flat
         self._owners: list[tuple[Tensor, Tensor]] = []
         self._means: list[Tensor] = []
@@ -87,24 +90,27 @@ class Schedule:
         self._calls.append((NUMBERS["barrier"], None, None, 0, 0, 0, 0, 0, False))
 
     def copy(self, target: Tensor, source: Tensor) -> None:
-        """In the end, elements in C order into a tensor of as many."""
+        """In the end, elements in C order into a tensor of as many; first, since ``writes`` may copy that on."""
         if pending:
             make_way(span(target, is_written=True))
-        self._copies.append((target, source))
+        self._copies.insert(0, (target, source))
 
     def run(self, group: _core.Group, source: int = -1) -> Work:
         """Carry out all of it. source: the rank that a message comes from."""
         for call in self._calls:
-            _core.run_flat(group, *call)
+            _core.run_flat(self._group_for(call, group), *call)
         self._finish(group.size())
-        return Work(self.results, source=source)
+        return Work(self.results, source)
 
     def start(self, group: _core.Group, source: int = -1) -> Work:
         """The same in the background."""
-        calls = [_core.start_flat(self._owners, group, *call) for call in self._calls]
+        calls = [_core.start_flat(self._owners, self._group_for(call, group), *call) for call in self._calls]
         under_way = work.Work([call for call in calls if call is not None], lambda: self._finish(group.size()))
         is_near = group.local_size() == group.size()
-        return Work(self.results, is_near, source).follow(under_way, self._memory())
+        return Work(self.results, source).follow(under_way, self._memory(), is_near)
+
+    def _group_for(self, call: tuple[Any, ...], group: _core.Group) -> _core.Group:
+        return self.apart if self.apart is not None and call[0] in MESSAGES else group
 
     def _memory(self) -> list[Range]:
         used = [span(target, is_written=True) for target, _ in self._copies]

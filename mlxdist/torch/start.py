@@ -30,8 +30,13 @@ def _find_each_other(url: str, timeout: timedelta = default_pg_timeout, **kwargs
     has_address = config.MASTER_ADDR.get() and config.MASTER_PORT.get()
     if not (has_address and config.RANK.get() and config.WORLD_SIZE.get()):
         everyone = world.init()
-        os.environ.setdefault(config.RANK.name, str(everyone.rank()))
-        os.environ.setdefault(config.WORLD_SIZE.name, str(everyone.size()))
+        for variable, value in (
+            (config.RANK, everyone.rank()),
+            (config.WORLD_SIZE, everyone.size()),
+            (config.LOCAL_RANK, everyone.local_rank()),
+            (config.LOCAL_WORLD_SIZE, everyone.local_size()),
+        ):
+            os.environ.setdefault(variable.name, str(value))
         if not has_address:
             passed = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
             rank, size = passed.get("rank", config.RANK.get()), passed.get("world_size", config.WORLD_SIZE.get())

@@ -27,21 +27,19 @@ class Range(NamedTuple):
 
 
 class Work(distributed.Work):
-    """The results of an operation, which are there.
-
-    is_near: all ranks share memory. source: the rank that a message comes from.
-    """
+    """The results of an operation, which are there. source: the rank that a message comes from."""
 
     _under_way: work.Work | None = None
     _memory: Sequence[Range] = ()
+    _is_near = True
 
-    def __init__(self, results: Sequence[Any], is_near: bool = True, source: int = -1) -> None:
-        super().__init__()
-        self._results, self._is_near, self._source = results, is_near, source
+    def __init__(self, results: Sequence[Any], source: int = -1) -> None:
+        distributed.Work.__init__(self)
+        self._results, self._source = results, source
 
-    def follow(self, under_way: work.Work, memory: Sequence[Range]) -> Work:
-        """They are there when ``under_way`` has ended, which uses ``memory`` till then."""
-        self._under_way, self._memory = under_way, memory
+    def follow(self, under_way: work.Work, memory: Sequence[Range], is_near: bool) -> Work:
+        """They are there when ``under_way`` has ended, which uses ``memory`` till then. is_near: within a host."""
+        self._under_way, self._memory, self._is_near = under_way, memory, is_near
         pending.append(self)
         return self
 

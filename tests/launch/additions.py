@@ -185,8 +185,8 @@ def scan(x: Any, *, group: world.GroupLike | None = None, stream: Any = None, ou
     return dispatch.run("scan", x, group=group, stream=stream, out=out)
 ''',
     ),
-    ("mlxdist/__init__.py", "        recv_like,", "        scan,\n"),
-    ("mlxdist/__init__.py", '"recv_like",', '    "scan",\n'),
+    ("mlxdist/__init__.py", "        reduce,", "        scan,\n"),
+    ("mlxdist/__init__.py", '"reduce",', '    "scan",\n'),
     ("docs/api.md", "autofunction:: sum_scatter", ".. autofunction:: scan\n"),
 ]
 USE_KIND_OF_OPERATION = """
@@ -479,7 +479,7 @@ __attribute__((visibility("default"))) int tiny_size(void) {
         "",
         "\n\ndef connect_tiny(str path):\n    return shim_connect(fsencode(path)) != NULL\n",
     ),
-    ("tests/unit/test_layers.py", '"shims/": ("mlx_libmpi",', ' "tiny"'),
+    ("tests/unit/test_layers.py", '"shims/": ("mlx_libmpi",', ' "tiny",'),
 ]
 USE_SHIM = """
 import ctypes, os

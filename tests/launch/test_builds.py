@@ -37,7 +37,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(mpis.ROOT / "mlxdist", folder / "mlxdist", ignore=shutil.ignore_patterns("core", "__pycache__"))
     library = folder / "mlxdist" / Path(_core.__file__).name
     stamp, other_stamp = (
-        (3).to_bytes(4, sys.byteorder) + version.encode().ljust(28, b"\0") for version in (mlxdist.__version__, OTHER)
+        (4).to_bytes(4, sys.byteorder) + version.encode().ljust(28, b"\0") for version in (mlxdist.__version__, OTHER)
     )
     compiled = library.read_bytes()
     assert compiled.count(stamp) == 1

@@ -9,7 +9,7 @@ from conftest import PYTEST, run
 
 def test_on_ranks(two: mpis.MPI) -> None:
     finished = run(
-        two.command(2, *PYTEST, "tests/parallel/frameworks"), timeout_s=120, **two.environment(), MLXDIST_TEST_SIZE="2"
+        two.command(2, *PYTEST, "tests/parallel/frameworks"), timeout_s=300, **two.environment(), MLXDIST_TEST_SIZE="2"
     )
     assert finished.status == 0, finished.output
     assert " passed" in finished or " skipped" in finished

@@ -43,8 +43,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[st
     return folder, learnt
 
 
-def test_two_ranks_learn_what_one_does(two: mpis.MPI, alone: tuple[Path, list[tuple[str, ...]]]) -> None:
+def test_two_ranks_learn_what_one_does(
+    two: mpis.MPI, alone: tuple[Path, list[tuple[str, ...]]], pytestconfig: pytest.Config
+) -> None:
     mx = pytest.importorskip("mlx.core", reason="MLX is not installed")
+    if two != mpis.TWO[1] and not pytestconfig.getoption("--full"):
+        pytest.skip("one will do: --full for both")
     folder, learnt = alone
     ranks = ["env", f"TMPDIR={folder}", sys.executable, "-m", "mlxdist", "-m", *command(folder, two.name)]
     assert losses(run(two.command(2, *ranks), timeout_s=240, **two.environment())) == learnt

@@ -74,8 +74,9 @@ def test_the_sdist_has_what_builds_and_tests(archives: tuple[Path, Path]) -> Non
 def test_the_wheel_has_what_runs(archives: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(archives[1]) as opened:
         names = {name for name in opened.namelist() if ".dist-info/" not in name}
-    compiled = {name for name in names if re.fullmatch(r"mlxdist/(_core|_mlx_libmpi)\.[\w-]+\.so", name)}
-    assert len(compiled) == 2
+    made = r"mlxdist/(_core|_mlx_libmpi|_jax_mpiwrapper)\.[\w-]+\.so"
+    compiled = {name for name in names if re.fullmatch(made, name)}
+    assert len(compiled) == 3
     python = {name for name in files_of("mlxdist") if name.endswith((".py", ".pyi"))}
     assert names == {*python, *compiled, "mlxdist/py.typed"}
 

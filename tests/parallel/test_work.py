@@ -7,85 +7,30 @@ import gc
 import importlib.util
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from parallel.in_background import (
+    BEFORE,
+    NEXT,
+    OPERATIONS,
+    check_average_gradients,
+    check_messages,
+    check_out,
+    check_result,
+    drawn,
+)
 from parallel.reference import NAMES, assert_same, values
 from parallel.refused import RANK, SIZE, assert_refused, case
 from parallel.ring import needs_peers
 
 import mlxdist as dist
 
-NEXT, BEFORE = (RANK + 1) % SIZE, (RANK - 1) % SIZE
-LENGTHS = (0, 1, 1000, 300_000)  # in slots, in the staging buffer, in pieces
-COLLECTIVES: dict[str, Callable[..., Any]] = {
-    "all_sum": dist.all_sum,
-    "all_max": dist.all_max,
-    "all_min": dist.all_min,
-    "all_gather": dist.all_gather,
-    "sum_scatter": dist.sum_scatter,
-    "all_prod": dist.all_prod,
-    "all_to_all": dist.all_to_all,
-    "broadcast": lambda x, **options: dist.broadcast(x, SIZE - 1, **options),
-    "scatter": lambda x, **options: dist.scatter(x, SIZE - 1, **options),
-}
-TO_A_ROOT: dict[str, Callable[..., Any]] = {
-    "gather": lambda x, **options: dist.gather(x, SIZE - 1, **options),
-    "reduce": lambda x, **options: dist.reduce(x, SIZE - 1, op="max", **options),
-}
-WITH_OUT = COLLECTIVES | (
-    {"sendrecv": lambda x, **options: dist.sendrecv(x, NEXT, BEFORE, **options)} if SIZE > 1 else {}
-)
-OPERATIONS = WITH_OUT | TO_A_ROOT
 
-
-def numpy_array(x: np.ndarray) -> Any:
-    return x
-
-
-def tensor(x: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(x)
-
-
-def jax_array(x: np.ndarray) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.asarray(x)
-
-
-FRAMEWORKS: dict[str, Callable[[np.ndarray], Any]] = {"numpy": numpy_array, "torch": tensor, "jax": jax_array}
-each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
-
-
-def made_by(framework: str) -> Callable[[np.ndarray], Any]:
-    if framework != "numpy" and importlib.util.find_spec(framework) is None:
-        pytest.skip(f"{framework} is not installed")
-    return FRAMEWORKS[framework]
-
-
-def drawn(length: int, seed: int = 0) -> np.ndarray:
-    """Whole numbers, so that sums are exact in any order; divisible among the ranks."""
-    return np.random.default_rng([RANK, length, seed]).integers(0, 100, (length * SIZE, 2)).astype(np.float32)
-
-
-@each_framework
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_result_is_that_of_the_call(operation: str, framework: str) -> None:
-    made, call = made_by(framework), OPERATIONS[operation]
-    for length in LENGTHS:
-        x = made(drawn(length))
-        expected = call(x)
-        work = call(x, wait=False)
-        result = work.wait()
-        assert isinstance(work, dist.Work)
-        assert type(result) is type(expected)
-        assert_same(np.asarray(result), np.asarray(expected))
-        assert work.done()
-        assert work.result() is work.wait() is result
+def test_the_result_is_that_of_the_call(operation: str) -> None:
+    check_result(np.asarray, operation)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,15 +41,8 @@ def test_every_dtype_in_place(name: str) -> None:
     assert_same(x, expected)
 
 
-@pytest.mark.parametrize("framework", ["numpy", "torch"])
-def test_the_result_goes_to_out(framework: str) -> None:
-    made = made_by(framework)
-    for operation, call in WITH_OUT.items():
-        x = made(drawn(50))
-        expected = call(x)
-        out = made(np.zeros(tuple(expected.shape), np.float32))
-        assert call(x, out=out, wait=False).wait() is out, operation
-        assert_same(np.asarray(out), np.asarray(expected))
+def test_the_result_goes_to_out() -> None:
+    check_out(np.asarray)
 
 
 def test_barrier() -> None:
@@ -148,15 +86,9 @@ def test_messages_in_any_order() -> None:
         work.wait()
 
 
-@each_framework
-def test_messages_of_every_framework(framework: str) -> None:
+def test_messages() -> None:
     needs_peers(dist.init())
-    made = made_by(framework)
-    x = made(np.full(70_000, RANK, np.float32))
-    received = dist.recv_like(x, BEFORE, wait=False)
-    sent = dist.send(x, NEXT, wait=False)
-    assert sent.wait() is x
-    assert_same(np.asarray(received.wait()), np.full(70_000, BEFORE, np.float32))
+    check_messages(np.asarray)
 
 
 def test_messages_that_wait_and_those_that_do_not() -> None:
@@ -330,19 +262,9 @@ def test_threads_wait_for_the_same_work() -> None:
     assert all(result is results[0] for result in results)
 
 
-@each_framework
 @pytest.mark.parametrize("all_reduce_size", [0, 1000, 32 << 20])
-def test_average_gradients(framework: str, all_reduce_size: int) -> None:
-    made = made_by(framework)
-
-    def tree() -> dict[str, Any]:
-        return {"a": [made(drawn(k + 1, k)) for k in range(20)], "b": (made(drawn(100_000)), None)}
-
-    expected = dist.average_gradients(tree())
-    averaged = dist.average_gradients(tree(), all_reduce_size=all_reduce_size, wait=False).wait()
-    assert averaged["b"][1] is None
-    for x, wanted in zip([*averaged["a"], averaged["b"][0]], [*expected["a"], expected["b"][0]], strict=True):
-        assert_same(np.asarray(x), np.asarray(wanted))
+def test_average_gradients(all_reduce_size: int) -> None:
+    check_average_gradients(np.asarray, all_reduce_size)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlx") is None, reason="MLX is not installed")

@@ -112,10 +112,16 @@ def test_plan_of_an_outline() -> None:
     assert together[1] != apart[1]
 
 
-def test_mlx_comes_first() -> None:
-    places = (trees.HOST, 2, trees.MLX, 3, 2)
+def test_lazy_arrays_come_first() -> None:
+    places = (trees.HOST, 3, trees.MLX, 4, 3, trees.TRACED)
     buckets, _ = trees.planned(b"".join(trees.described(place, 0, (4,)) for place in places), 1000)
-    assert [(place, indices) for place, _, indices in buckets] == [(1, [2]), (0, [0]), (2, [1, 4]), (3, [3])]
+    assert [(place, indices) for place, _, indices in buckets] == [
+        (trees.MLX, [2]),
+        (trees.TRACED, [5]),
+        (trees.HOST, [0]),
+        (3, [1, 4]),
+        (4, [3]),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

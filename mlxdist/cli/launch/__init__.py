@@ -3,7 +3,7 @@
     mlxdist launch -n 2 train.py --epochs 3
     mlxdist launch -n 8 --hosts node1:4,node2:4 train.py
     mlxdist launch -n 2 -m package.module arguments
-    mlxdist launch -n 2 -m mlxdist mlx_program.py       an unchanged MLX program
+    mlxdist launch -n 2 -m mlxdist mlx_program.py       an unchanged MLX or JAX program
 
 A program that is neither a .py file nor a directory is run as it is. Rank 0 reads stdin. Each line of output has its
 rank in front.

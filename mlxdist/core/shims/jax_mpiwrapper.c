@@ -151,8 +151,12 @@ const void *mlxdist_connect(const struct core_functions *functions_of_core) {
 }
 
 /* What jaxlib looks up. */
-EXPORT const int mpiwrapper_version_major = 2, mpiwrapper_version_minor = 11, mpiwrapper_version_patch = 0;
-EXPORT const int mpiabi_version_major = 2, mpiabi_version_minor = 9, mpiabi_version_patch = 0;
+EXPORT const int mpiwrapper_version_major = 2;
+EXPORT const int mpiwrapper_version_minor = 11;
+EXPORT const int mpiwrapper_version_patch = 0;
+EXPORT const int mpiabi_version_major = 2;
+EXPORT const int mpiabi_version_minor = 9;
+EXPORT const int mpiabi_version_patch = 0;
 
 #define CONSTANT(name) EXPORT const uint64_t MPIABI_##name = NUMBER_##name;
 MLXDIST_MPIABI_CONSTANTS(CONSTANT)

@@ -66,8 +66,8 @@ static void *array_of(const struct ffi_buffers *buffers) {
 }
 
 static const void *attribute_of(const struct ffi_frame *frame) {
-    if (frame->struct_size < sizeof *frame || frame->attributes.size != 1 ||
-        frame->attributes.types[0] != FFI_ATTRIBUTE_ARRAY)
+    if (frame->api->version.major != FFI_MAJOR_VERSION || frame->struct_size < sizeof *frame ||
+        frame->attributes.size != 1 || frame->attributes.types[0] != FFI_ATTRIBUTE_ARRAY)
         return NULL;
     const struct ffi_array *bytes = frame->attributes.values[0];
     return bytes->size == sizeof(struct xla_call) ? bytes->data : NULL;
