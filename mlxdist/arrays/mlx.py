@@ -132,191 +132,173 @@ DERIVATIVES: dict[str, Callable[[Any, _core.Group, Any], Any]] = {
 }
 
 
+def _with_rules(
+    x: Any,
+    native: Callable[[Any], Any],
+    cotangent_of: Callable[[Any, Any], Any],
+    again: Callable[[Any], Any],
+    *,
+    moves_batch: bool = False,
+    tangent_of: Callable[[Any, Any], Any] | None = None,
+) -> Any:
+    """``native`` of x, with the gradients of the operation that it stands for.
+
+    cotangent_of, tangent_of: from x and the other one. again: the operation as a whole, for vmap, without a rule for
+    which MLX would forget the others. moves_batch: the batch goes last, so that a rank's part is contiguous.
+    """
+    import mlx.core as mx
+
+    @mx.custom_function
+    def operation(x: Any) -> Any:
+        return native(x)
+
+    @operation.vjp
+    def returned(primal: Any, cotangent: Any, output: Any) -> Any:
+        return cotangent_of(primal, cotangent)
+
+    @operation.vmap
+    def batched(x: Any, axis: int) -> tuple[Any, int]:
+        return (again(mx.moveaxis(x, axis, -1)), x.ndim - 1) if moves_batch else (again(x), axis)
+
+    if tangent_of is not None:
+        operation.jvp(tangent_of)
+    return operation(x)
+
+
+def _all_sum_over(group: Any, stream: Any) -> Callable[[Any], Any]:
+    return functools.partial(backend.calls["all_sum"], group=group, stream=stream)
+
+
 def reduction(call: str, x: Any, group: _core.Group, stream: Any) -> Any:
     """One of DERIVATIVES; each rank's gradient is that of its own result alone, by the rule of MLX's all_sum."""
     import mlx.core as mx
 
-    all_sum = backend.calls["all_sum"]
     over = backend.group_of(group, "other reduction", _core.REDUCTION_NAMES.index(call))
 
-    @mx.custom_function
-    def reduced(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)
-
-    @reduced.vjp
-    def returned(primal: Any, cotangent: Any, output: Any) -> Any:
+    def cotangent_of(primal: Any, cotangent: Any) -> Any:
         derivative = DERIVATIVES[call](primal, group, stream)
         _, (gradient,) = mx.vjp(lambda x: x * derivative, [primal], [cotangent])  # MLX's conjugates, of complex numbers
         return gradient
 
-    @reduced.jvp
-    def pushed(primal: Any, tangent: Any) -> Any:
-        return all_sum(tangent * DERIVATIVES[call](primal, group, stream), group=group, stream=stream)
+    def tangent_of(primal: Any, tangent: Any) -> Any:
+        return _all_sum_over(group, stream)(tangent * DERIVATIVES[call](primal, group, stream))
 
-    @reduced.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return reduction(call, x, group, stream), axis
-
-    return reduced(x)
+    return _with_rules(
+        x,
+        _all_sum_over(over, stream),
+        cotangent_of,
+        lambda x: reduction(call, x, group, stream),
+        tangent_of=tangent_of,
+    )
 
 
 def sum_scatter(x: Any, peer: int, group: _core.Group, stream: Any) -> Any:
     """This rank's part of the sum; its cotangent is gathered from all ranks."""
-    import mlx.core as mx
+    total_of = _all_sum_over(backend.group_of(group, "sum_scatter"), stream)
+    return _with_rules(
+        x,
+        lambda x: _own_part(total_of(x), group),
+        lambda _, cotangent: backend.calls["all_gather"](cotangent, group=group, stream=stream),
+        lambda x: sum_scatter(x, peer, group, stream),
+        moves_batch=True,
+    )
 
+
+def _own_part(x: Any, group: _core.Group) -> Any:
     length = x.shape[0] // group.size()
-    start = group.rank() * length
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "sum_scatter")
-
-    @mx.custom_function
-    def scattered(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)[start : start + length]
-
-    @scattered.vjp
-    def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
-        return backend.calls["all_gather"](cotangent, group=group, stream=stream)
-
-    @scattered.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:  # the batch goes last: a rank's part is contiguous
-        return sum_scatter(mx.moveaxis(x, axis, -1), peer, group, stream), x.ndim - 1
-
-    return scattered(x)
+    return x[length * group.rank() : length * (group.rank() + 1)]
 
 
 def broadcast(x: Any, src: int, group: _core.Group, stream: Any, digest: int = 0) -> Any:
     """Rank ``src``'s x; the cotangents of all ranks are summed on ``src``."""
+    over = backend.group_of(group, "broadcast", src, digest=digest)
+    return _with_rules(
+        x,
+        _all_sum_over(over, stream),
+        lambda _, cotangent: _only_on(src, _all_sum_over(group, stream)(cotangent), group),
+        lambda x: broadcast(x, src, group, stream, digest),
+    )
+
+
+def _only_on(rank: int, x: Any, group: _core.Group) -> Any:
+    """Zero elsewhere, but not without x, so that every rank takes part in what made it."""
     import mlx.core as mx
 
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "broadcast", src, digest=digest)
-
-    @mx.custom_function
-    def spread(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)
-
-    @spread.vjp
-    def collected(primals: Any, cotangent: Any, output: Any) -> Any:
-        total = all_sum(cotangent, group=group, stream=stream)
-        return mx.where(group.rank() == src, total, 0)  # depends on total everywhere, so that every rank takes part
-
-    @spread.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:  # without a rule of its own MLX would forget the vjp
-        return broadcast(x, src, group, stream, digest), axis
-
-    return spread(x)
+    return mx.where(group.rank() == rank, x, 0)
 
 
 def sendrecv(x: Any, peers: tuple[int, int], group: _core.Group, stream: Any) -> Any:
     """Rank src's x, while rank dst gets this one; cotangents travel back the same way."""
-    import mlx.core as mx
-
     dst, src = peers
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "sendrecv", dst * group.size() + src)
-
-    @mx.custom_function
-    def exchanged(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)
-
-    @exchanged.vjp
-    def returned(primals: Any, cotangent: Any, output: Any) -> Any:
-        return sendrecv(cotangent, (src, dst), group, stream)
-
-    @exchanged.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return sendrecv(x, peers, group, stream), axis
-
-    return exchanged(x)
+    return _with_rules(
+        x,
+        _all_sum_over(backend.group_of(group, "sendrecv", dst * group.size() + src), stream),
+        lambda _, cotangent: sendrecv(cotangent, (src, dst), group, stream),
+        lambda x: sendrecv(x, peers, group, stream),
+    )
 
 
 def all_to_all(x: Any, peer: Any, group: _core.Group, stream: Any) -> Any:
     """Block i from rank i; cotangents travel back the same way."""
-    import mlx.core as mx
-
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "all_to_all")
-
-    @mx.custom_function
-    def exchanged(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)
-
-    @exchanged.vjp
-    def returned(primals: Any, cotangent: Any, output: Any) -> Any:
-        return all_to_all(cotangent, peer, group, stream)
-
-    @exchanged.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return all_to_all(mx.moveaxis(x, axis, -1), peer, group, stream), x.ndim - 1
-
-    return exchanged(x)
+    return _with_rules(
+        x,
+        _all_sum_over(backend.group_of(group, "all_to_all"), stream),
+        lambda _, cotangent: all_to_all(cotangent, peer, group, stream),
+        lambda x: all_to_all(x, peer, group, stream),
+        moves_batch=True,
+    )
 
 
 def gather(x: Any, dst: int, group: _core.Group, stream: Any) -> Any:
     """All ranks' x on rank ``dst``, x itself on the others; each rank gets its part of the cotangent of ``dst``."""
-    import mlx.core as mx
-
     is_root, over = group.rank() == dst, backend.group_of(group, "gather", dst)
     native = backend.calls["all_gather" if is_root else "all_sum"]
+    return _with_rules(
+        x,
+        lambda x: native(x, group=over, stream=stream),
+        # What the others scatter is not used, but has the shape
+        lambda _, cotangent: scatter(cotangent if is_root else _repeated(cotangent, group), dst, group, stream),
+        lambda x: gather(x, dst, group, stream),
+        moves_batch=True,
+    )
 
-    @mx.custom_function
-    def gathered(x: Any) -> Any:
-        return native(x, group=over, stream=stream)
 
-    @gathered.vjp
-    def scattered(primals: Any, cotangent: Any, output: Any) -> Any:
-        whole = cotangent if is_root else mx.concatenate([cotangent] * group.size())  # not used, but has the shape
-        return scatter(whole, dst, group, stream)
+def _repeated(x: Any, group: _core.Group) -> Any:
+    import mlx.core as mx
 
-    @gathered.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return gather(mx.moveaxis(x, axis, -1), dst, group, stream), x.ndim - 1
-
-    return gathered(x)
+    return mx.concatenate([x] * group.size())
 
 
 def scatter(x: Any, src: int, group: _core.Group, stream: Any) -> Any:
     """This rank's part of rank ``src``'s x, from which the others are cut off; cotangents are gathered on ``src``."""
-    import mlx.core as mx
+    parts_of = _all_sum_over(backend.group_of(group, "scatter", src), stream)
 
-    length = x.shape[0] // group.size()
-    start = length * group.rank()
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "scatter", src)
-
-    @mx.custom_function
-    def scattered(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)[start : start + length]
-
-    @scattered.vjp
-    def gathered(primals: Any, cotangent: Any, output: Any) -> Any:
+    def cotangent_of(primal: Any, cotangent: Any) -> Any:
         whole = gather(cotangent, src, group, stream)
-        if group.rank() != src:
-            whole = mx.concatenate([whole] * group.size())
-        return mx.where(group.rank() == src, whole, 0)  # depends on it everywhere, so that every rank takes part
+        return _only_on(src, whole if group.rank() == src else _repeated(whole, group), group)
 
-    @scattered.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return scatter(mx.moveaxis(x, axis, -1), src, group, stream), x.ndim - 1
-
-    return scattered(x)
+    return _with_rules(
+        x,
+        lambda x: _own_part(parts_of(x), group),
+        cotangent_of,
+        lambda x: scatter(x, src, group, stream),
+        moves_batch=True,
+    )
 
 
 def reduce(x: Any, to: tuple[int, str], group: _core.Group, stream: Any) -> Any:
     """The reduction on one rank, x itself on the others; of a sum, all get the cotangent of that rank."""
-    import mlx.core as mx
-
     dst, op = to
     root = dst * len(_core.REDUCTION_OF) + _core.REDUCTION_OF[op]
-    all_sum, over = backend.calls["all_sum"], backend.group_of(group, "reduce", root)
 
-    @mx.custom_function
-    def reduced(x: Any) -> Any:
-        return all_sum(x, group=over, stream=stream)
-
-    @reduced.vjp
-    def spread(primals: Any, cotangent: Any, output: Any) -> Any:
+    def cotangent_of(primal: Any, cotangent: Any) -> Any:
         if op != "sum":
             raise ValueError(f'[reduce] op="{op}" has no gradient: pass op="sum"')
         return broadcast(cotangent, dst, group, stream)
 
-    @reduced.vmap
-    def batched(x: Any, axis: int) -> tuple[Any, int]:
-        return reduce(x, to, group, stream), axis
-
-    return reduced(x)
+    return _with_rules(
+        x,
+        _all_sum_over(backend.group_of(group, "reduce", root), stream),
+        cotangent_of,
+        lambda x: reduce(x, to, group, stream),
+    )
