@@ -132,6 +132,9 @@ static inline int64_t call_nbytes(const struct call *call) {
     return call->count * (int64_t)element_size((enum element_type)call->type);
 }
 
+/* As far as there is room. */
+__attribute__((format(printf, 3, 4))) void text_append(char *text, size_t nbytes, const char *format, ...);
+
 /* "all_sum float32 (4, 2)" */
 void call_text(const struct call *call, char *text, size_t nbytes);
 

@@ -37,8 +37,7 @@ static const char *reduction_name(int op) {
     return called[op] + strlen("all_");
 }
 
-/* Append, as far as there is room. */
-__attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes, const char *format, ...) {
+void text_append(char *text, size_t nbytes, const char *format, ...) {
     size_t used = strlen(text);
     va_list values;
     va_start(values, format);
@@ -48,30 +47,30 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes,
 
 void call_text(const struct call *call, char *text, size_t nbytes) {
     *text = 0;
-    add(text, nbytes, "%s", call_name(call));
+    text_append(text, nbytes, "%s", call_name(call));
     if (call->operation == OPERATION_REDUCE)
-        add(text, nbytes, " %s", reduction_name(call->op));
+        text_append(text, nbytes, " %s", reduction_name(call->op));
     if (call->operation == OPERATION_BARRIER || call->operation == OPERATION_SPLIT ||
         call->operation == OPERATION_FINALIZE || call->operation == OPERATION_SHARE)
         return;
-    add(text, nbytes, " %s (", type_name(call->type));
+    text_append(text, nbytes, " %s (", type_name(call->type));
     for (int i = 0; i < call->ndim && i < SHOWN_DIMENSIONS; i++)
-        add(text, nbytes, "%s%lld", i ? ", " : "", (long long)call->shape[i]);
-    add(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
+        text_append(text, nbytes, "%s%lld", i ? ", " : "", (long long)call->shape[i]);
+    text_append(text, nbytes, call->ndim > SHOWN_DIMENSIONS ? ", ...)" : call->ndim == 1 ? ",)" : ")");
     if (call->on_device)
-        add(text, nbytes, " on a GPU");
+        text_append(text, nbytes, " on a GPU");
     if (call->operation == OPERATION_BROADCAST || call->operation == OPERATION_SCATTER ||
         call->operation == OPERATION_RECV)
-        add(text, nbytes, " from rank %d", call->peer);
+        text_append(text, nbytes, " from rank %d", call->peer);
     else if (call->operation == OPERATION_SEND || call->operation == OPERATION_GATHER ||
              call->operation == OPERATION_REDUCE)
-        add(text, nbytes, " to rank %d", call->peer);
+        text_append(text, nbytes, " to rank %d", call->peer);
     if (call->digest == DIGEST_OF_MEAN)
-        add(text, nbytes, " for a mean");
+        text_append(text, nbytes, " for a mean");
     else if (call->digest)
-        add(text, nbytes, " of tree %08x", (unsigned)call->digest);
+        text_append(text, nbytes, " of tree %08x", (unsigned)call->digest);
     if (call->wire)
-        add(text, nbytes, " as %s between hosts", type_name(call->wire));
+        text_append(text, nbytes, " as %s between hosts", type_name(call->wire));
 }
 
 static int is_half(int type) {
@@ -132,13 +131,13 @@ int calls_differ(const struct call *const *calls, int n, uint64_t sequence, stru
         if (first < i)
             continue;
         call_text(calls[i], called, sizeof called);
-        add(text, nbytes, "\n  rank %d", calls[i]->rank);
+        text_append(text, nbytes, "\n  rank %d", calls[i]->rank);
         for (int other = i + 1; other < n; other++)
             if (look_alike(calls[i], calls[other]))
-                add(text, nbytes, ", %d", calls[other]->rank);
-        add(text, nbytes, ": %s", called);
+                text_append(text, nbytes, ", %d", calls[other]->rank);
+        text_append(text, nbytes, ": %s", called);
     }
-    add(text, nbytes, "\nmake the same call on every rank; this group is now broken");
+    text_append(text, nbytes, "\nmake the same call on every rank; this group is now broken");
     return STATUS_MISMATCH;
 }
 

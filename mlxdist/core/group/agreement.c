@@ -1,6 +1,5 @@
 #include "mlxdist/group/agreement.h"
 
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,14 +199,6 @@ static int poll_call(void *it, int slow_check, struct outcome *outcome) {
     return failed ? -1 : done;
 }
 
-__attribute__((format(printf, 3, 4))) static void add(char *text, size_t nbytes, const char *format, ...) {
-    size_t used = strlen(text);
-    va_list values;
-    va_start(values, format);
-    vsnprintf(text + used, nbytes - used, format, values);
-    va_end(values);
-}
-
 /* Of the others only the leader knows who has called. */
 static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     const struct agreement *call = it;
@@ -219,16 +210,16 @@ static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     for (int i = 0; i < call->own.n; i++) {
         int rank = call->ranks[i];
         if (!call->has_called[i] && (call->leads ? rank != call->rank : rank == call->leader))
-            add(text, nbytes, "%s%d", n_missing++ ? ", " : "rank ", rank);
+            text_append(text, nbytes, "%s%d", n_missing++ ? ", " : "rank ", rank);
     }
     if (n_missing)
-        add(text, nbytes, n_missing > 1 ? " have not called it" : " has not called it");
+        text_append(text, nbytes, n_missing > 1 ? " have not called it" : " has not called it");
     else if (!call->leads)
-        add(text, to_all ? 0 : nbytes, "rank %d waits for another", call->leader);
+        text_append(text, to_all ? 0 : nbytes, "rank %d waits for another", call->leader);
     for (const struct letter *letter = call->notices->early; letter; letter = letter->next) {
         notice_text(&letter->notice, ranks, sizeof ranks);
         if (letter->notice.set != call->own.set && letter->notice.saying == JOINS)
-            add(text, nbytes, "; rank %d waits in %s", (int)letter->notice.from, ranks);
+            text_append(text, nbytes, "; rank %d waits in %s", (int)letter->notice.from, ranks);
     }
     pthread_mutex_unlock(&call->notices->lock);
 }
