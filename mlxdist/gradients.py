@@ -9,10 +9,11 @@ from mlxdist import _core, arrays, dispatch, trees, work, world
 from mlxdist.arrays import mlx
 
 OPERATION = "average_gradients"
+FLOAT32 = _core.DTYPES.index("float32")
 # ``wire``: how sums of these dtypes cross between hosts; those of others do as they are.
 WIRES: dict[str | None, dict[int, int]] = {
     None: {},
-    **{name: {_core.DTYPES.index("float32"): _core.DTYPES.index(name)} for name in ("bfloat16", "float16")},
+    **{name: {FLOAT32: _core.DTYPES.index(name)} for name in ("bfloat16", "float16")},
 }
 
 
@@ -125,16 +126,20 @@ def average_gradients(
     if wire not in WIRES:
         raise ValueError(f"[{OPERATION}] wire={wire!r} is not a 16-bit float: pass 'bfloat16', 'float16' or None")
     leaves, structure = trees.flatten(OPERATION, gradients)
+    if not leaves and resolved.size() > 1:  # the other ranks may have some
+        begun = _core.average(resolved, [], [], FLOAT32, trees.digest_of(structure, b"", 0), 0, wait)
+        return gradients if begun is None else work.Work([begun[0]], lambda: gradients)
     outline = _core.outline(leaves) if communication_stream is None else None
     if outline is not None:  # NumPy arrays only: nothing to convert, copy or refuse
         calls: list[Any] = []
         if resolved.size() > 1:
             buckets, checksum = trees.planned(outline, all_reduce_size)
             digest = trees.digest_of(structure, outline, checksum)
-            for _, element_type, indices in buckets:
-                bucket = [leaves[index] for index in indices]
-                crosses_as = WIRES[wire].get(element_type, 0)
-                calls.append(_core.average(resolved, bucket, bucket, element_type, digest, crosses_as, wait))
+            with trees.dropped_on_error([] if wait else calls):
+                for _, element_type, indices in buckets:
+                    bucket = [leaves[index] for index in indices]
+                    crosses_as = WIRES[wire].get(element_type, 0)
+                    calls.append(_core.average(resolved, bucket, bucket, element_type, digest, crosses_as, wait))
         if wait:
             return gradients
 

@@ -5,6 +5,7 @@ A tree is made of dicts, lists and tuples, and of containers that are registered
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -181,6 +182,17 @@ def refuse_lazy(call: str, leaves: Sequence[Leaf], wait: bool) -> None:
 Started = tuple[list[_core.Pending], Callable[[], Any]]
 
 
+@contextlib.contextmanager
+def dropped_on_error(calls: Sequence[Any]) -> Iterator[None]:
+    """If a later bucket is refused, nobody waits for those that are under way: calls, or pairs that begin with one."""
+    try:
+        yield
+    except BaseException:
+        for call in calls:
+            (call[0] if isinstance(call, tuple) else call).drop()
+        raise
+
+
 def started(ready: _core.Call, buffer: _core.Buffer, finish: Callable[[], Any], wait: bool) -> Started:
     """A call in place, carried out or begun."""
     if not wait:
@@ -260,17 +272,18 @@ def communicated(leaves: Sequence[Leaf], way: Way, bucket_nbytes: float, structu
     digest = digest_of(structure, outline, checksum)
     calls: list[_core.Pending] = []
     finishes: list[tuple[list[int], Callable[[], list[Any]]]] = []
-    for place, element_type, indices in buckets:
-        bucket = [leaves[index] for index in indices]
-        if place in LAZY:
-            lazy = mlx if place == MLX else dispatch.traced()
-            found = way.lazily(lazy, [leaf.array for leaf in bucket], element_type, digest)
-            finishes.append((indices, functools.partial(list, found)))
-            continue
-        begun, finish = (_in_host_memory if place == HOST else _on_device)(bucket, way, element_type, digest)
-        calls += begun
-        # An array that is in the tree twice is finished before it is read again
-        finishes.append((indices, finish if begun else functools.partial(list, finish())))
+    with dropped_on_error(calls):
+        for place, element_type, indices in buckets:
+            bucket = [leaves[index] for index in indices]
+            if place in LAZY:
+                lazy = mlx if place == MLX else dispatch.traced()
+                found = way.lazily(lazy, [leaf.array for leaf in bucket], element_type, digest)
+                finishes.append((indices, functools.partial(list, found)))
+                continue
+            begun, finish = (_in_host_memory if place == HOST else _on_device)(bucket, way, element_type, digest)
+            calls += begun
+            # An array that is in the tree twice is finished before it is read again
+            finishes.append((indices, finish if begun else functools.partial(list, finish())))
 
     def finish_all() -> list[Any]:
         results: list[Any] = [None] * len(leaves)

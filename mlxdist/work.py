@@ -25,8 +25,6 @@ class Work:
         self._finish: Callable[[], Any] | None = finish
         self._result: Any = None
         self._lock = threading.Lock()
-        for call in calls:
-            call.hold()
 
     def done(self) -> bool:
         """Whether ``wait()`` would return or raise at once. Never waits.

@@ -84,6 +84,7 @@ cdef Pending start_call(Group group, const call *made, const void *sendbuf, void
         fail(name_of(made.name), &why)
     pending.add(started)
     raise_interruption()
+    started.is_held = True  # whoever has it asks for its end, or drops it
     return started
 
 
@@ -114,10 +115,6 @@ cdef class Pending:
         if is_done:
             self.retire()
         return is_done
-
-    def hold(self) -> None:
-        """Somebody will ask for its end: a Work."""
-        self.is_held = True
 
     cpdef drop(self):
         """Nobody will ask for its end: if it has failed, say so."""

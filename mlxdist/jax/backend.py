@@ -6,7 +6,6 @@ It does so when it is loaded, and only if it finds the path in the environment. 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import sys
 from importlib.machinery import ModuleSpec
@@ -21,14 +20,14 @@ SHIM = os.path.join(
 
 
 class _Finder:
-    """The first in ``sys.meta_path``, until ``jax`` is imported; the others find it."""
+    """The first in ``sys.meta_path``, until ``jax`` is imported; the others find it, also for who only looks for it."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "jax":
             return None
-        sys.meta_path.remove(_Finder)
-        spec = importlib.util.find_spec(name)
+        others = (finder for finder in sys.meta_path if finder is not _Finder)
+        spec = next((found for finder in others if (found := finder.find_spec(name, path, target)) is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = functools.partial(_load, spec.loader)  # type: ignore[method-assign]
         return spec
@@ -47,6 +46,8 @@ def _load(loader: Any, module: ModuleType) -> None:
         os.environ.pop(name, None)  # a child process with JAX alone would take us for its MPI
         if earlier is not None:
             os.environ[name] = earlier
+    if _Finder in sys.meta_path:
+        sys.meta_path.remove(_Finder)
     from mlxdist.jax import distributed
 
     distributed.replace_initialize()

@@ -166,6 +166,8 @@ def _make(members: list[Any]) -> None:
         thread.start()
         thread.join()
     finally:
+        while thread.is_alive():
+            thread.join()  # after Ctrl-C, which ends its wait, too
         _core.set_jax_clique(None)
     if failed:
         raise failed[0]

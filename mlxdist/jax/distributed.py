@@ -14,7 +14,7 @@ import numpy as np
 from mlxdist import config, ops, world
 from mlxdist.jax import backend, cliques
 
-_IDENTITY = ("coordinator_address", "num_processes", "process_id")
+_ADDRESS, _NUMBERS = "coordinator_address", ("num_processes", "process_id")
 _NAME_NBYTES = 256  # more than a host name has
 _native: Callable[..., None] | None = None
 
@@ -61,9 +61,12 @@ def _initialize(*args: Any, **options: Any) -> None:
     assert _native is not None
     given = inspect.signature(_native).bind(*args, **options).arguments
     group = world.init()
-    if not config.JAX_COORDINATOR.get() and all(given.get(name) is None for name in _IDENTITY):
-        given |= zip(_IDENTITY, (_coordinator(group), group.size(), group.rank()), strict=True)
-    is_ours = (given.get("num_processes"), given.get("process_id")) == (group.size(), group.rank())
+    has_address = given.get(_ADDRESS) is not None or bool(config.JAX_COORDINATOR.get())
+    if all(given.get(name) is None for name in _NUMBERS) and (group.size() > 1 or not has_address):
+        if not has_address:
+            given[_ADDRESS] = _coordinator(group)
+        given |= zip(_NUMBERS, (group.size(), group.rank()), strict=True)
+    is_ours = tuple(map(given.get, _NUMBERS)) == (group.size(), group.rank())
     if is_ours and group.size() > 1 and config.JAX_COLLECTIVES.get() in ("", "mpi"):
         backend.attach()
         cliques.watch_programs()

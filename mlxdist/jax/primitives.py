@@ -247,9 +247,11 @@ def settle() -> None:
     JAX keeps the token of one that failed, so that all later ones would fail for its reason: that is forgotten.
     """
     if dispatch.runtime_tokens.current_tokens:
-        with contextlib.suppress(Exception):
-            jax.effects_barrier()
-        dispatch.runtime_tokens.clear()
+        tokens = dispatch.runtime_tokens
+        for token in (*tokens.current_tokens.values(), *tokens.output_runtime_tokens.values()):
+            with contextlib.suppress(Exception):
+                token.block_until_ready()
+        tokens.clear()
 
 
 _core.settle_by(settle)

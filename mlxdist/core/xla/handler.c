@@ -1,26 +1,38 @@
 #include "mlxdist/xla/handler.h"
 
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "mlxdist/kernels/kernels.h"
 
-static _Atomic(struct group *) groups[XLA_GROUPS];
+static struct group *groups[XLA_GROUPS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of these, for some instructions */
 static void (*after_call)(void);
 
 int xla_add_group(struct group *group) {
-    for (int number = 0; number < XLA_GROUPS; number++) {
-        struct group *none = NULL;
-        /* The program that has this number is passed on to the threads that run it by XLA. */
-        if (atomic_compare_exchange_strong(&groups[number], &none, group))
-            return number;
-    }
-    return -1;
+    int number = 0;
+    pthread_mutex_lock(&lock);
+    while (number < XLA_GROUPS && groups[number])
+        number++;
+    if (number < XLA_GROUPS)
+        groups[number] = group;
+    pthread_mutex_unlock(&lock);
+    return number < XLA_GROUPS ? number : -1;
+}
+
+/* NULL: it is gone. A program that runs may outlive what the program's owner has kept. */
+static struct group *retained(int64_t number) {
+    pthread_mutex_lock(&lock);
+    struct group *group = groups[number] ? group_retain(groups[number]) : NULL;
+    pthread_mutex_unlock(&lock);
+    return group;
 }
 
 void xla_drop_group(int number) {
-    atomic_store(&groups[number], NULL);
+    pthread_mutex_lock(&lock);
+    groups[number] = NULL;
+    pthread_mutex_unlock(&lock);
 }
 
 void xla_after_call(void (*after)(void)) {
@@ -92,7 +104,7 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     }
     memcpy(&made, bytes, sizeof made);
     const char *called = call_rows[made.call.name].called;
-    struct group *group = atomic_load(&groups[made.group]);
+    struct group *group = retained(made.group);
     if (!group) {
         outcome.status = STATUS_GROUP_CLOSED;
         snprintf(outcome.text, sizeof outcome.text, "the program's group is gone: compile it again");
@@ -105,5 +117,6 @@ struct ffi_error *xla_handler(struct ffi_frame *frame) {
     after_call();
     if (!failed && made.call.name == CALL_AVERAGE_GRADIENTS) /* XLA would multiply by 1 / size, rounded */
         divide_by(made.call.type, recvbuf, (size_t)made.call.count, group_size(group));
+    group_release(group);
     return failed ? error_of(frame->api, called, &outcome) : NULL;
 }
