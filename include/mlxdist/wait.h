@@ -15,6 +15,7 @@ enum {
     WAIT_SPINS = 2000,              /* before it yields: some 50 us */
     WAIT_SPINS_OVERSUBSCRIBED = 15, /* if there are fewer cores than ranks, and the awaited rank needs ours */
 };
+#define WAIT_CHECK_S 1e-3 /* between slow checks */
 
 #ifdef __cplusplus
 typedef double wait_seconds; /* C++ has no _Atomic, and nothing there reads it */
@@ -42,7 +43,7 @@ enum { POLL_ONLY_LOOKS, POLL_DRIVES_PROGRESS, POLL_SLEEPS };
 
 /* What is waited for. */
 struct wait_condition {
-    /* 1: it is there. 0: not yet. -1: it will never be, see outcome. slow_check: once a millisecond. */
+    /* 1: it is there. 0: not yet. -1: it will never be, see outcome. slow_check: every WAIT_CHECK_S. */
     int (*poll)(void *it, int slow_check, struct outcome *outcome);
     /* The operation and who is awaited. to_all: for stderr; empty if another rank prints it. NULL: it cannot be given
      * up; the policy then has no timeout and no interrupt, and is quiet. */

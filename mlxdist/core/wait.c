@@ -142,7 +142,7 @@ void wait_end_others(int end) {
 
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
-    const double check_s = 1e-3, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;
+    const double check_s = WAIT_CHECK_S, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;
     struct outcome why;
     int done, spins = gives_way() || condition->polling == POLL_SLEEPS ? 0 : policy->spins;
     for (int i = 0; i < spins; i++) {

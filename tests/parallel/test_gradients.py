@@ -217,6 +217,7 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "level": ([X, [Y]], [[X], Y]),
     "one more": ([X, Y], [X, Y, X]),
     "None": ([X, None, X], [X, X]),
+    "no arrays": ({"a": None}, {"a": X}),
     "read-only": ([X, np.broadcast_to(X, (2, 3))], [X, np.ones((3, 2))]),
 }
 

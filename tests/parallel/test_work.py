@@ -107,6 +107,17 @@ def test_messages_that_wait_and_those_that_do_not() -> None:
     assert (int(dist.recv((), np.int64, BEFORE)), int(first.wait())) == (2, 1)
 
 
+def test_an_exchange_comes_after_messages_of_both_directions() -> None:
+    needs_peers(dist.init())
+    for k in range(20):
+        received = dist.recv((1000,), np.float32, BEFORE, wait=False)
+        sent = dist.send(np.full(1000, RANK, np.float32), NEXT, wait=False)
+        exchanged = dist.sendrecv(np.full(1000, RANK + 100 + k, np.float32), NEXT, BEFORE)
+        assert_same(received.wait(), np.full(1000, BEFORE, np.float32))
+        assert_same(exchanged, np.full(1000, BEFORE + 100 + k, np.float32))
+        sent.wait()
+
+
 def test_a_collective_under_way_does_not_block_messages() -> None:
     needs_peers(dist.init())
     if RANK:

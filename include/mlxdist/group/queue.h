@@ -30,6 +30,7 @@ struct work_queue {
     pthread_cond_t ended;
     struct work *first;
     int has_thread;
+    double checked_s; /* for the thread alone: when it last made slow checks */
 };
 
 /* In the queue while it is not done. Its caller and the queue hold a reference, and it holds the group. */

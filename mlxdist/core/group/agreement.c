@@ -176,17 +176,21 @@ static void find_another_set(struct agreement *call) {
     }
 }
 
+/* After BEGINS the leader alone decides: whoever has said it cannot give up. */
+static int is_bound(const struct agreement *call) {
+    return call->awaited == AGREED && !call->leads;
+}
+
 static int check_others(struct agreement *call, struct outcome *outcome) {
     for (int i = 0; call->members->shm && i < call->own.n; i++)
-        if (call->ranks[i] != call->rank && shm_check(call->members->shm, call->ranks[i], outcome))
+        if (call->ranks[i] != call->rank && (!is_bound(call) || call->ranks[i] == call->leader) &&
+            shm_check(call->members->shm, call->ranks[i], outcome))
             return outcome->status;
     return STATUS_OK;
 }
 
 static int poll_call(void *it, int slow_check, struct outcome *outcome) {
     struct agreement *call = it;
-    if (slow_check && check_others(call, outcome))
-        return -1;
     if (pthread_mutex_trylock(&call->notices->lock))
         return 0; /* another thread looks */
     int failed = hear_all(call, outcome);
@@ -196,6 +200,9 @@ static int poll_call(void *it, int slow_check, struct outcome *outcome) {
         *outcome = call->why, failed = 1;
     int done = call->state >= call->awaited;
     pthread_mutex_unlock(&call->notices->lock);
+    /* Last: who has left may have said before what this rank waits for. */
+    if (slow_check && !failed && !done && check_others(call, outcome))
+        failed = 1;
     return failed ? -1 : done;
 }
 
@@ -226,12 +233,10 @@ static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
 
 static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
 
-/* After BEGINS the leader alone decides: whoever has said it cannot give up. */
 static int await(struct agreement *call, int state, struct outcome *outcome) {
-    int is_bound = state == AGREED && !call->leads;
     call->awaited = state;
-    return wait_for(&(struct wait_condition){poll_call, is_bound ? NULL : describe_call, call, 1, 0},
-                    is_bound ? &for_ever : &call->members->policy, outcome);
+    return wait_for(&(struct wait_condition){poll_call, is_bound(call) ? NULL : describe_call, call, 1, 0},
+                    is_bound(call) ? &for_ever : &call->members->policy, outcome);
 }
 
 static int begin(struct agreement *call, struct outcome *outcome) {

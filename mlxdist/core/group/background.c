@@ -46,7 +46,11 @@ static int poll_messages(void *it, int slow_check, struct outcome *outcome) {
     struct work_queue *queue = it;
     struct work *work = work_queue_next(queue, NULL), *next;
     int moved = !work;
+    double now_s = wait_now_s();
     (void)outcome;
+    /* A wait ends with each progress: else those that make none would not be checked while another does. */
+    if ((slow_check |= now_s - queue->checked_s >= WAIT_CHECK_S))
+        queue->checked_s = now_s;
     for (; work; work = next) {
         int is_first = work->is_begun || work_is_first(work);
         next = work_queue_next(queue, work);

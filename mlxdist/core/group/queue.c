@@ -233,10 +233,21 @@ int work_await(struct work *work, double timeout_s, struct outcome *outcome) {
 
 /* The thread of the queue makes the calls themselves. */
 int work_queue_await_earlier(struct work_queue *queue, const struct call *call, struct outcome *outcome) {
-    struct work *last = wait_is_in_background() ? NULL : work_queue_last(queue, call);
-    int result = last ? work_await(last, -1, outcome) : STATUS_OK;
-    if (last)
+    if (wait_is_in_background())
+        return STATUS_OK;
+    int is_both = call->operation == OPERATION_SENDRECV, result = STATUS_OK;
+    for (int i = 0; i <= is_both && !result; i++) {
+        struct call half = *call;
+        if (is_both) {
+            half.operation = i ? OPERATION_RECV : OPERATION_SEND;
+            half.peer = i ? call->src : call->peer;
+        }
+        struct work *last = work_queue_last(queue, &half);
+        if (!last)
+            continue;
+        result = work_await(last, -1, outcome);
         work_release(last);
+    }
     return result;
 }
 
@@ -249,6 +260,8 @@ int work_wait(struct work *work, double timeout_s, struct outcome *outcome) {
 }
 
 void work_notify(struct work *work, int descriptor) {
+    if (runtime_is_forked()) /* the thread may have held the lock, and is not in this process */
+        return;
     pthread_mutex_lock(&work->queue->lock);
     work->descriptor = descriptor;
     if (work_is_done(work) && descriptor >= 0)
