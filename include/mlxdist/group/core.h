@@ -55,7 +55,7 @@ int group_split(struct group *group, int color, int key, struct group **part, st
 int group_create(struct group *group, const int *ranks, int n, int is_only_thread, struct group **part,
                  struct outcome *outcome);
 /* The ranks of the group that a communicator of the program's has, by its own ranks, as far as they fit into as many as
- * the group has; -1: not one of them. *n: how many it has. */
+ * the group has; negative: not one of them. *n: how many it has. */
 int group_ranks_of(struct group *group, comm_handle comm, int *ranks, int *n, struct outcome *outcome);
 
 /* A collective. call->count is that of sendbuf; recvbuf has the same, for ALLGATHER and GATHER size times as much, for

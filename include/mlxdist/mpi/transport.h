@@ -54,7 +54,7 @@ struct transport {
     /* These n ranks of comm, in this order; only they call it. tag: the same on all of them, and of no other call under
      * way. */
     int (*create)(struct comm *comm, const int *ranks, int n, int tag, struct comm **part, struct outcome *outcome);
-    /* The ranks of comm that a communicator of the program's has, at most comm->size; -1 where it has another. */
+    /* The ranks of comm that a communicator of the program's has, at most comm->size; negative where it has another. */
     int (*ranks_of)(struct comm *comm, comm_handle other, int *ranks, int *n, struct outcome *outcome);
     /* The ranks of the same host. */
     int (*split_host)(struct comm *comm, struct comm **part, struct outcome *outcome);
