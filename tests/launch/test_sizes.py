@@ -20,7 +20,7 @@ def test_on_ranks(mpi: mpis.MPI, size: int, kernels: str, pytestconfig: pytest.C
     environ = {"MLXDIST_TEST_SIZE": str(size), "MLXDIST_TEST_LIBMPI": str(mpi.library_path)}
     environ["MLXDIST_TEST_KERNELS"] = kernels
     # With more ranks than cores each test takes long, and shared memory is the same on every MPI.
-    many = mpis.FAMILIES if size < 4 else (mpis.TWO[0].name,)
+    many = {2: mpis.FAMILIES, 3: [mpi.name for mpi in mpis.TWO]}.get(size, [mpis.TWO[0].name])
     everything = mpi.name in many or pytestconfig.getoption("--full")
     but = SLOW.get(mpi.name, "") if size > 2 else ""
     which = [] if everything else ["-k", f"({WHERE_MPI_COUNTS}){but}"]
