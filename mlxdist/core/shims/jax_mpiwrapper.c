@@ -107,7 +107,8 @@ static int run(handle comm, const char *name, struct call *call, const void *sen
     if (check(on, name, call->type, call->op))
         return NUMBER_ERR_OTHER;
     if (on->size == 1) { /* of an axis of length 1; XLA itself copies what it would send to itself */
-        memmove(recvbuf, sendbuf, (size_t)call_nbytes(call));
+        if (recvbuf && sendbuf)
+            memmove(recvbuf, sendbuf, (size_t)call_nbytes(call));
         return NUMBER_SUCCESS;
     }
     if ((call_is_collective(call) ? core()->group_run : core()->group_p2p)(on->group, call, sendbuf, recvbuf, &outcome))
