@@ -27,8 +27,11 @@ def least(operation: str, nbytes: int, counts: list[int], host: int) -> float:
         return here * (ranks - here) / ranks * nbytes
     if operation == "scatter":
         return 0 if host else (ranks - here) / ranks * nbytes
-    if operation in ("gather", "reduce"):
-        return host and nbytes * (here if operation == "gather" else 1)
+    if operation == "gather":
+        return host and nbytes * here
+    if operation == "reduce":
+        # More than two hosts share the work: each reduces a block, so that root's host sends those of the others, too
+        return nbytes if host else (hosts - 1) / hosts * nbytes * (hosts > 2)
     if operation.startswith("broadcast"):
         return nbytes
     return 2 * (hosts - 1) / hosts * nbytes
