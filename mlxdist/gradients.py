@@ -37,23 +37,18 @@ def adopt(x: Any, stream: Any) -> trees.Leaf:
 def way_of(group: _core.Group, stream: Any, wires: dict[int, int], wait: bool) -> trees.Way:
     """One reduction for each bucket, and a division."""
 
-    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> trees.Started:
-        buffer, wire = framework.as_buffer(flat), wires.get(_core.type_of(flat.dtype), 0)
-        ready = _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
-
-        def finish() -> Any:
-            if buffer.owner is not flat:
-                framework.copyto(flat, buffer.owner)
-            return framework.quotient(flat, group.size())
-
-        return trees.started(ready, buffer, finish, wait)
+    def on_device(flat: Any, digest: int) -> _core.Call:
+        wire = wires.get(_core.type_of(flat.dtype), 0)
+        return _core.prepare(OPERATION, group, None, flat, digest=digest, wire=wire)
 
     return trees.Way(
         lambda sources, targets, type, digest: _core.average(
             group, sources, targets, type, digest, wires.get(type, 0), wait
         ),
         on_device,
+        lambda framework, flat: framework.quotient(flat, group.size()),
         lambda lazy, xs, type, digest: lazy.average(xs, group, stream, digest, wires.get(type, 0)),
+        wait,
     )
 
 

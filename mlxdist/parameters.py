@@ -23,21 +23,12 @@ def adopt(x: Any, src: int, group: _core.Group, stream: Any, out: Any) -> trees.
 
 def way_of(group: _core.Group, src: int, stream: Any, wait: bool) -> trees.Way:
     """Buckets in host memory are bytes."""
-
-    def on_device(framework: arrays.OnDevice, flat: Any, digest: int) -> trees.Started:
-        buffer = framework.as_buffer(flat)
-
-        def finish() -> Any:
-            if buffer.owner is not flat:
-                framework.copyto(flat, buffer.owner)
-            return flat
-
-        return trees.started(_core.prepare(OPERATION, group, src, flat, digest=digest), buffer, finish, wait)
-
     return trees.Way(
         lambda sources, targets, type, digest: _core.broadcast_joined(group, src, sources, targets, digest, wait),
-        on_device,
+        lambda flat, digest: _core.prepare(OPERATION, group, src, flat, digest=digest),
+        lambda framework, flat: flat,
         lambda lazy, xs, type, digest: lazy.broadcast_joined(xs, src, group, stream, digest),
+        wait,
         mixes_dtypes=True,
     )
 

@@ -193,21 +193,15 @@ def dropped_on_error(calls: Sequence[Any]) -> Iterator[None]:
         raise
 
 
-def started(ready: _core.Call, buffer: _core.Buffer, finish: Callable[[], Any], wait: bool) -> Started:
-    """A call in place, carried out or begun."""
-    if not wait:
-        return [ready.start(buffer, buffer)], finish
-    ready.run(buffer, buffer)
-    return [], finish
-
-
 class Way(NamedTuple):
     """How a bucket is communicated; the last argument of each is the digest of the tree."""
 
     # sources, targets: Buffers; the dtype. None, or in the background the call and what completes the targets.
     in_host_memory: Callable[[list[Any], list[Any], int, int], tuple[_core.Pending, Callable[[], None]] | None]
-    on_device: Callable[[arrays.OnDevice, Any, int], Started]  # what the framework joined, which may be written to
+    on_device: Callable[[Any, int], _core.Call]  # in place, on what the framework joined
+    completed: Callable[[arrays.OnDevice, Any], Any]  # the results, from what that has left there
     lazily: Callable[[Any, list[Any], int, int], list[Any]]  # the module for them, and arrays of one dtype
+    wait: bool
     mixes_dtypes: bool = False  # in host memory
 
 
@@ -243,18 +237,25 @@ def _in_host_memory(bucket: Sequence[Leaf], way: Way, type: int, digest: int) ->
 def _on_device(bucket: Sequence[Leaf], way: Way, type: int, digest: int) -> Started:
     """Of arrays that their framework joins."""
     framework = cast(arrays.OnDevice, bucket[0].framework)
-    calls, whole_of = way.on_device(framework, framework.joined([leaf.array for leaf in bucket]), digest)
+    flat = framework.joined([leaf.array for leaf in bucket])
+    buffer, ready = framework.as_buffer(flat), way.on_device(flat, digest)
+    calls = [] if way.wait else [ready.start(buffer, buffer)]
+    if way.wait:
+        ready.run(buffer, buffer)
 
     def finish() -> list[Any]:
-        whole, at, results = whole_of(), 0, []
+        if buffer.owner is not flat:
+            framework.copyto(flat, buffer.owner)
+        whole, at, results = way.completed(framework, flat), 0, []
         for leaf in bucket:
             count = math.prod(leaf.array.shape)
             part = whole[at : at + count].reshape(leaf.array.shape)
             at += count
-            if leaf.into is not None:
+            if leaf.into is None:
+                results.append(framework.result(leaf.array, framework.as_buffer(part)))
+            else:
                 framework.copyto(leaf.into, part)
-            new = None if leaf.into is not None else framework.result(leaf.array, framework.as_buffer(part))
-            results.append(leaf.result if new is None else new)
+                results.append(leaf.result)
         return results
 
     return calls, finish

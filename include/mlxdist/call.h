@@ -141,6 +141,9 @@ void call_text(const struct call *call, char *text, size_t nbytes);
 /* Whether they are the same, or may be: HALF_UNNAMED and a 16-bit float. */
 int types_agree(int one, int other);
 
+/* For digests of several numbers in order: that those of other numbers are the same is as likely as one in 2^64. */
+uint64_t digest_mix(uint64_t digest, uint64_t with);
+
 /* Calls that agree in all but the shape and the name have the same, unless one of them is of HALF_UNNAMED. That two
  * others have the same is as likely as one in 2^64. */
 uint64_t call_fingerprint(const struct call *call);

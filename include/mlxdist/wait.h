@@ -37,6 +37,9 @@ struct wait_policy {
     void *checked;
 };
 
+/* Of what cannot be given up: no timeout, no interrupt, and nothing to say. */
+extern const struct wait_policy wait_for_good;
+
 /* What a poll does besides looking. DRIVES_PROGRESS: without it messages do not move: never sleep. SLEEPS: by itself,
  * for about a millisecond, unless it is there sooner. */
 enum { POLL_ONLY_LOOKS, POLL_DRIVES_PROGRESS, POLL_SLEEPS };

@@ -95,10 +95,14 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
+uint64_t digest_mix(uint64_t digest, uint64_t with) {
+    return mix(digest + 0x9e3779b97f4a7c15u + with);
+}
+
 uint64_t call_fingerprint(const struct call *call) {
     uint64_t small = (uint64_t)call->wire << 57 ^ (uint64_t)call->on_device << 56 ^ (uint64_t)call->operation << 48 ^
                      (uint64_t)call->op << 40 ^ (uint64_t)call->type << 32 ^ (uint32_t)call->peer;
-    uint64_t fingerprint = mix(mix(small + 0x9e3779b97f4a7c15u) + (uint64_t)call->count);
+    uint64_t fingerprint = mix(digest_mix(0, small) + (uint64_t)call->count);
     return call->digest ? mix(fingerprint + (uint64_t)call->digest) : fingerprint;
 }
 

@@ -140,6 +140,8 @@ void wait_end_others(int end) {
     atomic_fetch_add(&endings, end ? 1 : -1);
 }
 
+const struct wait_policy wait_for_good = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
+
 int wait_for(const struct wait_condition *condition, const struct wait_policy *policy, struct outcome *outcome) {
     enum { POLLS_PER_CLOCK = 16 };
     const double check_s = WAIT_CHECK_S, ask_s = 0.1, idle_s = 1e-2, last_s = 0.5;

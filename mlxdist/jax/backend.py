@@ -12,11 +12,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mlxdist import _core, config, errors, world
+from mlxdist import _core, config, errors, shims, world
 
-SHIM = os.path.join(
-    os.path.dirname(_core.__file__), os.path.basename(_core.__file__).replace("_core", "_jax_mpiwrapper")
-)
+SHIM = shims.path_of("jax_mpiwrapper")
 
 
 class _Finder:
@@ -63,11 +61,7 @@ def attach() -> None:
     """Connect the shim that jaxlib has opened to the core."""
     if _core.connect_jax(SHIM):
         return
-    if not os.path.exists(SHIM):
-        raise errors.Error(
-            f"[initialize] the mlxdist installation is incomplete (there is no {SHIM}): "
-            "pip install --force-reinstall mlxdist, or make build there"
-        )
+    shims.check("initialize", SHIM)
     raise errors.Error(
         "[initialize] jaxlib was loaded before mlxdist.jax, and opens its MPI only then: import mlxdist.jax before jax "
         "and what imports it, or start the program with python -m mlxdist"

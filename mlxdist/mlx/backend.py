@@ -18,10 +18,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mlxdist import _core, config, errors
+from mlxdist import _core, config, errors, shims
 
 OLDEST = (0, 29, 4)  # the first release that reads MLX_MPI_LIBNAME
-SHIM = os.path.join(os.path.dirname(_core.__file__), os.path.basename(_core.__file__).replace("_core", "_mlx_libmpi"))
+SHIM = shims.path_of("mlx_libmpi")
 
 CALLS = ("all_sum", "all_max", "all_min", "all_gather", "send", "recv", "recv_like")  # MLX's own
 calls: dict[str, Callable[..., Any]] = {}  # the same for groups of either kind
@@ -73,11 +73,7 @@ def _attached() -> Any:
     version = tuple(map(int, re.findall(r"\d+", mx.__version__)[:3]))
     if version < OLDEST:
         raise errors.Error(f"[install] MLX {mx.__version__} cannot be told which libmpi to open: pip install -U mlx")
-    if not os.path.exists(SHIM):
-        raise errors.Error(
-            f"[install] the mlxdist installation is incomplete (there is no {SHIM}): "
-            "pip install --force-reinstall mlxdist, or make build there"
-        )
+    shims.check("install", SHIM)
     started = _core.world()
     assert started is not None
     is_alone = started.size() == 1

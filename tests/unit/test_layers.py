@@ -34,6 +34,7 @@ ORDER = (
     ("mpi.launchers",),
     ("mpi.search",),
     ("_core",),
+    ("shims",),
     ("mpi.choose",),
     ("mlx", "mlx.backend"),
     ("arrays", "arrays.*"),

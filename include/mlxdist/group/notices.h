@@ -63,8 +63,6 @@ void notices_keep(struct notices *notices, struct letter *letter);
 /* Of the ranks of this set; NULL: no memory. */
 struct attempts *notices_attempts(struct notices *notices, uint64_t set);
 
-/* For digests, which differ but for one case in 2^64. */
-uint64_t notices_mix(uint64_t digest, uint64_t with);
 /* "group([0, 2, 3])" */
 void notice_text(const struct notice *notice, char *text, size_t nbytes);
 int notices_out_of_memory(struct outcome *outcome);

@@ -231,12 +231,11 @@ static void describe_call(void *it, int to_all, char *text, size_t nbytes) {
     pthread_mutex_unlock(&call->notices->lock);
 }
 
-static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
-
 static int await(struct agreement *call, int state, struct outcome *outcome) {
     call->awaited = state;
-    return wait_for(&(struct wait_condition){poll_call, is_bound(call) ? NULL : describe_call, call, 1, 0},
-                    is_bound(call) ? &for_ever : &call->members->policy, outcome);
+    return wait_for(
+        &(struct wait_condition){poll_call, is_bound(call) ? NULL : describe_call, call, POLL_DRIVES_PROGRESS, 0},
+        is_bound(call) ? &wait_for_good : &call->members->policy, outcome);
 }
 
 static int begin(struct agreement *call, struct outcome *outcome) {
@@ -286,7 +285,8 @@ static int finish(struct agreement *call, int result, struct outcome *outcome) {
         result = say_to_others(call, GO, outcome);
     pthread_mutex_unlock(&notices->lock);
     if (!result)
-        result = wait_for(&(struct wait_condition){poll_sent, NULL, call, 1, 0}, &for_ever, outcome);
+        result =
+            wait_for(&(struct wait_condition){poll_sent, NULL, call, POLL_DRIVES_PROGRESS, 0}, &wait_for_good, outcome);
     pthread_mutex_lock(&notices->lock);
     if (result && !call->is_told) {
         explain(call, outcome);
@@ -308,7 +308,7 @@ static int compare(const void *one, const void *other) {
 static uint64_t digest_of(const int *ranks, int n) {
     uint64_t digest = 0;
     for (int i = 0; i < n; i++)
-        digest = notices_mix(digest, (uint64_t)ranks[i]);
+        digest = digest_mix(digest, (uint64_t)ranks[i]);
     return digest;
 }
 
@@ -348,7 +348,7 @@ int agreement_reach(struct members *members, struct notices *notices, const int 
     }
     result = finish(&call, result, outcome);
     agreed->tag = call.own.tag;
-    agreed->group = notices_mix(notices_mix(notices->group, call.own.set), call.own.attempt);
+    agreed->group = digest_mix(digest_mix(notices->group, call.own.set), call.own.attempt);
     free(sorted), free(call.has_called);
     return result;
 }

@@ -131,13 +131,6 @@ struct attempts *notices_attempts(struct notices *notices, uint64_t set) {
     return attempts;
 }
 
-uint64_t notices_mix(uint64_t digest, uint64_t with) {
-    digest ^= 14695981039346656037u; /* FNV-1a */
-    for (int i = 0; i < 8; i++)
-        digest = (digest ^ (with >> 8 * i & 255)) * 1099511628211u;
-    return digest;
-}
-
 void notice_text(const struct notice *notice, char *text, size_t nbytes) {
     snprintf(text, nbytes, "group([");
     for (int i = 0; i < notice->n && i < NOTICE_RANKS; i++)

@@ -94,7 +94,7 @@ static int split_members(struct group *group, int color, int key, struct group *
         result = TRANSPORT(split, group->members.comm, color, key, &part->members.comm, outcome);
     if (!result)
         result = group_open(part, outcome);
-    part->notices.group = notices_mix(group->notices.group, ++group->splits << 32 | (uint32_t)color);
+    part->notices.group = digest_mix(group->notices.group, ++group->splits << 32 | (uint32_t)color);
     return end_call(group, &call, result);
 }
 

@@ -117,7 +117,8 @@ static int move_to_device(const struct request *request, const void *received, i
     *pending = 1;
     if (TRANSPORT(send, comm, received, call_nbytes(call), comm->rank, tag, &own.requests[0], outcome) ||
         TRANSPORT(recv, comm, request->device, call_nbytes(call), comm->rank, tag, &own.requests[1], outcome) ||
-        wait_for(&(struct wait_condition){poll_own, describe_own, &own, 1, 0}, &request->members->policy, outcome))
+        wait_for(&(struct wait_condition){poll_own, describe_own, &own, POLL_DRIVES_PROGRESS, 0},
+                 &request->members->policy, outcome))
         return outcome->status;
     *pending = 0;
     return STATUS_OK;

@@ -43,9 +43,9 @@ static int poll_request(void *it, int slow_check, struct outcome *outcome) {
 
 /* Of a collective that MPI has begun: it cannot be given up, so this wait has no timeout and nothing to say. */
 static int await_request(request_handle *request, struct outcome *outcome) {
-    static const struct wait_policy for_ever = {WAIT_SPINS_OVERSUBSCRIBED, 0, 1, NULL, NULL, NULL};
     runtime_end_call();
-    int result = wait_for(&(struct wait_condition){poll_request, NULL, request, 1, 0}, &for_ever, outcome);
+    int result = wait_for(&(struct wait_condition){poll_request, NULL, request, POLL_DRIVES_PROGRESS, 0},
+                          &wait_for_good, outcome);
     runtime_begin_call();
     return result;
 }
@@ -68,7 +68,8 @@ static int await_world(request_handle *request, struct outcome *outcome) {
     policy.quiet = 1;
     if (policy.timeout_s > 0 && policy.timeout_s < least_s)
         policy.timeout_s = least_s;
-    return wait_for(&(struct wait_condition){poll_request, describe_start, request, 1, 0}, &policy, outcome);
+    return wait_for(&(struct wait_condition){poll_request, describe_start, request, POLL_DRIVES_PROGRESS, 0}, &policy,
+                    outcome);
 }
 
 int runtime_start(const struct transport *transport, const struct settings *settings, struct comm **world,
